@@ -1,0 +1,70 @@
+/**
+ * @file context.h
+ * A context owns devices, the registration cache and the root scope with its budget.
+ *
+ * A process normally has one: the default context, reference-counted, shared by every backend, the Python package
+ * and the tools, because they all load the same libumo.so.0.
+ */
+#ifndef UMO_CONTEXT_H
+#define UMO_CONTEXT_H
+
+#include <umo/buffer.h>
+#include <umo/pool.h>
+#include <umo/region.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct umo_context umo_context;
+
+/** How a context is made. Zeroed means the defaults. */
+typedef struct umo_context_options {
+    uint64_t budget_bytes; /**< most live bytes of all scopes; 0 means no limit */
+    umo_registry_options registry;
+    umo_driver_options driver;
+} umo_context_options;
+
+/** Errors: NOMEM. Ownership: umo_context_destroy(). */
+UMO_API UMO_MUST_USE umo_status umo_context_create(const umo_context_options *options,
+                                                   umo_context **out, umo_error *error);
+/** Everything made from it was given back before. NULL is allowed. */
+UMO_API void umo_context_destroy(umo_context *context);
+
+/**
+ * Joins the process's default context, making it if this is the first.
+ *
+ * @param options  NULL joins whatever is there. A budget must equal the existing one, or be 0.
+ *
+ * Errors:    INVAL  the context exists with another configuration (the text names the field).
+ *            NOMEM.
+ * Ownership: one reference, given back by umo_context_default_release().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_context_default_acquire(const umo_context_options *options,
+                                                            umo_context **out, umo_error *error);
+/** The last release destroys it. Threads: any. */
+UMO_API void umo_context_default_release(umo_context *context);
+
+UMO_API umo_scope *umo_context_scope(umo_context *context);
+UMO_API umo_registry *umo_context_registry(umo_context *context);
+
+/**
+ * A device of the context, opened at first use.
+ *
+ * Errors:    as umo_device_open().
+ * Ownership: one reference, given back by umo_device_release().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_context_device(umo_context *context, const char *driver,
+                                                   uint32_t ordinal, umo_device **out,
+                                                   umo_error *error);
+
+/** Version of the library, "0.1.0". */
+UMO_API const char *umo_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

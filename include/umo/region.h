@@ -1,0 +1,135 @@
+/**
+ * @file region.h
+ * Memory known for longer than one use: regions that were registered once, and the wraps inside them.
+ *
+ * A wrap is found again by its address, which is sound only while nobody can unmap the memory behind our back. So a
+ * region comes from somebody who vouches for its life: the caller (umo_region_register), or an own view of shared
+ * memory (umo_view_find), whose mapping is ours.
+ */
+#ifndef UMO_REGION_H
+#define UMO_REGION_H
+
+#include <umo/buffer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** The regions and views of a process, and the wraps in them. A context owns one (context.h). */
+typedef struct umo_registry umo_registry;
+typedef struct umo_region umo_region;
+typedef struct umo_view umo_view;
+
+/** Limits of a registry; zero means the default. */
+typedef struct umo_registry_options {
+    size_t wraps_max;      /**< cached wraps; default 4096 */
+    size_t views_max;      /**< own views; default 1024 */
+    uint64_t views_bytes_max; /**< address space in views; default 1/4 of physical memory */
+} umo_registry_options;
+
+/** Errors: NOMEM. Ownership: umo_registry_destroy(). */
+UMO_API UMO_MUST_USE umo_status umo_registry_create(const umo_registry_options *options,
+                                                    umo_scope *scope, umo_registry **out,
+                                                    umo_error *error);
+/** All regions were released and all wraps given back before. NULL is allowed. */
+UMO_API void umo_registry_destroy(umo_registry *registry);
+
+/**
+ * Promises that [data, data + size_bytes) stays mapped, to the same memory, until the region is released.
+ *
+ * @param writable  Devices may write to it.
+ *
+ * Errors:    INVAL  empty, wraps around, or overlaps a region that is registered.
+ *            NOMEM.
+ * Ownership: one region, given back by umo_region_release(); the memory stays the caller's.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_region_register(umo_registry *registry, void *data,
+                                                    size_t size_bytes, bool writable,
+                                                    umo_region **out, umo_error *error);
+
+/** Drops the region's cached wraps, waiting for their uses, and forgets it. NULL is allowed. Threads: any. */
+UMO_API void umo_region_release(umo_region *region);
+
+/**
+ * Wraps memory inside a registered region or view; the same range on the same device comes from the cache.
+ *
+ * Errors:    NOT_FOUND  no region holds the whole range.
+ *            else as umo_buffer_import().
+ * Ownership: one reference.
+ * Threads:   any.
+ * Cost:      a hit is one hash look-up and one short lock: no system call, no driver call, no allocation.
+ */
+UMO_API UMO_MUST_USE umo_status umo_registry_wrap(umo_registry *registry, umo_device *device,
+                                                  umo_scope *scope, void *data, size_t size_bytes,
+                                                  bool writable, umo_buffer **out, umo_reason *why,
+                                                  umo_error *error);
+
+/** What the system says about the memory at an address. */
+typedef struct umo_mapping {
+    uintptr_t start;       /**< first address of the mapping */
+    uintptr_t end;         /**< one past its last */
+    uint64_t device;       /**< of the file behind it; 0 for anonymous memory */
+    uint64_t inode;        /**< likewise; 0 for anonymous memory */
+    uint64_t offset_bytes; /**< of start in that file */
+    bool shared;           /**< other processes can change it */
+    bool readable;
+    bool writable;
+} umo_mapping;
+
+/**
+ * Which mapping an address lies in.
+ *
+ * Errors:    NOT_FOUND    nothing is mapped there.
+ *            UNSUPPORTED  the system has no quick way to tell.
+ * Threads:   any.
+ * Cost:      one system call (PROCMAP_QUERY).
+ */
+UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mapping *out);
+
+/**
+ * Gives an own view of shared memory that somebody else mapped into this process.
+ *
+ * The view is a second mapping of the same memory, made by address alone, so it outlives the first one: nobody but
+ * umo can unmap it, and whatever is registered on it stays valid. Views are kept and found again by the identity of
+ * the file behind them, never by address.
+ *
+ * @param mapping    What umo_mapping_query() said of data just now.
+ * @param[out] own   The address in the view of the byte at data.
+ * @param[out] view  Hold it while own is used: umo_view_release().
+ *
+ * Errors:    REFUSED      the memory is not shared, or changed meanwhile.
+ *            UNSUPPORTED  the system cannot duplicate a mapping.
+ *            LIMIT        all views are in use.
+ *            NOMEM.
+ * Threads:   any.
+ * Cost:      known: one hash look-up. New: two system calls, and one read of the process's map at most once a second
+ *            to drop views whose first mapping is gone.
+ */
+UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
+                                              const umo_mapping *mapping, void **own,
+                                              umo_view **view, umo_error *error);
+
+/** NULL is allowed. Threads: any. */
+UMO_API void umo_view_release(umo_view *view);
+
+/** Figures of a registry. */
+typedef struct umo_registry_stats {
+    size_t regions;
+    size_t views;
+    uint64_t view_bytes;
+    size_t wraps;
+    uint64_t wrap_hits;
+    uint64_t wrap_misses;
+    uint64_t view_hits;
+    uint64_t view_misses;
+    uint64_t evictions;
+} umo_registry_stats;
+
+UMO_API void umo_registry_read(umo_registry *registry, umo_registry_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

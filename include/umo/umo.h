@@ -1,0 +1,19 @@
+/**
+ * @file umo.h
+ * The whole C API.
+ */
+#ifndef UMO_UMO_H
+#define UMO_UMO_H
+
+#include <umo/buffer.h>
+#include <umo/context.h>
+#include <umo/device.h>
+#include <umo/driver.h>
+#include <umo/pool.h>
+#include <umo/reason.h>
+#include <umo/region.h>
+#include <umo/status.h>
+#include <umo/tensor.h>
+#include <umo/trace.h>
+
+#endif
