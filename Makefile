@@ -1,0 +1,34 @@
+# A thin face over CMake, ctest and the scripts; nothing is decided here.
+.DEFAULT_GOAL := help
+.PHONY: help setup build test test-full demo bench format lint clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## install what is missing: apt packages, .venv with pinned versions
+	@scripts/setup
+
+build: setup ## build the library and the backends into build/release
+	@cmake --preset release >build/cmake.log 2>&1 || { cat build/cmake.log; exit 1; }
+	@cmake --build build/release
+
+test: build ## run every test but the slow ones
+	@scripts/test
+
+test-full: build ## run every test
+	@scripts/test --full
+
+demo: build ## serve three models with the real server and show what umo saves
+	@.venv/bin/python -m umo.demo $(ARGS)
+
+bench: build ## run the benchmarks, write build/bench.jsonl
+	@.venv/bin/python bench/run.py $(ARGS)
+
+format: setup ## put all sources into the project's form
+	@scripts/lint --fix
+
+lint: build ## check form, spelling and the usual mistakes
+	@scripts/lint
+
+clean: ## remove what was built; .venv stays
+	rm -rf build
