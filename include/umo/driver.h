@@ -208,9 +208,13 @@ typedef struct umo_driver {
                                 const umo_fence *waits, size_t wait_count, umo_fence *out,
                                 umo_error *error);
 
-    /** Test mode: overwrites the stale bytes of one side so that a missing transfer shows. */
-    void (*poison)(void *state, umo_memory *memory, umo_side side, size_t offset_bytes,
-                   size_t size_bytes);
+    /**
+     * Test mode: overwrites the stale bytes of one side, so that a missing transfer shows. A command of the queue like
+     * any other, since commands before it may still read the bytes. host as for transfer.
+     */
+    umo_status (*poison)(void *state, uint32_t queue, umo_memory *memory, umo_side side,
+                         size_t offset_bytes, size_t size_bytes, void *host, const umo_fence *waits,
+                         size_t wait_count, umo_fence *out);
 } umo_driver;
 
 #ifdef __cplusplus

@@ -24,7 +24,7 @@ typedef struct umo_view umo_view;
 typedef struct umo_registry_options {
     size_t wraps_max;      /**< cached wraps; default 4096 */
     size_t views_max;      /**< own views; default 1024 */
-    uint64_t views_bytes_max; /**< address space in views; default 1/4 of physical memory */
+    uint64_t views_bytes_max; /**< address space in views; default: the size of physical memory */
 } umo_registry_options;
 
 /** Errors: NOMEM. Ownership: umo_registry_destroy(). */
@@ -112,6 +112,14 @@ UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data
 
 /** NULL is allowed. Threads: any. */
 UMO_API void umo_view_release(umo_view *view);
+
+/**
+ * Drops idle views whose first mapping is gone, so that an unregistered region's memory is not kept alive.
+ * umo_view_find() does it by itself, at most once a second. Returns how many were dropped.
+ *
+ * Threads: any. Cost: one read of the process's map.
+ */
+UMO_API size_t umo_registry_sweep(umo_registry *registry);
 
 /** Figures of a registry. */
 typedef struct umo_registry_stats {

@@ -1,0 +1,184 @@
+/*
+ * Scopes: a tree of counters. Counting walks to the root with relaxed additions, so the hot path never locks; the
+ * price is that a snapshot is not of one instant.
+ */
+#include "base/scope.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct atomic_tally {
+    _Atomic uint64_t events;
+    _Atomic uint64_t bytes;
+} atomic_tally;
+
+struct umo_scope {
+    _Atomic uint32_t refs;
+    umo_scope *parent;
+    uint64_t limit_bytes;
+    char name[64];
+    atomic_tally transfer_performed[UMO_DIRECTIONS];
+    atomic_tally transfer_eliminated[UMO_DIRECTIONS];
+    atomic_tally copy_performed[UMO_DIRECTIONS][UMO_REASON_COUNT];
+    atomic_tally copy_avoided[UMO_DIRECTIONS];
+    atomic_tally imported;
+    atomic_tally import_hits;
+    atomic_tally allocated;
+    _Atomic uint64_t live_bytes;
+    _Atomic uint64_t peak_bytes;
+    _Atomic uint64_t live_buffers;
+};
+
+umo_status umo_scope_create(umo_scope *parent, const char *name, uint64_t limit_bytes,
+                            umo_scope **out, umo_error *error)
+{
+    umo_scope *scope = calloc(1, sizeof *scope);
+    if (scope == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the scope '%s'", name);
+    }
+    atomic_init(&scope->refs, 1);
+    scope->parent = parent;
+    scope->limit_bytes = limit_bytes;
+    strncpy(scope->name, name, sizeof scope->name - 1);
+    if (parent != NULL) {
+        umo_scope_acquire(parent);
+    }
+    *out = scope;
+    return UMO_OK;
+}
+
+void umo_scope_acquire(umo_scope *scope)
+{
+    atomic_fetch_add_explicit(&scope->refs, 1, memory_order_relaxed);
+}
+
+void umo_scope_destroy(umo_scope *scope)
+{
+    while (scope != NULL &&
+           atomic_fetch_sub_explicit(&scope->refs, 1, memory_order_acq_rel) == 1) {
+        umo_scope *parent = scope->parent;
+        free(scope);
+        scope = parent;
+    }
+}
+
+const char *umo_scope_name(const umo_scope *scope)
+{
+    return scope->name;
+}
+
+static void tally_add(atomic_tally *tally, uint64_t size_bytes)
+{
+    atomic_fetch_add_explicit(&tally->events, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&tally->bytes, size_bytes, memory_order_relaxed);
+}
+
+static umo_tally tally_read(const atomic_tally *tally)
+{
+    return (umo_tally){
+        .events = atomic_load_explicit(&tally->events, memory_order_relaxed),
+        .bytes = atomic_load_explicit(&tally->bytes, memory_order_relaxed),
+    };
+}
+
+void umo_scope_read(const umo_scope *scope, umo_counters *out)
+{
+    for (int d = 0; d < UMO_DIRECTIONS; d++) {
+        out->transfer_performed[d] = tally_read(&scope->transfer_performed[d]);
+        out->transfer_eliminated[d] = tally_read(&scope->transfer_eliminated[d]);
+        out->copy_avoided[d] = tally_read(&scope->copy_avoided[d]);
+        for (int r = 0; r < UMO_REASON_COUNT; r++) {
+            out->copy_performed[d][r] = tally_read(&scope->copy_performed[d][r]);
+        }
+    }
+    out->imported = tally_read(&scope->imported);
+    out->import_hits = tally_read(&scope->import_hits);
+    out->allocated = tally_read(&scope->allocated);
+    out->live_bytes = atomic_load_explicit(&scope->live_bytes, memory_order_relaxed);
+    out->peak_bytes = atomic_load_explicit(&scope->peak_bytes, memory_order_relaxed);
+    out->live_buffers = atomic_load_explicit(&scope->live_buffers, memory_order_relaxed);
+}
+
+void umo_scope_count_transfer(umo_scope *scope, umo_direction direction, bool performed,
+                              uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(performed ? &scope->transfer_performed[direction]
+                            : &scope->transfer_eliminated[direction],
+                  size_bytes);
+    }
+}
+
+void umo_scope_count_copy(umo_scope *scope, umo_direction direction, umo_reason reason,
+                          uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(&scope->copy_performed[direction][reason], size_bytes);
+    }
+}
+
+void umo_scope_count_copy_avoided(umo_scope *scope, umo_direction direction, uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(&scope->copy_avoided[direction], size_bytes);
+    }
+}
+
+void umo_scope_count_import(umo_scope *scope, bool hit, uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(hit ? &scope->import_hits : &scope->imported, size_bytes);
+    }
+}
+
+void umo_scope_count_buffer(umo_scope *scope, int change)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        atomic_fetch_add_explicit(&scope->live_buffers, (uint64_t)(int64_t)change,
+                                  memory_order_relaxed);
+    }
+}
+
+/* Adds to one level unless its limit would be passed. */
+static bool charge_level(umo_scope *scope, uint64_t size_bytes)
+{
+    uint64_t live = atomic_load_explicit(&scope->live_bytes, memory_order_relaxed);
+    uint64_t wanted;
+    do {
+        if (__builtin_add_overflow(live, size_bytes, &wanted) ||
+            (scope->limit_bytes != 0 && wanted > scope->limit_bytes)) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&scope->live_bytes, &live, wanted,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    uint64_t peak = atomic_load_explicit(&scope->peak_bytes, memory_order_relaxed);
+    while (peak < wanted &&
+           !atomic_compare_exchange_weak_explicit(&scope->peak_bytes, &peak, wanted,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+    return true;
+}
+
+bool umo_scope_charge(umo_scope *scope, uint64_t size_bytes)
+{
+    for (umo_scope *level = scope; level != NULL; level = level->parent) {
+        if (!charge_level(level, size_bytes)) {
+            for (umo_scope *undo = scope; undo != level; undo = undo->parent) {
+                atomic_fetch_sub_explicit(&undo->live_bytes, size_bytes, memory_order_relaxed);
+            }
+            return false;
+        }
+    }
+    for (umo_scope *level = scope; level != NULL; level = level->parent) {
+        tally_add(&level->allocated, size_bytes);
+    }
+    return true;
+}
+
+void umo_scope_uncharge(umo_scope *scope, uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        atomic_fetch_sub_explicit(&scope->live_bytes, size_bytes, memory_order_relaxed);
+    }
+}

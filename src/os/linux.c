@@ -1,0 +1,220 @@
+/*
+ * Linux. PROCMAP_QUERY and a duplicate mapping by mremap(old size 0) carry the views of shared memory; the ABI of the
+ * ioctl is declared here because distributions ship older kernel headers than kernels.
+ */
+#include "os/os.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+size_t umo_os_page_bytes(void)
+{
+    static _Atomic size_t cached;
+    size_t page = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (page == 0) {
+        page = (size_t)sysconf(_SC_PAGESIZE);
+        atomic_store_explicit(&cached, page, memory_order_relaxed);
+    }
+    return page;
+}
+
+uint64_t umo_os_memory_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? (uint64_t)pages * umo_os_page_bytes() : 0;
+}
+
+void *umo_os_pages_alloc(size_t size_bytes)
+{
+    void *pages =
+        mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void umo_os_pages_free(void *pages, size_t size_bytes)
+{
+    if (pages != NULL) {
+        (void)munmap(pages, size_bytes);
+    }
+}
+
+uint64_t umo_os_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The kernel's struct procmap_query (Linux 6.11); without room for a name or a build id. */
+typedef struct procmap_query_arg {
+    uint64_t size;
+    uint64_t query_flags;
+    uint64_t query_addr;
+    uint64_t vma_start;
+    uint64_t vma_end;
+    uint64_t vma_flags;
+    uint64_t vma_page_size;
+    uint64_t vma_offset;
+    uint64_t inode;
+    uint32_t dev_major;
+    uint32_t dev_minor;
+    uint32_t vma_name_size;
+    uint32_t build_id_size;
+    uint64_t vma_name_addr;
+    uint64_t build_id_addr;
+} procmap_query_arg;
+
+#define PROCMAP_QUERY_CALL _IOWR('f', 17, procmap_query_arg)
+
+enum {
+    VMA_READABLE = 0x01,
+    VMA_WRITABLE = 0x02,
+    VMA_SHARED = 0x08
+};
+
+/* /proc/self/maps, opened once for the life of the process and again after a fork: the file shows its opener's. */
+static int maps_file(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static _Atomic int file = -1;
+    static _Atomic int owner = -1;
+    int pid = (int)getpid();
+    if (atomic_load_explicit(&owner, memory_order_acquire) == pid) {
+        return atomic_load_explicit(&file, memory_order_relaxed);
+    }
+    (void)pthread_mutex_lock(&lock);
+    if (atomic_load_explicit(&owner, memory_order_relaxed) != pid) {
+        int previous = atomic_load_explicit(&file, memory_order_relaxed);
+        if (previous >= 0) {
+            (void)close(previous);
+        }
+        int opened = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+        atomic_store_explicit(&file, opened, memory_order_relaxed);
+        if (opened >= 0) {
+            atomic_store_explicit(&owner, pid, memory_order_release);
+        }
+    }
+    (void)pthread_mutex_unlock(&lock);
+    return atomic_load_explicit(&file, memory_order_relaxed);
+}
+
+umo_status umo_os_mapping_query(const void *address, umo_mapping *out)
+{
+    int file = maps_file();
+    procmap_query_arg query = {.size = sizeof query, .query_addr = (uint64_t)(uintptr_t)address};
+    if (file < 0 || ioctl(file, PROCMAP_QUERY_CALL, &query) != 0) {
+        return file >= 0 && errno == ENOENT ? UMO_E_NOT_FOUND : UMO_E_UNSUPPORTED;
+    }
+    *out = (umo_mapping){
+        .start = (uintptr_t)query.vma_start,
+        .end = (uintptr_t)query.vma_end,
+        .device = makedev(query.dev_major, query.dev_minor),
+        .inode = query.inode,
+        .offset_bytes = query.vma_offset,
+        .shared = (query.vma_flags & VMA_SHARED) != 0,
+        .readable = (query.vma_flags & VMA_READABLE) != 0,
+        .writable = (query.vma_flags & VMA_WRITABLE) != 0,
+    };
+    return UMO_OK;
+}
+
+umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
+{
+    /* An old size of 0 makes a second mapping of shared memory and refuses private memory. */
+    void *own = mremap(start, 0, size_bytes, MREMAP_MAYMOVE);
+    if (own == MAP_FAILED) {
+        switch (errno) {
+        case ENOMEM:
+            return UMO_E_NOMEM;
+        case ENOSYS:
+            return UMO_E_UNSUPPORTED;
+        default:
+            return UMO_E_REFUSED;
+        }
+    }
+    /* A child would keep the client's memory alive, and a dump would hold it. */
+    (void)madvise(own, size_bytes, MADV_DONTFORK);
+    (void)madvise(own, size_bytes, MADV_DONTDUMP);
+    *out = own;
+    return UMO_OK;
+}
+
+void umo_os_mapping_drop(void *start, size_t size_bytes)
+{
+    (void)munmap(start, size_bytes);
+}
+
+/* One line of /proc/self/maps: "start-end perms offset major:minor inode path". */
+static bool maps_line(const char *line, umo_mapping *out)
+{
+    unsigned long start;
+    unsigned long end;
+    unsigned long long offset;
+    unsigned long long inode;
+    unsigned major;
+    unsigned minor;
+    char mode[5];
+    if (sscanf(line, "%lx-%lx %4s %llx %x:%x %llu", &start, &end, mode, &offset, &major, &minor,
+               &inode) != 7) {
+        return false;
+    }
+    *out = (umo_mapping){
+        .start = start,
+        .end = end,
+        .device = makedev(major, minor),
+        .inode = inode,
+        .offset_bytes = offset,
+        .shared = mode[3] == 's',
+        .readable = mode[0] == 'r',
+        .writable = mode[1] == 'w',
+    };
+    return true;
+}
+
+umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL) {
+        return UMO_E_SYSTEM;
+    }
+    char *line = NULL;
+    size_t line_bytes = 0;
+    umo_mapping mapping;
+    bool more = true;
+    while (more && getline(&line, &line_bytes, maps) > 0) {
+        if (maps_line(line, &mapping)) {
+            more = visit(&mapping, user);
+        }
+    }
+    free(line);
+    bool failed = ferror(maps) != 0;
+    (void)fclose(maps);
+    return failed ? UMO_E_SYSTEM : UMO_OK;
+}
+
+void *umo_os_library_open(const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
+        if (library != NULL) {
+            return library;
+        }
+    }
+    return NULL;
+}
+
+void *umo_os_library_symbol(void *library, const char *name)
+{
+    return dlsym(library, name);
+}
