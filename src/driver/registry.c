@@ -6,6 +6,8 @@
 
 #include "driver/drivers.h"
 
+#include <umo/device.h>
+
 #include <pthread.h>
 #include <string.h>
 

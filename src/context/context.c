@@ -1,0 +1,153 @@
+/*
+ * A context, and the process's default one. Every backend of a server is opened on its own, yet all find this one
+ * object, because libumo.so.0 exists once: one budget, one set of counters, one registration cache.
+ */
+#include <umo/context.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEVICES_MAX 16
+
+typedef struct context_device {
+    char driver[16];
+    uint32_t ordinal;
+    umo_device *device;
+} context_device;
+
+struct umo_context {
+    umo_context_options options;
+    umo_scope *scope;
+    umo_registry *registry;
+    pthread_mutex_t lock; /* devices */
+    context_device devices[DEVICES_MAX];
+    size_t device_count;
+};
+
+umo_status umo_context_create(const umo_context_options *options, umo_context **out,
+                              umo_error *error)
+{
+    umo_context *context = calloc(1, sizeof *context);
+    if (context == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a context");
+    }
+    if (options != NULL) {
+        context->options = *options;
+    }
+    (void)pthread_mutex_init(&context->lock, NULL);
+    umo_status status =
+        umo_scope_create(NULL, "umo", context->options.budget_bytes, &context->scope, error);
+    if (status == UMO_OK) {
+        status = umo_registry_create(&context->options.registry, context->scope,
+                                     &context->registry, error);
+    }
+    if (status != UMO_OK) {
+        umo_context_destroy(context);
+        return status;
+    }
+    *out = context;
+    return UMO_OK;
+}
+
+void umo_context_destroy(umo_context *context)
+{
+    if (context == NULL) {
+        return;
+    }
+    umo_registry_destroy(context->registry);
+    for (size_t i = 0; i < context->device_count; i++) {
+        umo_device_release(context->devices[i].device);
+    }
+    umo_scope_destroy(context->scope);
+    (void)pthread_mutex_destroy(&context->lock);
+    free(context);
+}
+
+static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
+static umo_context *default_context;
+static size_t default_refs;
+
+umo_status umo_context_default_acquire(const umo_context_options *options, umo_context **out,
+                                       umo_error *error)
+{
+    umo_status status = UMO_OK;
+    (void)pthread_mutex_lock(&default_lock);
+    if (default_context == NULL) {
+        status = umo_context_create(options, &default_context, error);
+    } else if (options != NULL && options->budget_bytes != 0 &&
+               options->budget_bytes != default_context->options.budget_bytes) {
+        status = umo_error_set(
+            error, UMO_E_INVAL, 0,
+            "budget_bytes is %llu, but this process's context was made with %llu",
+            (unsigned long long)options->budget_bytes,
+            (unsigned long long)default_context->options.budget_bytes);
+    }
+    if (status == UMO_OK) {
+        default_refs++;
+        *out = default_context;
+    }
+    (void)pthread_mutex_unlock(&default_lock);
+    return status;
+}
+
+void umo_context_default_release(umo_context *context)
+{
+    (void)pthread_mutex_lock(&default_lock);
+    umo_context *last = NULL;
+    if (context != NULL && context == default_context && --default_refs == 0) {
+        last = default_context;
+        default_context = NULL;
+    }
+    (void)pthread_mutex_unlock(&default_lock);
+    umo_context_destroy(last);
+}
+
+umo_scope *umo_context_scope(umo_context *context)
+{
+    return context->scope;
+}
+
+umo_registry *umo_context_registry(umo_context *context)
+{
+    return context->registry;
+}
+
+umo_status umo_context_device(umo_context *context, const char *driver, uint32_t ordinal,
+                              umo_device **out, umo_error *error)
+{
+    umo_status status = UMO_OK;
+    (void)pthread_mutex_lock(&context->lock);
+    for (size_t i = 0; i < context->device_count; i++) {
+        context_device *entry = &context->devices[i];
+        if (entry->ordinal == ordinal && strcmp(entry->driver, driver) == 0) {
+            umo_device_acquire(entry->device);
+            *out = entry->device;
+            goto done;
+        }
+    }
+    if (context->device_count == DEVICES_MAX || strlen(driver) >= sizeof context->devices[0].driver) {
+        status = umo_error_set(error, UMO_E_LIMIT, 0, "a context opens at most %d devices",
+                               DEVICES_MAX);
+        goto done;
+    }
+    context_device *entry = &context->devices[context->device_count];
+    status = umo_device_open(driver, ordinal, &context->options.driver, &entry->device, error);
+    if (status != UMO_OK) {
+        goto done;
+    }
+    entry->ordinal = ordinal;
+    strcpy(entry->driver, driver);
+    context->device_count++;
+    umo_device_acquire(entry->device);
+    *out = entry->device;
+
+done:
+    (void)pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+const char *umo_version(void)
+{
+    return UMO_VERSION;
+}

@@ -1,0 +1,454 @@
+/*
+ * Brackets: the state machine that knows where bytes are valid, and therefore what every use costs.
+ *
+ * A buffer keeps two things under its lock: for each range the sides that hold valid bytes, and a short list of uses
+ * that are open or whose fences are pending. A new bracket conflicts with an overlapping one when either writes. If
+ * that one is still open it is the caller's race (BUSY); if it has ended, its fence is what to wait for. Commands are
+ * queued under the lock, which is sound because drivers queue and do not wait.
+ */
+#include "mem/buffer_state.h"
+
+#include "base/size.h"
+#include "os/os.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool umo_fence_set_add(umo_fence_set *set, umo_fence fence)
+{
+    if (fence.value == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < set->count; i++) {
+        umo_fence *have = &set->fences[i];
+        if (have->device == fence.device && have->queue == fence.queue) {
+            have->value = have->value > fence.value ? have->value : fence.value;
+            return true;
+        }
+    }
+    if (set->count == UMO_WAITS_MAX) {
+        return false;
+    }
+    set->fences[set->count++] = fence;
+    return true;
+}
+
+umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns)
+{
+    uint64_t start = timeout_ns == UINT64_MAX ? 0 : umo_os_now_ns();
+    umo_status result = UMO_OK;
+    for (size_t i = 0; i < set->count; i++) {
+        uint64_t left = timeout_ns;
+        if (timeout_ns != UINT64_MAX) {
+            uint64_t spent = umo_os_now_ns() - start;
+            left = spent < timeout_ns ? timeout_ns - spent : 0;
+        }
+        umo_status status = umo_fence_wait(set->fences[i], left);
+        result = result == UMO_OK ? status : result;
+    }
+    if (result != UMO_E_TIMEOUT) {
+        set->count = 0;
+    }
+    return result;
+}
+
+static bool uses_overlap(const umo_access *a, const umo_access *b)
+{
+    return a->size_bytes > 0 && b->size_bytes > 0 &&
+           a->offset_bytes < b->offset_bytes + b->size_bytes &&
+           b->offset_bytes < a->offset_bytes + a->size_bytes;
+}
+
+static bool uses_conflict(const umo_access *a, const umo_access *b)
+{
+    return ((a->use | b->use) & UMO_WRITE) != 0 && uses_overlap(a, b);
+}
+
+static bool access_equal(const umo_access *a, const umo_access *b)
+{
+    return a->offset_bytes == b->offset_bytes && a->size_bytes == b->size_bytes &&
+           a->side == b->side && a->use == b->use && a->queue == b->queue;
+}
+
+/* Adds a fence to wait for; when the set is full, waits for it here. */
+static umo_status wait_later(umo_fence_set *waits, umo_fence fence)
+{
+    return umo_fence_set_add(waits, fence) ? UMO_OK : umo_fence_wait(fence, UINT64_MAX);
+}
+
+static void use_drop(umo_buffer *buffer, size_t index)
+{
+    buffer->uses[index] = buffer->uses[--buffer->use_count];
+}
+
+static bool uses_reserve(umo_buffer *buffer, size_t more)
+{
+    size_t wanted = buffer->use_count + more;
+    if (wanted <= buffer->use_capacity) {
+        return true;
+    }
+    size_t capacity = buffer->use_capacity * 2 > wanted ? buffer->use_capacity * 2 : wanted;
+    bool was_inline = buffer->uses == buffer->inline_uses;
+    buffer_use *uses = realloc(was_inline ? NULL : buffer->uses, capacity * sizeof *uses);
+    if (uses == NULL) {
+        return false;
+    }
+    if (was_inline) {
+        memcpy(uses, buffer->inline_uses, buffer->use_count * sizeof *uses);
+    }
+    buffer->uses = uses;
+    buffer->use_capacity = capacity;
+    return true;
+}
+
+static void use_add(umo_buffer *buffer, const umo_access *access, bool open, umo_fence fence)
+{
+    assert(buffer->use_count < buffer->use_capacity);
+    buffer->uses[buffer->use_count++] =
+        (buffer_use){.access = *access, .open = open, .fence = fence};
+}
+
+/* BUSY for an open conflict; the fences of ended ones come out in waits; completed uses are forgotten. */
+static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access,
+                                    umo_fence_set *waits)
+{
+    for (size_t i = buffer->use_count; i-- > 0;) {
+        const buffer_use *use = &buffer->uses[i];
+        if (use->open) {
+            if (uses_conflict(&use->access, access)) {
+                return UMO_E_BUSY;
+            }
+        } else if (umo_fence_done(use->fence)) {
+            /* Asked once more for its result: a command that failed must not pass as done. */
+            umo_status status = umo_fence_wait(use->fence, 0);
+            bool concerned = uses_conflict(&use->access, access);
+            use_drop(buffer, i);
+            if (status != UMO_OK && concerned) {
+                return status;
+            }
+        } else if (uses_conflict(&use->access, access)) {
+            umo_status status = wait_later(waits, use->fence);
+            if (status != UMO_OK) {
+                return status;
+            }
+        }
+    }
+    return UMO_OK;
+}
+
+static bool two_sided(const umo_buffer *buffer)
+{
+    return buffer->memory.mode != UMO_UNIFIED;
+}
+
+/* The host's address of a byte, the shadow of PRIVATE memory included. */
+static void *host_byte(const umo_buffer *buffer, size_t offset_bytes)
+{
+    char *host = umo_buffer_host(buffer);
+    return host == NULL ? NULL : host + offset_bytes;
+}
+
+static umo_status shadow_ensure(umo_buffer *buffer)
+{
+    if (buffer->memory.host != NULL || buffer->shadow != NULL) {
+        return UMO_OK;
+    }
+    buffer->shadow = umo_os_pages_alloc(buffer->size_bytes);
+    return buffer->shadow != NULL ? UMO_OK : UMO_E_NOMEM;
+}
+
+/*
+ * Moves one range to a side of two-sided memory. Conflicts were collected for the bracket; the transfer itself also
+ * writes the target side, which concerns readers there: they would have found the bytes valid, so there are none.
+ */
+static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, size_t offset_bytes,
+                                 size_t size_bytes, umo_fence_set *waits)
+{
+    umo_device *device = buffer->device;
+    umo_fence own[UMO_WAITS_MAX];
+    size_t own_count = 0;
+    umo_access move = *access;
+    move.offset_bytes = offset_bytes;
+    move.size_bytes = size_bytes;
+    move.use = UMO_READ_WRITE;
+
+    /* The last writer of these bytes may be a pending use that only reads beside our bracket: wait for all of them. */
+    umo_fence_set before = {0};
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        const buffer_use *use = &buffer->uses[i];
+        if (!use->open && uses_conflict(&use->access, &move)) {
+            umo_status status = wait_later(&before, use->fence);
+            if (status != UMO_OK) {
+                return status;
+            }
+        }
+    }
+    umo_status status =
+        umo_device_waits(device, before.fences, before.count, own, &own_count);
+    if (status != UMO_OK) {
+        return status;
+    }
+    umo_fence fence = {0};
+    status = device->driver->transfer(device->state, access->queue, &buffer->memory, access->side,
+                                      buffer->memory_offset + offset_bytes, size_bytes,
+                                      host_byte(buffer, offset_bytes), own, own_count, &fence);
+    if (status != UMO_OK) {
+        return status;
+    }
+    fence.device = device;
+    fence.queue = access->queue;
+    use_add(buffer, &move, false, fence);
+    return wait_later(waits, fence);
+}
+
+/* Makes a range of one memory visible on a side of a device that is not coherent. */
+static umo_status range_publish(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    umo_device *device = buffer->device;
+    umo_fence own[UMO_WAITS_MAX];
+    size_t own_count = 0;
+    umo_status status = umo_device_waits(device, waits->fences, waits->count, own, &own_count);
+    if (status != UMO_OK) {
+        return status;
+    }
+    umo_fence fence = {0};
+    status = device->driver->publish(device->state, access->queue, &buffer->memory, access->side,
+                                     (access->use & UMO_WRITE) != 0,
+                                     buffer->memory_offset + access->offset_bytes,
+                                     access->size_bytes, own, own_count, &fence);
+    if (status != UMO_OK) {
+        return status;
+    }
+    fence.device = device;
+    fence.queue = access->queue;
+    umo_access move = *access;
+    move.use = UMO_READ_WRITE;
+    use_add(buffer, &move, false, fence);
+    return wait_later(waits, fence);
+}
+
+static umo_direction side_direction(umo_side side)
+{
+    return side == UMO_SIDE_DEVICE ? UMO_DIRECTION_IN : UMO_DIRECTION_OUT;
+}
+
+/* Brings every range that the side lacks to it, and counts what that cost or saved. */
+static umo_status bytes_bring(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    size_t end = access->offset_bytes + access->size_bytes;
+    bool missing = false;
+    for (size_t at = access->offset_bytes; at < end;) {
+        size_t index = umo_ranges_find(&buffer->valid, at);
+        uint32_t valid = buffer->valid.items[index].value;
+        size_t range_end = umo_ranges_end(&buffer->valid, index);
+        size_t stop = range_end < end ? range_end : end;
+        size_t size_bytes = stop - at;
+        if ((valid & (uint32_t)access->side) == 0) {
+            missing = true;
+            /* Bytes that are valid nowhere are undefined: there is nothing to bring. */
+            if ((access->use & UMO_READ) != 0 && valid != 0) {
+                if (two_sided(buffer)) {
+                    umo_status status = range_transfer(buffer, access, at, size_bytes, waits);
+                    if (status != UMO_OK) {
+                        return status;
+                    }
+                }
+                umo_scope_count_transfer(buffer->scope, side_direction(access->side),
+                                         two_sided(buffer), size_bytes);
+                umo_ranges_set(&buffer->valid, at, size_bytes, valid | (uint32_t)access->side);
+            }
+        }
+        at = stop;
+    }
+    if (missing && !two_sided(buffer) &&
+        (buffer->device->info.caps & UMO_CAP_COHERENT) == 0) {
+        return range_publish(buffer, access, waits);
+    }
+    return UMO_OK;
+}
+
+/* How many ranges of the access lack the side: each may need a transfer and one more entry in both lists. */
+static size_t ranges_touched(const umo_buffer *buffer, const umo_access *access)
+{
+    size_t first = umo_ranges_find(&buffer->valid, access->offset_bytes);
+    size_t last =
+        umo_ranges_find(&buffer->valid, access->offset_bytes + access->size_bytes - 1);
+    return last - first + 1;
+}
+
+static size_t open_count(const umo_buffer *buffer)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        open += buffer->uses[i].open ? 1 : 0;
+    }
+    return open;
+}
+
+umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    waits->count = 0;
+    if (!umo_range_fits(access->offset_bytes, access->size_bytes, buffer->size_bytes) ||
+        (access->side != UMO_SIDE_HOST && access->side != UMO_SIDE_DEVICE) ||
+        (unsigned)access->use - 1u >= (unsigned)UMO_READ_WRITE ||
+        access->queue >= buffer->device->info.queues) {
+        return UMO_E_INVAL;
+    }
+    if ((access->use & UMO_WRITE) != 0 && !buffer->writable) {
+        return UMO_E_INVAL;
+    }
+    if (access->size_bytes == 0) {
+        return UMO_OK;
+    }
+    (void)pthread_mutex_lock(&buffer->lock);
+    umo_status status = conflicts_collect(buffer, access, waits);
+    if (status != UMO_OK) {
+        goto done;
+    }
+    if (access->side == UMO_SIDE_HOST) {
+        status = shadow_ensure(buffer);
+        if (status != UMO_OK) {
+            goto done;
+        }
+    }
+    /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a poison's fence. */
+    size_t touched = ranges_touched(buffer, access);
+    if (!uses_reserve(buffer, touched + 2 + open_count(buffer)) ||
+        !umo_ranges_reserve(&buffer->valid, touched + 1 + open_count(buffer))) {
+        status = UMO_E_NOMEM;
+        goto done;
+    }
+    status = bytes_bring(buffer, access, waits);
+    if (status == UMO_OK) {
+        use_add(buffer, access, true, (umo_fence){0});
+    }
+
+done:
+    (void)pthread_mutex_unlock(&buffer->lock);
+    return status;
+}
+
+/* Test mode: the other side's bytes of a range just became stale; make them useless, in order behind all uses. */
+static void stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done)
+{
+    umo_device *device = buffer->device;
+    umo_side stale = access->side == UMO_SIDE_HOST ? UMO_SIDE_DEVICE : UMO_SIDE_HOST;
+    if (!two_sided(buffer) || (device->info.caps & UMO_CAP_POISON) == 0 ||
+        (stale == UMO_SIDE_HOST && umo_buffer_host(buffer) == NULL)) {
+        return;
+    }
+    umo_access fill = *access;
+    fill.side = stale;
+    fill.use = UMO_WRITE;
+    umo_fence_set before = {0};
+    (void)wait_later(&before, done);
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        if (!buffer->uses[i].open && uses_overlap(&buffer->uses[i].access, access)) {
+            (void)wait_later(&before, buffer->uses[i].fence);
+        }
+    }
+    umo_fence own[UMO_WAITS_MAX];
+    size_t own_count = 0;
+    umo_fence fence = {0};
+    if (umo_device_waits(device, before.fences, before.count, own, &own_count) == UMO_OK &&
+        device->driver->poison(device->state, access->queue, &buffer->memory, stale,
+                               buffer->memory_offset + access->offset_bytes, access->size_bytes,
+                               host_byte(buffer, access->offset_bytes), own, own_count,
+                               &fence) == UMO_OK &&
+        fence.value != 0 && buffer->use_count < buffer->use_capacity) {
+        fence.device = device;
+        fence.queue = access->queue;
+        use_add(buffer, &fill, false, fence);
+    }
+}
+
+static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo_fence done,
+                               bool succeeded)
+{
+    if (access->size_bytes == 0) {
+        return UMO_OK;
+    }
+    umo_status status = UMO_E_INVAL;
+    (void)pthread_mutex_lock(&buffer->lock);
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        buffer_use *use = &buffer->uses[i];
+        if (!use->open || !access_equal(&use->access, access)) {
+            continue;
+        }
+        if ((access->use & UMO_WRITE) != 0) {
+            umo_ranges_set(&buffer->valid, access->offset_bytes, access->size_bytes,
+                           succeeded ? (uint32_t)access->side : 0u);
+        }
+        if (done.value == 0) {
+            use_drop(buffer, i);
+        } else {
+            use->open = false;
+            use->fence = done;
+        }
+        if (succeeded && (access->use & UMO_WRITE) != 0) {
+            stale_poison(buffer, access, done);
+        }
+        status = UMO_OK;
+        break;
+    }
+    (void)pthread_mutex_unlock(&buffer->lock);
+    return status;
+}
+
+umo_status umo_access_end(umo_buffer *buffer, const umo_access *access, umo_fence done)
+{
+    return access_close(buffer, access, done, true);
+}
+
+umo_status umo_access_abort(umo_buffer *buffer, const umo_access *access, umo_fence done)
+{
+    return access_close(buffer, access, done, false);
+}
+
+uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t size_bytes)
+{
+    if (size_bytes == 0 || !umo_range_fits(offset_bytes, size_bytes, buffer->size_bytes)) {
+        return 0;
+    }
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&buffer->lock;
+    uint32_t valid = UMO_SIDE_HOST | UMO_SIDE_DEVICE;
+    (void)pthread_mutex_lock(lock);
+    size_t end = offset_bytes + size_bytes;
+    for (size_t at = offset_bytes; at < end;) {
+        size_t index = umo_ranges_find(&buffer->valid, at);
+        valid &= buffer->valid.items[index].value;
+        at = umo_ranges_end(&buffer->valid, index);
+    }
+    (void)pthread_mutex_unlock(lock);
+    return valid;
+}
+
+umo_status umo_buffer_settle(umo_buffer *buffer)
+{
+    umo_status result = UMO_OK;
+    for (;;) {
+        (void)pthread_mutex_lock(&buffer->lock);
+        umo_fence fence = {0};
+        for (size_t i = buffer->use_count; i-- > 0;) {
+            if (!buffer->uses[i].open) {
+                fence = buffer->uses[i].fence;
+                use_drop(buffer, i);
+                break;
+            }
+        }
+        (void)pthread_mutex_unlock(&buffer->lock);
+        if (fence.value == 0) {
+            return result;
+        }
+        umo_status status = umo_fence_wait(fence, UINT64_MAX);
+        result = result == UMO_OK ? status : result;
+    }
+}
+
+void umo_buffer_forget(umo_buffer *buffer)
+{
+    (void)pthread_mutex_lock(&buffer->lock);
+    umo_ranges_set(&buffer->valid, 0, buffer->size_bytes, 0);
+    (void)pthread_mutex_unlock(&buffer->lock);
+}

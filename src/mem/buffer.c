@@ -1,0 +1,303 @@
+/*
+ * Buffers: life, import and look-up of their memory. The brackets are in access.c.
+ *
+ * Every import makes a umo_buffer, on a server's hot path, so freed objects are kept on a short list with their lock
+ * initialised: a warm import allocates nothing. Under the address sanitizer the list is off, so that a use after the
+ * last release is seen.
+ */
+#include "mem/buffer_state.h"
+
+#include "base/scope.h"
+#include "base/size.h"
+#include "os/os.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPARE_MAX 256
+
+#if defined(__SANITIZE_ADDRESS__)
+#define KEEP_SPARE 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KEEP_SPARE 0
+#endif
+#endif
+#ifndef KEEP_SPARE
+#define KEEP_SPARE 1
+#endif
+
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+static umo_buffer *spare_first;
+static size_t spare_count;
+
+static umo_buffer *object_take(void)
+{
+    umo_buffer *buffer = NULL;
+    (void)pthread_mutex_lock(&spare_lock);
+    if (spare_first != NULL) {
+        buffer = spare_first;
+        spare_first = buffer->next_spare;
+        spare_count--;
+    }
+    (void)pthread_mutex_unlock(&spare_lock);
+    if (buffer == NULL) {
+        buffer = calloc(1, sizeof *buffer);
+        if (buffer != NULL) {
+            (void)pthread_mutex_init(&buffer->lock, NULL);
+        }
+    }
+    return buffer;
+}
+
+static void object_give(umo_buffer *buffer)
+{
+    if (KEEP_SPARE) {
+        (void)pthread_mutex_lock(&spare_lock);
+        if (spare_count < SPARE_MAX) {
+            buffer->next_spare = spare_first;
+            spare_first = buffer;
+            spare_count++;
+            buffer = NULL;
+        }
+        (void)pthread_mutex_unlock(&spare_lock);
+    }
+    if (buffer != NULL) {
+        (void)pthread_mutex_destroy(&buffer->lock);
+        free(buffer);
+    }
+}
+
+/* Everything that alloc and import have in common, once the memory is there. */
+static void object_start(umo_buffer *buffer, umo_device *device, umo_scope *scope,
+                         size_t size_bytes, uint32_t valid)
+{
+    atomic_store_explicit(&buffer->refs, 1, memory_order_relaxed);
+    buffer->device = device;
+    buffer->scope = scope;
+    buffer->size_bytes = size_bytes;
+    buffer->shadow = NULL;
+    buffer->use_count = 0;
+    buffer->use_capacity = USES_INLINE;
+    buffer->uses = buffer->inline_uses;
+    umo_ranges_init(&buffer->valid, size_bytes, valid);
+    umo_device_acquire(device);
+    umo_scope_acquire(scope);
+    umo_scope_count_buffer(scope, 1);
+}
+
+static bool device_has_mode(const umo_device *device, umo_storage_mode mode)
+{
+    static const uint32_t bits[UMO_STORAGE_MODES] = {UMO_CAP_UNIFIED, UMO_CAP_MANAGED,
+                                                     UMO_CAP_PRIVATE};
+    return (unsigned)mode < UMO_STORAGE_MODES && (device->info.caps & bits[mode]) != 0;
+}
+
+umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_bytes,
+                            umo_storage_mode mode, umo_buffer **out, umo_error *error)
+{
+    if (size_bytes == 0) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "a buffer has at least one byte");
+    }
+    if (size_bytes > device->info.buffer_max_bytes) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "%zu bytes: device '%s' takes at most %llu in one buffer", size_bytes,
+                             device->info.name, (unsigned long long)device->info.buffer_max_bytes);
+    }
+    if (!device_has_mode(device, mode)) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "device '%s' lacks storage mode %d",
+                             device->info.name, (int)mode);
+    }
+    umo_buffer *buffer = object_take();
+    if (buffer == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
+    }
+    if (!umo_scope_charge(scope, size_bytes)) {
+        object_give(buffer);
+        return umo_error_set(error, UMO_E_LIMIT, 0, "%zu bytes would pass the budget of '%s'",
+                             size_bytes, umo_scope_name(scope));
+    }
+    umo_status status =
+        device->driver->alloc(device->state, size_bytes, mode, &buffer->memory, error);
+    if (status != UMO_OK) {
+        umo_scope_uncharge(scope, size_bytes);
+        object_give(buffer);
+        return status;
+    }
+    buffer->memory_offset = 0;
+    buffer->charged_bytes = size_bytes;
+    buffer->writable = true;
+    buffer->deleter = NULL;
+    object_start(buffer, device, scope, size_bytes, 0);
+    *out = buffer;
+    return UMO_OK;
+}
+
+static umo_status refuse(umo_reason *why, umo_reason reason, umo_error *error)
+{
+    if (why != NULL) {
+        *why = reason;
+    }
+    return umo_error_set(error, UMO_E_REFUSED, 0, "%s", umo_reason_cause(reason));
+}
+
+/* The range of whole device pages around the memory, when the device may bind all of it. */
+static umo_status import_widen(const umo_device *device, const umo_import *import, uintptr_t *start,
+                               size_t *size_bytes, umo_reason *why, umo_error *error)
+{
+    const umo_device_info *info = &device->info;
+    uintptr_t data = (uintptr_t)import->data;
+    uintptr_t first = umo_round_down(data, info->import_align_bytes);
+    size_t wide;
+    if (!umo_round_up((size_t)(data - first) + import->size_bytes, info->import_size_align_bytes,
+                      &wide) ||
+        wide > UINTPTR_MAX - first) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the range wraps around");
+    }
+    *start = first;
+    *size_bytes = wide;
+    bool exact = first == data && wide == import->size_bytes;
+    if (exact || import->whole_pages) {
+        return UMO_OK;
+    }
+    if (import->writable && (info->caps & UMO_CAP_IMPORT_EXACT) == 0) {
+        return refuse(why, UMO_REASON_PARTIAL_PAGE, error);
+    }
+    umo_mapping mapping;
+    umo_status status = umo_os_mapping_query(import->data, &mapping);
+    if (status == UMO_E_UNSUPPORTED) {
+        return refuse(why, UMO_REASON_NO_IDENTITY, error);
+    }
+    if (status != UMO_OK || first < mapping.start || wide > mapping.end - first) {
+        return refuse(why, UMO_REASON_NOT_ONE_MAPPING, error);
+    }
+    return UMO_OK;
+}
+
+umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_import *import,
+                             umo_buffer **out, umo_reason *why, umo_error *error)
+{
+    if (why != NULL) {
+        *why = UMO_REASON_NONE;
+    }
+    if (import->data == NULL || import->size_bytes == 0 ||
+        import->size_bytes > UINTPTR_MAX - (uintptr_t)import->data) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "an import needs memory of at least one byte");
+    }
+    uint32_t needed = UMO_CAP_IMPORT_READ | (import->writable ? UMO_CAP_IMPORT_WRITE : 0u);
+    if ((device->info.caps & needed) != needed ||
+        import->size_bytes > device->info.buffer_max_bytes) {
+        return refuse(why, UMO_REASON_DEVICE_REFUSED, error);
+    }
+    uintptr_t start;
+    size_t wide;
+    umo_status status = import_widen(device, import, &start, &wide, why, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    umo_buffer *buffer = object_take();
+    if (buffer == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
+    }
+    uint32_t flags = UMO_IMPORT_READ | (import->writable ? (uint32_t)UMO_IMPORT_WRITE : 0u);
+    status = device->driver->import(device->state, (void *)start, wide, flags, &buffer->memory,
+                                    error);
+    if (status != UMO_OK) {
+        object_give(buffer);
+        if (status == UMO_E_REFUSED && why != NULL) {
+            *why = UMO_REASON_DEVICE_REFUSED;
+        }
+        return status;
+    }
+    buffer->memory_offset = (size_t)((uintptr_t)import->data - start);
+    buffer->charged_bytes = 0;
+    buffer->writable = import->writable;
+    buffer->deleter = import->deleter;
+    buffer->deleter_user = import->user;
+    object_start(buffer, device, scope, import->size_bytes, UMO_SIDE_HOST);
+    umo_scope_count_import(scope, false, import->size_bytes);
+    *out = buffer;
+    return UMO_OK;
+}
+
+void umo_buffer_acquire(umo_buffer *buffer)
+{
+    atomic_fetch_add_explicit(&buffer->refs, 1, memory_order_relaxed);
+}
+
+uint32_t umo_buffer_refs(const umo_buffer *buffer)
+{
+    return atomic_load_explicit(&buffer->refs, memory_order_acquire);
+}
+
+void umo_buffer_release(umo_buffer *buffer)
+{
+    if (buffer == NULL ||
+        atomic_fetch_sub_explicit(&buffer->refs, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    /* A use that failed has ended too: what matters here is that nobody touches the memory any more. */
+    (void)umo_buffer_settle(buffer);
+    umo_device *device = buffer->device;
+    umo_scope *scope = buffer->scope;
+    umo_deleter deleter = buffer->deleter;
+    void *user = buffer->deleter_user;
+    void *data = (char *)buffer->memory.host + buffer->memory_offset;
+    device->driver->free(device->state, &buffer->memory);
+    if (buffer->shadow != NULL) {
+        umo_os_pages_free(buffer->shadow, buffer->size_bytes);
+    }
+    if (buffer->charged_bytes > 0) {
+        umo_scope_uncharge(scope, buffer->charged_bytes);
+    }
+    umo_ranges_finish(&buffer->valid);
+    if (buffer->uses != buffer->inline_uses) {
+        free(buffer->uses);
+    }
+    object_give(buffer);
+    umo_scope_count_buffer(scope, -1);
+    if (deleter != NULL) {
+        deleter(data, user);
+    }
+    umo_device_release(device);
+    umo_scope_destroy(scope);
+}
+
+size_t umo_buffer_size(const umo_buffer *buffer)
+{
+    return buffer->size_bytes;
+}
+
+umo_storage_mode umo_buffer_mode(const umo_buffer *buffer)
+{
+    return buffer->memory.mode;
+}
+
+umo_device *umo_buffer_device(const umo_buffer *buffer)
+{
+    return buffer->device;
+}
+
+const umo_memory *umo_buffer_memory(const umo_buffer *buffer)
+{
+    return &buffer->memory;
+}
+
+size_t umo_buffer_memory_offset(const umo_buffer *buffer)
+{
+    return buffer->memory_offset;
+}
+
+bool umo_buffer_writable(const umo_buffer *buffer)
+{
+    return buffer->writable;
+}
+
+void *umo_buffer_host(const umo_buffer *buffer)
+{
+    if (buffer->memory.host == NULL) {
+        return buffer->shadow;
+    }
+    return (char *)buffer->memory.host + buffer->memory_offset;
+}

@@ -1,0 +1,21 @@
+/*
+ * The inner side of buffer.h for the other files of this layer.
+ */
+#ifndef UMO_MEM_BUFFER_H
+#define UMO_MEM_BUFFER_H
+
+#include <umo/buffer.h>
+
+/* References held now: a cache that holds one asks whether anybody else does. */
+uint32_t umo_buffer_refs(const umo_buffer *buffer);
+
+/* Waits for every pending use. The first failure is returned, after all were waited for. */
+umo_status umo_buffer_settle(umo_buffer *buffer);
+
+/* Marks all bytes undefined; no bracket is open and all uses have completed. */
+void umo_buffer_forget(umo_buffer *buffer);
+
+/* May the device write to it? */
+bool umo_buffer_writable(const umo_buffer *buffer);
+
+#endif

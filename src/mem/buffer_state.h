@@ -1,0 +1,45 @@
+/*
+ * The inside of a umo_buffer, shared by buffer.c (life) and access.c (brackets) alone.
+ */
+#ifndef UMO_MEM_BUFFER_STATE_H
+#define UMO_MEM_BUFFER_STATE_H
+
+#include "base/ranges.h"
+#include "driver/device.h"
+#include "mem/buffer.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define USES_INLINE 6u
+
+/* A bracket that is open, or ended with a fence that may still be pending. */
+typedef struct buffer_use {
+    umo_access access;
+    umo_fence fence; /* of an ended use */
+    bool open;
+} buffer_use;
+
+struct umo_buffer {
+    _Atomic uint32_t refs;
+    umo_device *device;
+    umo_scope *scope;
+    umo_memory memory;
+    size_t memory_offset; /* of our first byte, where whole pages were bound around it */
+    size_t size_bytes;
+    uint64_t charged_bytes;
+    bool writable; /* by the device */
+    void *shadow;  /* PRIVATE memory's host side, made at its first host bracket */
+    umo_deleter deleter;
+    void *deleter_user;
+
+    pthread_mutex_t lock; /* all below */
+    umo_ranges valid;     /* umo_side bits */
+    size_t use_count;
+    size_t use_capacity;
+    buffer_use *uses;
+    buffer_use inline_uses[USES_INLINE];
+    umo_buffer *next_spare;
+};
+
+#endif

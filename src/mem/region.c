@@ -1,0 +1,344 @@
+/*
+ * Registered regions, and the cache of wraps inside them.
+ *
+ * A wrap is keyed by its address, which is sound only inside a region, whose owner vouches that the address means the
+ * same memory until it is released. A hit is one hash look-up under one short lock; the driver is called without it.
+ */
+#include "mem/registry.h"
+
+#include "base/scope.h"
+#include "driver/device.h"
+#include "os/os.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WRAPS_MAX_DEFAULT 4096
+#define VIEWS_MAX_DEFAULT 1024
+
+typedef struct wrap {
+    umo_hash_link link;
+    umo_list_link by_use;
+    umo_device *device;
+    uintptr_t data;
+    size_t size_bytes;
+    bool writable;
+    umo_buffer *buffer;
+} wrap;
+
+umo_status umo_registry_create(const umo_registry_options *options, umo_scope *scope,
+                               umo_registry **out, umo_error *error)
+{
+    umo_registry *registry = calloc(1, sizeof *registry);
+    if (registry == NULL || !umo_hash_init(&registry->wraps) || !umo_hash_init(&registry->views)) {
+        if (registry != NULL) {
+            umo_hash_finish(&registry->wraps);
+            umo_hash_finish(&registry->views);
+        }
+        free(registry);
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the registration cache");
+    }
+    if (options != NULL) {
+        registry->options = *options;
+    }
+    umo_registry_options *o = &registry->options;
+    o->wraps_max = o->wraps_max != 0 ? o->wraps_max : WRAPS_MAX_DEFAULT;
+    o->views_max = o->views_max != 0 ? o->views_max : VIEWS_MAX_DEFAULT;
+    if (o->views_bytes_max == 0) {
+        uint64_t memory = umo_os_memory_bytes();
+        o->views_bytes_max = memory != 0 ? memory : UINT64_MAX;
+    }
+    (void)pthread_mutex_init(&registry->lock, NULL);
+    umo_list_init(&registry->wraps_by_use);
+    umo_list_init(&registry->views_by_use);
+    umo_scope_acquire(scope);
+    registry->scope = scope;
+    *out = registry;
+    return UMO_OK;
+}
+
+/* Takes a wrap out of the cache; its reference is given back by the caller, without the lock. */
+static void wrap_unlink(umo_registry *registry, wrap *w)
+{
+    umo_hash_remove(&registry->wraps, &w->link);
+    umo_list_remove(&w->by_use);
+    registry->stats.wraps--;
+}
+
+static void wrap_free(wrap *w)
+{
+    umo_buffer_release(w->buffer);
+    umo_device_release(w->device);
+    free(w);
+}
+
+/* Unlinks the least used wrap for which pick says yes and that nobody else holds; NULL if there is none. */
+static wrap *wrap_take_oldest(umo_registry *registry, const umo_region *inside)
+{
+    umo_list_link *head = &registry->wraps_by_use;
+    for (umo_list_link *at = head->previous; at != head; at = at->previous) {
+        wrap *w = UMO_LIST_ENTRY(at, wrap, by_use);
+        bool belongs = inside == NULL || (w->data >= inside->start &&
+                                          w->data - inside->start < inside->size_bytes);
+        /* Anybody's wrap goes with its region; only an idle one makes room. */
+        if (belongs && (inside != NULL || umo_buffer_refs(w->buffer) == 1)) {
+            wrap_unlink(registry, w);
+            return w;
+        }
+    }
+    return NULL;
+}
+
+void umo_registry_drop_wraps(umo_registry *registry, const umo_region *region)
+{
+    for (;;) {
+        (void)pthread_mutex_lock(&registry->lock);
+        wrap *w = wrap_take_oldest(registry, region);
+        (void)pthread_mutex_unlock(&registry->lock);
+        if (w == NULL) {
+            return;
+        }
+        wrap_free(w);
+    }
+}
+
+void umo_registry_destroy(umo_registry *registry)
+{
+    if (registry == NULL) {
+        return;
+    }
+    umo_registry_drop_views(registry);
+    umo_hash_finish(&registry->wraps);
+    umo_hash_finish(&registry->views);
+    free(registry->regions);
+    (void)pthread_mutex_destroy(&registry->lock);
+    umo_scope_destroy(registry->scope);
+    free(registry);
+}
+
+/* Index of the first region that starts behind address. */
+static size_t region_after(const umo_registry *registry, uintptr_t address)
+{
+    size_t low = 0;
+    size_t high = registry->region_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (registry->regions[middle]->start <= address) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* The region that holds the whole range, or NULL. */
+static const umo_region *region_holding(const umo_registry *registry, uintptr_t start,
+                                        size_t size_bytes)
+{
+    size_t after = region_after(registry, start);
+    if (after == 0) {
+        return NULL;
+    }
+    const umo_region *region = registry->regions[after - 1];
+    size_t offset = (size_t)(start - region->start);
+    return offset < region->size_bytes && size_bytes <= region->size_bytes - offset ? region : NULL;
+}
+
+umo_status umo_region_register(umo_registry *registry, void *data, size_t size_bytes, bool writable,
+                               umo_region **out, umo_error *error)
+{
+    uintptr_t start = (uintptr_t)data;
+    if (data == NULL || size_bytes == 0 || size_bytes > UINTPTR_MAX - start) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "a region needs memory of at least one byte");
+    }
+    umo_region *region = malloc(sizeof *region);
+    if (region == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a region");
+    }
+    *region = (umo_region){registry, start, size_bytes, writable};
+
+    umo_status status = UMO_OK;
+    (void)pthread_mutex_lock(&registry->lock);
+    size_t after = region_after(registry, start);
+    bool hits_left = after > 0 && start - registry->regions[after - 1]->start <
+                                      registry->regions[after - 1]->size_bytes;
+    bool hits_right = after < registry->region_count &&
+                      registry->regions[after]->start - start < size_bytes;
+    if (hits_left || hits_right) {
+        status = umo_error_set(error, UMO_E_INVAL, 0, "the range overlaps a registered region");
+        goto done;
+    }
+    if (registry->region_count == registry->region_capacity) {
+        size_t capacity = registry->region_capacity == 0 ? 16 : registry->region_capacity * 2;
+        umo_region **regions = realloc(registry->regions, capacity * sizeof(umo_region *));
+        if (regions == NULL) {
+            status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a region");
+            goto done;
+        }
+        registry->regions = regions;
+        registry->region_capacity = capacity;
+    }
+    memmove(&registry->regions[after + 1], &registry->regions[after],
+            (registry->region_count - after) * sizeof(umo_region *));
+    registry->regions[after] = region;
+    registry->region_count++;
+    registry->stats.regions++;
+    *out = region;
+    region = NULL;
+
+done:
+    (void)pthread_mutex_unlock(&registry->lock);
+    free(region);
+    return status;
+}
+
+void umo_region_release(umo_region *region)
+{
+    if (region == NULL) {
+        return;
+    }
+    umo_registry *registry = region->registry;
+    /* First out of the table, so that nobody wraps in it any more; then the wraps, whose uses are waited for. */
+    (void)pthread_mutex_lock(&registry->lock);
+    size_t index = region_after(registry, region->start) - 1;
+    memmove(&registry->regions[index], &registry->regions[index + 1],
+            (registry->region_count - index - 1) * sizeof(umo_region *));
+    registry->region_count--;
+    registry->stats.regions--;
+    (void)pthread_mutex_unlock(&registry->lock);
+    umo_registry_drop_wraps(registry, region);
+    free(region);
+}
+
+static uint64_t wrap_hash(const umo_device *device, uintptr_t data, size_t size_bytes)
+{
+    return umo_hash_mix(umo_hash_mix((uint64_t)(uintptr_t)device, (uint64_t)data), size_bytes);
+}
+
+static wrap *wrap_find(const umo_registry *registry, uint64_t hash, const umo_device *device,
+                       uintptr_t data, size_t size_bytes, bool writable)
+{
+    for (umo_hash_link *link = umo_hash_chain(&registry->wraps, hash); link != NULL;
+         link = link->next) {
+        wrap *w = UMO_LIST_ENTRY(link, wrap, link);
+        if (link->hash == hash && w->device == device && w->data == data &&
+            w->size_bytes == size_bytes && w->writable == writable) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+/* Marks a wrap as used and gives out a reference. */
+static umo_buffer *wrap_use(umo_registry *registry, wrap *w)
+{
+    umo_list_remove(&w->by_use);
+    umo_list_push(&registry->wraps_by_use, &w->by_use);
+    umo_buffer_acquire(w->buffer);
+    return w->buffer;
+}
+
+/* Puts a new wrap into the cache, making room; the wrap that somebody else put there meanwhile is used instead. */
+static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash)
+{
+    wrap *surplus = NULL;
+    (void)pthread_mutex_lock(&registry->lock);
+    wrap *w = wrap_find(registry, hash, fresh->device, fresh->data, fresh->size_bytes,
+                        fresh->writable);
+    if (w != NULL) {
+        surplus = fresh;
+    } else {
+        w = fresh;
+        umo_hash_insert(&registry->wraps, &w->link, hash);
+        umo_list_push(&registry->wraps_by_use, &w->by_use);
+        registry->stats.wraps++;
+        if (registry->stats.wraps > registry->options.wraps_max) {
+            umo_buffer_acquire(w->buffer); /* not the one just made */
+            surplus = wrap_take_oldest(registry, NULL);
+            umo_buffer_release(w->buffer);
+            registry->stats.evictions += surplus != NULL ? 1 : 0;
+        }
+    }
+    umo_buffer *buffer = wrap_use(registry, w);
+    (void)pthread_mutex_unlock(&registry->lock);
+    if (surplus != NULL) {
+        wrap_free(surplus);
+    }
+    return buffer;
+}
+
+umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_scope *scope,
+                             void *data, size_t size_bytes, bool writable, umo_buffer **out,
+                             umo_reason *why, umo_error *error)
+{
+    uintptr_t start = (uintptr_t)data;
+    uint64_t hash = wrap_hash(device, start, size_bytes);
+    umo_buffer *buffer = NULL;
+    if (why != NULL) {
+        *why = UMO_REASON_NONE;
+    }
+    (void)pthread_mutex_lock(&registry->lock);
+    wrap *w = wrap_find(registry, hash, device, start, size_bytes, writable);
+    if (w != NULL) {
+        buffer = wrap_use(registry, w);
+        registry->stats.wrap_hits++;
+        (void)pthread_mutex_unlock(&registry->lock);
+        umo_scope_count_import(scope, true, size_bytes);
+        *out = buffer;
+        return UMO_OK;
+    }
+    registry->stats.wrap_misses++;
+    const umo_region *region = region_holding(registry, start, size_bytes);
+    bool found = region != NULL && (region->writable || !writable);
+    /* The region is whole pages of one mapping around the range when the device's pages stay inside it. */
+    bool whole_pages = false;
+    if (found) {
+        size_t align = device->info.import_align_bytes;
+        uintptr_t region_end = region->start + region->size_bytes;
+        uintptr_t first = start & ~((uintptr_t)align - 1);
+        size_t size_align = device->info.import_size_align_bytes;
+        uintptr_t behind = ((start + size_bytes - first) + size_align - 1) & ~(size_align - 1);
+        whole_pages = first >= region->start && behind <= region_end - first &&
+                      (!writable || align == 1);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    if (!found) {
+        return umo_error_set(error, UMO_E_NOT_FOUND, 0, "no registered region holds the range%s",
+                             writable ? " for writing" : "");
+    }
+
+    umo_import import = {.data = data,
+                         .size_bytes = size_bytes,
+                         .writable = writable,
+                         .whole_pages = whole_pages};
+    wrap *fresh = calloc(1, sizeof *fresh);
+    if (fresh == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a wrap");
+    }
+    umo_status status =
+        umo_buffer_import(device, registry->scope, &import, &fresh->buffer, why, error);
+    if (status != UMO_OK) {
+        free(fresh);
+        return status;
+    }
+    umo_device_acquire(device);
+    fresh->device = device;
+    fresh->data = start;
+    fresh->size_bytes = size_bytes;
+    fresh->writable = writable;
+    *out = wrap_keep(registry, fresh, hash);
+    return UMO_OK;
+}
+
+void umo_registry_read(umo_registry *registry, umo_registry_stats *out)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    *out = registry->stats;
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
+umo_status umo_mapping_query(const void *address, umo_mapping *out)
+{
+    return umo_os_mapping_query(address, out);
+}
