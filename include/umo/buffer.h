@@ -151,6 +151,24 @@ UMO_API UMO_MUST_USE umo_status umo_access_end(umo_buffer *buffer, const umo_acc
 UMO_API UMO_MUST_USE umo_status umo_access_abort(umo_buffer *buffer, const umo_access *access,
                                                  umo_fence done);
 
+/**
+ * Copies host memory into a range, straight to the device side of two-sided memory: the conventional way in.
+ *
+ * @param data  size_bytes bytes, valid and unchanged until the fence has passed.
+ *
+ * Errors:    INVAL range or queue; BUSY an open bracket overlaps; DEVICE, NOMEM.
+ * Threads:   any.
+ * Cost:      one copy of the bytes, counted as a performed transfer.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_upload(umo_buffer *buffer, size_t offset_bytes,
+                                                  const void *data, size_t size_bytes,
+                                                  uint32_t queue, umo_fence *done);
+
+/** Copies a range into host memory: the conventional way out. Otherwise as umo_buffer_upload(). */
+UMO_API UMO_MUST_USE umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes,
+                                                    void *data, size_t size_bytes, uint32_t queue,
+                                                    umo_fence *done);
+
 /** Where the bytes of a range are valid now: a set of umo_side bits that holds for all of them. Threads: any. */
 UMO_API uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t size_bytes);
 

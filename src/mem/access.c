@@ -424,6 +424,64 @@ uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t 
     return valid;
 }
 
+/* One explicit copy between the caller's memory and a side: the device's where there are two, else the only one. */
+static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data,
+                             size_t size_bytes, uint32_t queue, umo_side to, umo_fence *done)
+{
+    bool upload = to == UMO_SIDE_DEVICE;
+    umo_access access = {.offset_bytes = offset_bytes,
+                         .size_bytes = size_bytes,
+                         .side = two_sided(buffer) ? UMO_SIDE_DEVICE : UMO_SIDE_HOST,
+                         .use = upload ? UMO_WRITE : UMO_READ,
+                         .queue = queue};
+    umo_fence_set waits;
+    umo_status status = umo_access_begin(buffer, &access, &waits);
+    if (status != UMO_OK || size_bytes == 0) {
+        *done = (umo_fence){0};
+        return status;
+    }
+    umo_device *device = buffer->device;
+    umo_fence fence = {0};
+    if (two_sided(buffer)) {
+        umo_fence own[UMO_WAITS_MAX];
+        size_t own_count = 0;
+        status = umo_device_waits(device, waits.fences, waits.count, own, &own_count);
+        if (status == UMO_OK) {
+            status = device->driver->transfer(device->state, queue, &buffer->memory, to,
+                                              buffer->memory_offset + offset_bytes, size_bytes,
+                                              data, own, own_count, &fence);
+        }
+        fence.device = device;
+        fence.queue = queue;
+    } else {
+        status = umo_fence_set_wait(&waits, UINT64_MAX);
+        if (status == UMO_OK) {
+            void *host = host_byte(buffer, offset_bytes);
+            memcpy(upload ? host : data, upload ? data : host, size_bytes);
+        }
+    }
+    if (status != UMO_OK) {
+        (void)umo_access_abort(buffer, &access, (umo_fence){0});
+        return status;
+    }
+    umo_scope_count_transfer(buffer->scope, side_direction(to), true, size_bytes);
+    *done = fence;
+    return umo_access_end(buffer, &access, fence);
+}
+
+umo_status umo_buffer_upload(umo_buffer *buffer, size_t offset_bytes, const void *data,
+                             size_t size_bytes, uint32_t queue, umo_fence *done)
+{
+    return bytes_move(buffer, offset_bytes, (void *)(uintptr_t)data, size_bytes, queue,
+                      UMO_SIDE_DEVICE, done);
+}
+
+umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes, void *data,
+                               size_t size_bytes, uint32_t queue, umo_fence *done)
+{
+    return bytes_move(buffer, offset_bytes, data, size_bytes, queue, UMO_SIDE_HOST, done);
+}
+
 umo_status umo_buffer_settle(umo_buffer *buffer)
 {
     umo_status result = UMO_OK;
