@@ -2,10 +2,10 @@
  * @file buffer.h
  * Reference-counted memory of a device: allocated or wrapped where it lies, used inside brackets.
  *
- * A buffer knows, for each range of its bytes, on which sides (host, device) they are valid. Every use is a bracket:
- * umo_access_begin() brings the bytes to the side that wants them and names the fences to wait for;
- * umo_access_end() takes the fence that completes the use. A side that lacks bytes is a transfer: performed where
- * there are two memories, eliminated where both sides see one.
+ * A buffer knows, for each range of its bytes, on which sides (host, device) they are valid. Every
+ * use is a bracket: umo_access_begin() brings the bytes to the side that wants them and names the
+ * fences to wait for; umo_access_end() takes the fence that completes the use. A side that lacks
+ * bytes is a transfer: performed where there are two memories, eliminated where both sides see one.
  */
 #ifndef UMO_BUFFER_H
 #define UMO_BUFFER_H
@@ -36,15 +36,16 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_alloc(umo_device *device, umo_scope *
                                                  size_t size_bytes, umo_storage_mode mode,
                                                  umo_buffer **out, umo_error *error);
 
-/** Called once, when the last use has completed and the last reference is gone. Any thread, no lock held. */
+/** Called once, when the last use has completed and the last reference is gone. Any thread, no lock
+ * held. */
 typedef void (*umo_deleter)(void *data, void *user);
 
 /** Memory that somebody else owns. Zero what is not used. */
 typedef struct umo_import {
     void *data;
-    size_t size_bytes;   /**< 1 or more */
-    bool writable;       /**< the device may write to it */
-    bool whole_pages;    /**< the caller vouches that every byte of the pages around it may be bound */
+    size_t size_bytes; /**< 1 or more */
+    bool writable;     /**< the device may write to it */
+    bool whole_pages; /**< the caller vouches that every byte of the pages around it may be bound */
     umo_deleter deleter; /**< NULL if the owner needs no word */
     void *user;
 } umo_import;
@@ -52,18 +53,19 @@ typedef struct umo_import {
 /**
  * Wraps memory where it lies. The bytes are valid on the host side.
  *
- * A device that binds whole pages gets the pages around the range, when whole_pages vouches for them or when they
- * are shown to lie in one mapping; nothing is ever copied here.
+ * A device that binds whole pages gets the pages around the range, when whole_pages vouches for
+ * them or when they are shown to lie in one mapping; nothing is ever copied here.
  *
- * @param[out] why  Written when not NULL, also on failure: the reason of a refusal, else UMO_REASON_NONE.
+ * @param[out] why  Written when not NULL, also on failure: the reason of a refusal, else
+ * UMO_REASON_NONE.
  *
  * Errors:    INVAL    NULL or empty memory, or a range that wraps around.
  *            REFUSED  see why. The caller may copy instead.
  *            NOMEM, LIMIT.
- * Ownership: one reference. The memory stays its owner's and must live until deleter runs, or, without a deleter,
- *            until the last umo_buffer_release() has returned. On an error the deleter is not called.
- * Threads:   any.
- * Cost:      no copy; one driver call; at most one system call where pages have to be looked up.
+ * Ownership: one reference. The memory stays its owner's and must live until deleter runs, or,
+ * without a deleter, until the last umo_buffer_release() has returned. On an error the deleter is
+ * not called. Threads:   any. Cost:      no copy; one driver call; at most one system call where
+ * pages have to be looked up.
  */
 UMO_API UMO_MUST_USE umo_status umo_buffer_import(umo_device *device, umo_scope *scope,
                                                   const umo_import *import, umo_buffer **out,
@@ -72,7 +74,8 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_import(umo_device *device, umo_scope 
 /** One more reference. Threads: any. */
 UMO_API void umo_buffer_acquire(umo_buffer *buffer);
 
-/** Gives a reference back; NULL is allowed. The last one waits for pending uses, then frees. Threads: any. */
+/** Gives a reference back; NULL is allowed. The last one waits for pending uses, then frees.
+ * Threads: any. */
 UMO_API void umo_buffer_release(umo_buffer *buffer);
 
 UMO_API size_t umo_buffer_size(const umo_buffer *buffer);
@@ -82,10 +85,12 @@ UMO_API umo_device *umo_buffer_device(const umo_buffer *buffer);
 /** What a launch binds. Valid inside a device bracket. */
 UMO_API const umo_memory *umo_buffer_memory(const umo_buffer *buffer);
 
-/** Offset of the buffer's first byte inside umo_buffer_memory() (whole pages may be bound around it). */
+/** Offset of the buffer's first byte inside umo_buffer_memory() (whole pages may be bound around
+ * it). */
 UMO_API size_t umo_buffer_memory_offset(const umo_buffer *buffer);
 
-/** The host side's address. Valid inside a host bracket; NULL for PRIVATE memory never used by the host. */
+/** The host side's address. Valid inside a host bracket; NULL for PRIVATE memory never used by the
+ * host. */
 UMO_API void *umo_buffer_host(const umo_buffer *buffer);
 
 /** What a bracket is going to do. WRITE alone promises that every byte of the range is written. */
@@ -100,7 +105,8 @@ typedef struct umo_access {
     size_t size_bytes; /**< 0 is allowed and touches nothing */
     umo_side side;
     umo_use use;
-    uint32_t queue; /**< device side: the queue that the use is going to run in */
+    uint32_t queue;   /**< device side: the queue that the use is going to run in */
+    umo_scope *scope; /**< who causes it, for the counters; NULL for the buffer's own */
 } umo_access;
 
 /** Fences to wait for before a use. A plain value. */
@@ -109,7 +115,8 @@ typedef struct umo_fence_set {
     umo_fence fences[UMO_WAITS_MAX];
 } umo_fence_set;
 
-/** Adds a fence; one of the same queue is raised instead. False when full: wait for the fence yourself. */
+/** Adds a fence; one of the same queue is raised instead. False when full: wait for the fence
+ * yourself. */
 UMO_API bool umo_fence_set_add(umo_fence_set *set, umo_fence fence);
 
 /** Waits for all and empties the set. The first failure is returned, after all were waited for. */
@@ -118,8 +125,9 @@ UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t 
 /**
  * Opens a bracket: makes the range usable on a side.
  *
- * Transfers that are needed are queued; the fences to wait for (earlier uses, and those transfers) come out in
- * waits. The host touches the bytes only after umo_fence_set_wait(); a launch takes the set as its waits.
+ * Transfers that are needed are queued; the fences to wait for (earlier uses, and those transfers)
+ * come out in waits. The host touches the bytes only after umo_fence_set_wait(); a launch takes the
+ * set as its waits.
  *
  * @param waits  Emptied, then filled; written also when nothing is to wait for.
  *
@@ -152,7 +160,8 @@ UMO_API UMO_MUST_USE umo_status umo_access_abort(umo_buffer *buffer, const umo_a
                                                  umo_fence done);
 
 /**
- * Copies host memory into a range, straight to the device side of two-sided memory: the conventional way in.
+ * Copies host memory into a range, straight to the device side of two-sided memory: the
+ * conventional way in.
  *
  * @param data  size_bytes bytes, valid and unchanged until the fence has passed.
  *
@@ -169,7 +178,8 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_download(umo_buffer *buffer, size_t o
                                                     void *data, size_t size_bytes, uint32_t queue,
                                                     umo_fence *done);
 
-/** Where the bytes of a range are valid now: a set of umo_side bits that holds for all of them. Threads: any. */
+/** Where the bytes of a range are valid now: a set of umo_side bits that holds for all of them.
+ * Threads: any. */
 UMO_API uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t size_bytes);
 
 #ifdef __cplusplus

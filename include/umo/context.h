@@ -2,8 +2,8 @@
  * @file context.h
  * A context owns devices, the registration cache and the root scope with its budget.
  *
- * A process normally has one: the default context, reference-counted, shared by every backend, the Python package
- * and the tools, because they all load the same libumo.so.0.
+ * A process normally has one: the default context, reference-counted, shared by every backend, the
+ * Python package and the tools, because they all load the same libumo.so.0.
  */
 #ifndef UMO_CONTEXT_H
 #define UMO_CONTEXT_H

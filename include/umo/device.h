@@ -1,6 +1,7 @@
 /**
  * @file device.h
- * Devices: found by driver name and ordinal, opened once, shared by reference count; fences; kernels.
+ * Devices: found by driver name and ordinal, opened once, shared by reference count; fences;
+ * kernels.
  */
 #ifndef UMO_DEVICE_H
 #define UMO_DEVICE_H
@@ -29,21 +30,22 @@ UMO_API UMO_MUST_USE umo_status umo_driver_register(const umo_driver *driver, um
 /**
  * How many devices a driver sees.
  *
- * Errors:    NOT_FOUND  no driver of that name, or its system library is missing (the text says which).
- * Threads:   any.
+ * Errors:    NOT_FOUND  no driver of that name, or its system library is missing (the text says
+ * which). Threads:   any.
  */
 UMO_API UMO_MUST_USE umo_status umo_driver_count(const char *driver, uint32_t *out,
                                                  umo_error *error);
 
 /**
- * Opens a device. Most users take one from a context instead (context.h), which opens each device once.
+ * Opens a device. Most users take one from a context instead (context.h), which opens each device
+ * once.
  *
  * @param options  NULL for the defaults.
  *
  * Errors:    NOT_FOUND    no such driver or ordinal.
  *            UNSUPPORTED  the driver promises a group of functions that it does not have.
- * Ownership: one reference, given back by umo_device_release(). Buffers and programs hold their own.
- * Threads:   any.
+ * Ownership: one reference, given back by umo_device_release(). Buffers and programs hold their
+ * own. Threads:   any.
  */
 UMO_API UMO_MUST_USE umo_status umo_device_open(const char *driver, uint32_t ordinal,
                                                 const umo_driver_options *options, umo_device **out,
@@ -74,9 +76,9 @@ UMO_API UMO_MUST_USE umo_status umo_fence_wait(umo_fence fence, uint64_t timeout
 /**
  * Builds a program.
  *
- * Errors:    INVAL        the text does not build; the error holds what fits of the compiler's message.
- *            UNSUPPORTED  the device runs no kernels.
- * Ownership: destroyed by umo_program_destroy(), after its kernels.
+ * Errors:    INVAL        the text does not build; the error holds what fits of the compiler's
+ * message. UNSUPPORTED  the device runs no kernels. Ownership: destroyed by umo_program_destroy(),
+ * after its kernels.
  */
 UMO_API UMO_MUST_USE umo_status umo_program_create(umo_device *device,
                                                    const umo_program_source *source,
@@ -84,7 +86,8 @@ UMO_API UMO_MUST_USE umo_status umo_program_create(umo_device *device,
 /** NULL is allowed. */
 UMO_API void umo_program_destroy(umo_program *program);
 
-/** Errors: NOT_FOUND no kernel of that name. Ownership: umo_kernel_destroy(); the program outlives it. */
+/** Errors: NOT_FOUND no kernel of that name. Ownership: umo_kernel_destroy(); the program outlives
+ * it. */
 UMO_API UMO_MUST_USE umo_status umo_kernel_create(umo_program *program, const char *name,
                                                   umo_kernel **out, umo_error *error);
 /** NULL is allowed. */

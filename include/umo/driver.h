@@ -1,12 +1,14 @@
 /**
  * @file driver.h
- * The table that a device driver fills. For those who write a driver; users of memory need device.h and buffer.h.
+ * The table that a device driver fills. For those who write a driver; users of memory need device.h
+ * and buffer.h.
  *
- * One table serves Metal, OpenCL, CUDA and plain host memory; docs/decisions/0002 maps every entry to the four APIs.
- * Two decisions shaped it. Ordering is by *timelines*: each queue of a device counts up, a fence names a queue and a
- * value on it, and a fence is a plain value that nobody has to free (a Metal shared event's value; the number of a
- * command in an in-order OpenCL or CUDA queue). And *work is asynchronous*: transfer, copy and launch take fences to
- * wait for and return one; only alloc, import, program_create and fence_wait may take long.
+ * One table serves Metal, OpenCL, CUDA and plain host memory; docs/decisions/0002 maps every entry
+ * to the four APIs. Two decisions shaped it. Ordering is by *timelines*: each queue of a device
+ * counts up, a fence names a queue and a value on it, and a fence is a plain value that nobody has
+ * to free (a Metal shared event's value; the number of a command in an in-order OpenCL or CUDA
+ * queue). And *work is asynchronous*: transfer, copy and launch take fences to wait for and return
+ * one; only alloc, import, program_create and fence_wait may take long.
  */
 #ifndef UMO_DRIVER_H
 #define UMO_DRIVER_H
@@ -46,41 +48,41 @@ typedef enum umo_side {
 
 /** What a device can do. A bit set in umo_device_info.caps promises the whole group. */
 enum {
-    UMO_CAP_UNIFIED = 1u << 0,         /**< alloc takes UMO_UNIFIED */
-    UMO_CAP_MANAGED = 1u << 1,         /**< alloc takes UMO_MANAGED; transfer works on it */
-    UMO_CAP_PRIVATE = 1u << 2,         /**< alloc takes UMO_PRIVATE; transfer works on it */
-    UMO_CAP_IMPORT_READ = 1u << 3,     /**< import for device reads */
-    UMO_CAP_IMPORT_WRITE = 1u << 4,    /**< import for device writes */
-    UMO_CAP_IMPORT_EXACT = 1u << 5,    /**< the device never writes back bytes outside an import */
-    UMO_CAP_COHERENT = 1u << 6,        /**< UNIFIED needs no publish between the sides */
-    UMO_CAP_KERNELS = 1u << 7,         /**< program_* and kernel_* work */
-    UMO_CAP_ASYNC = 1u << 8,           /**< commands may still run when the call returns */
-    UMO_CAP_HOST_PROCESSOR = 1u << 9,  /**< the device's processor is the CPU itself */
-    UMO_CAP_POISON = 1u << 10          /**< poison works (test mode) */
+    UMO_CAP_UNIFIED = 1u << 0,        /**< alloc takes UMO_UNIFIED */
+    UMO_CAP_MANAGED = 1u << 1,        /**< alloc takes UMO_MANAGED; transfer works on it */
+    UMO_CAP_PRIVATE = 1u << 2,        /**< alloc takes UMO_PRIVATE; transfer works on it */
+    UMO_CAP_IMPORT_READ = 1u << 3,    /**< import for device reads */
+    UMO_CAP_IMPORT_WRITE = 1u << 4,   /**< import for device writes */
+    UMO_CAP_IMPORT_EXACT = 1u << 5,   /**< the device never writes back bytes outside an import */
+    UMO_CAP_COHERENT = 1u << 6,       /**< UNIFIED needs no publish between the sides */
+    UMO_CAP_KERNELS = 1u << 7,        /**< program_* and kernel_* work */
+    UMO_CAP_ASYNC = 1u << 8,          /**< commands may still run when the call returns */
+    UMO_CAP_HOST_PROCESSOR = 1u << 9, /**< the device's processor is the CPU itself */
+    UMO_CAP_POISON = 1u << 10         /**< poison works (test mode) */
 };
 
 /** Facts about an opened device, read live. */
 typedef struct umo_device_info {
-    char name[128];            /**< for display only; never steers a decision */
+    char name[128]; /**< for display only; never steers a decision */
     char driver[16];
     uint32_t caps;             /**< UMO_CAP_* */
     uint32_t queues;           /**< 1 to UMO_QUEUES_MAX */
     size_t import_align_bytes; /**< an imported address is a multiple of this; 1 if any will do */
     size_t import_size_align_bytes; /**< likewise its length */
-    size_t alloc_align_bytes;  /**< what alloc's addresses are a multiple of */
-    uint64_t buffer_max_bytes; /**< the longest single buffer; never 0 */
-    uint64_t memory_bytes;     /**< the device's memory or working set; 0 if unknown */
+    size_t alloc_align_bytes;       /**< what alloc's addresses are a multiple of */
+    uint64_t buffer_max_bytes;      /**< the longest single buffer; never 0 */
+    uint64_t memory_bytes;          /**< the device's memory or working set; 0 if unknown */
 } umo_device_info;
 
 /** One piece of memory as a driver sees it. Filled by alloc and import, given back by free. */
 typedef struct umo_memory {
-    void *host;            /**< the host side's address; NULL for PRIVATE */
-    void *native;          /**< cl_mem, id<MTLBuffer>, CUdeviceptr, the host driver's device copy */
-    size_t offset_bytes;   /**< of the first byte inside native */
+    void *host;          /**< the host side's address; NULL for PRIVATE */
+    void *native;        /**< cl_mem, id<MTLBuffer>, CUdeviceptr, the host driver's device copy */
+    size_t offset_bytes; /**< of the first byte inside native */
     size_t size_bytes;
     umo_storage_mode mode;
     bool imported;
-    void *driver_data;     /**< the driver's own */
+    void *driver_data; /**< the driver's own */
 } umo_memory;
 
 /** A point on a device's timeline. value 0 has always passed. A plain value: copy it, forget it. */
@@ -108,7 +110,8 @@ typedef enum umo_program_kind {
     UMO_PROGRAM_HOST = 1    /**< an array of umo_host_kernel, ended by a NULL name */
 } umo_program_kind;
 
-/** A kernel of the host driver: runs once over the whole grid. args[i] points to the bytes or to the value. */
+/** A kernel of the host driver: runs once over the whole grid. args[i] points to the bytes or to
+ * the value. */
 typedef struct umo_host_kernel {
     const char *name;
     void (*run)(void *const *args, const size_t global[3]);
@@ -116,9 +119,9 @@ typedef struct umo_host_kernel {
 
 typedef struct umo_program_source {
     umo_program_kind kind;
-    const void *text;     /**< source text, or the array of umo_host_kernel */
-    size_t size_bytes;    /**< of the text; unused for UMO_PROGRAM_HOST */
-    const char *options;  /**< the compiler's; NULL for none */
+    const void *text;    /**< source text, or the array of umo_host_kernel */
+    size_t size_bytes;   /**< of the text; unused for UMO_PROGRAM_HOST */
+    const char *options; /**< the compiler's; NULL for none */
 } umo_program_source;
 
 typedef enum umo_kernel_arg_kind {
@@ -143,18 +146,21 @@ typedef struct umo_grid {
 } umo_grid;
 
 /**
- * A device driver. All entries that a capability bit promises are non-NULL; the registry checks that once.
+ * A device driver. All entries that a capability bit promises are non-NULL; the registry checks
+ * that once.
  *
- * Calls come from any thread at the same time, except that close comes last. No lock of umo is held over a call.
- * state is what open returned. waits name queues of this same device; the caller has waited for all others. A
- * command's fence is written only on UMO_OK; after an error nothing was queued.
+ * Calls come from any thread at the same time, except that close comes last. No lock of umo is held
+ * over a call. state is what open returned. waits name queues of this same device; the caller has
+ * waited for all others. A command's fence is written only on UMO_OK; after an error nothing was
+ * queued.
  */
 typedef struct umo_driver {
     uint32_t abi;        /**< UMO_DRIVER_ABI */
     uint32_t size_bytes; /**< sizeof(umo_driver) the driver was built with */
     const char *name;    /**< "host", "opencl", ... */
 
-    /** How many devices there are. NOT_FOUND, with the remedy in words, where the API itself is missing. */
+    /** How many devices there are. NOT_FOUND, with the remedy in words, where the API itself is
+     * missing. */
     umo_status (*count)(uint32_t *out, umo_error *error);
     umo_status (*open)(uint32_t ordinal, const umo_driver_options *options, void **out_state,
                        umo_device_info *out_info, umo_error *error);
@@ -166,21 +172,23 @@ typedef struct umo_driver {
                         umo_error *error);
     /** All uses have completed. */
     void (*free)(void *state, umo_memory *memory);
-    /** Wraps memory in place; never copies. REFUSED when the device cannot. data and size_bytes obey the info's alignment. */
+    /** Wraps memory in place; never copies. REFUSED when the device cannot. data and size_bytes
+     * obey the info's alignment. */
     umo_status (*import)(void *state, void *data, size_t size_bytes, uint32_t flags,
                          umo_memory *out, umo_error *error);
 
     /**
-     * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. host is the address of the
-     * range's first byte on the host side: inside memory->host for MANAGED, the caller's for PRIVATE, and stays
-     * valid until the fence.
+     * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. host is the
+     * address of the range's first byte on the host side: inside memory->host for MANAGED, the
+     * caller's for PRIVATE, and stays valid until the fence.
      */
     umo_status (*transfer)(void *state, uint32_t queue, umo_memory *memory, umo_side to,
                            size_t offset_bytes, size_t size_bytes, void *host,
                            const umo_fence *waits, size_t wait_count, umo_fence *out);
     /**
-     * UNIFIED memory of a device without UMO_CAP_COHERENT: makes the range's bytes visible on a side (map and
-     * unmap). writes: the side is going to write. Moves no bytes where the memory is shared.
+     * UNIFIED memory of a device without UMO_CAP_COHERENT: makes the range's bytes visible on a
+     * side (map and unmap). writes: the side is going to write. Moves no bytes where the memory is
+     * shared.
      */
     umo_status (*publish)(void *state, uint32_t queue, umo_memory *memory, umo_side to, bool writes,
                           size_t offset_bytes, size_t size_bytes, const umo_fence *waits,
@@ -188,10 +196,12 @@ typedef struct umo_driver {
     /** Copies between two memories of the device, on the device side. The ranges do not overlap. */
     umo_status (*copy)(void *state, uint32_t queue, const umo_memory *source,
                        size_t source_offset_bytes, umo_memory *target, size_t target_offset_bytes,
-                       size_t size_bytes, const umo_fence *waits, size_t wait_count, umo_fence *out);
+                       size_t size_bytes, const umo_fence *waits, size_t wait_count,
+                       umo_fence *out);
 
     bool (*fence_done)(void *state, uint32_t queue, uint64_t value);
-    /** DEVICE when the command, or one before it in its queue, failed; TIMEOUT. timeout_ns UINT64_MAX waits for ever. */
+    /** DEVICE when the command, or one before it in its queue, failed; TIMEOUT. timeout_ns
+     * UINT64_MAX waits for ever. */
     umo_status (*fence_wait)(void *state, uint32_t queue, uint64_t value, uint64_t timeout_ns);
 
     /** INVAL with the compiler's own message (as much as fits) when the text does not build. */
@@ -202,15 +212,17 @@ typedef struct umo_driver {
     umo_status (*kernel_create)(void *state, void *program, const char *name, void **out,
                                 umo_error *error);
     void (*kernel_destroy)(void *state, void *kernel);
-    /** Any thread, also at the same time with one kernel. INVAL for a wrong number, kind or size of arguments. */
+    /** Any thread, also at the same time with one kernel. INVAL for a wrong number, kind or size of
+     * arguments. */
     umo_status (*kernel_launch)(void *state, uint32_t queue, void *kernel,
                                 const umo_kernel_arg *args, size_t arg_count, const umo_grid *grid,
                                 const umo_fence *waits, size_t wait_count, umo_fence *out,
                                 umo_error *error);
 
     /**
-     * Test mode: overwrites the stale bytes of one side, so that a missing transfer shows. A command of the queue like
-     * any other, since commands before it may still read the bytes. host as for transfer.
+     * Test mode: overwrites the stale bytes of one side, so that a missing transfer shows. A
+     * command of the queue like any other, since commands before it may still read the bytes. host
+     * as for transfer.
      */
     umo_status (*poison)(void *state, uint32_t queue, umo_memory *memory, umo_side side,
                          size_t offset_bytes, size_t size_bytes, void *host, const umo_fence *waits,

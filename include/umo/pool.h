@@ -2,8 +2,9 @@
  * @file pool.h
  * Blocks of one device and storage mode, reused by size class.
  *
- * The free lists keep a block for the next taker of its class, up to a limit of kept bytes; beyond it a freed block
- * goes back to the device at once. A block that passes to another owner is cleared first.
+ * The free lists keep a block for the next taker of its class, up to a limit of kept bytes; beyond
+ * it a freed block goes back to the device at once. A block that passes to another owner is cleared
+ * first.
  */
 #ifndef UMO_POOL_H
 #define UMO_POOL_H
@@ -24,9 +25,10 @@ typedef struct umo_pool_options {
 } umo_pool_options;
 
 typedef struct umo_pool_stats {
-    uint64_t live_bytes;     /**< asked for and not freed */
-    uint64_t reserved_bytes; /**< held from the device: live blocks with their rounding, and kept ones */
-    uint64_t peak_bytes;     /**< high-water mark of live_bytes */
+    uint64_t live_bytes; /**< asked for and not freed */
+    uint64_t
+        reserved_bytes; /**< held from the device: live blocks with their rounding, and kept ones */
+    uint64_t peak_bytes; /**< high-water mark of live_bytes */
     uint64_t hits;
     uint64_t misses;
 } umo_pool_stats;

@@ -1,10 +1,11 @@
 /**
  * @file region.h
- * Memory known for longer than one use: regions that were registered once, and the wraps inside them.
+ * Memory known for longer than one use: regions that were registered once, and the wraps inside
+ * them.
  *
- * A wrap is found again by its address, which is sound only while nobody can unmap the memory behind our back. So a
- * region comes from somebody who vouches for its life: the caller (umo_region_register), or an own view of shared
- * memory (umo_view_find), whose mapping is ours.
+ * A wrap is found again by its address, which is sound only while nobody can unmap the memory
+ * behind our back. So a region comes from somebody who vouches for its life: the caller
+ * (umo_region_register), or an own view of shared memory (umo_view_find), whose mapping is ours.
  */
 #ifndef UMO_REGION_H
 #define UMO_REGION_H
@@ -22,8 +23,8 @@ typedef struct umo_view umo_view;
 
 /** Limits of a registry; zero means the default. */
 typedef struct umo_registry_options {
-    size_t wraps_max;      /**< cached wraps; default 4096 */
-    size_t views_max;      /**< own views; default 1024 */
+    size_t wraps_max;         /**< cached wraps; default 4096 */
+    size_t views_max;         /**< own views; default 1024 */
     uint64_t views_bytes_max; /**< address space in views; default: the size of physical memory */
 } umo_registry_options;
 
@@ -35,7 +36,8 @@ UMO_API UMO_MUST_USE umo_status umo_registry_create(const umo_registry_options *
 UMO_API void umo_registry_destroy(umo_registry *registry);
 
 /**
- * Promises that [data, data + size_bytes) stays mapped, to the same memory, until the region is released.
+ * Promises that [data, data + size_bytes) stays mapped, to the same memory, until the region is
+ * released.
  *
  * @param writable  Devices may write to it.
  *
@@ -48,17 +50,20 @@ UMO_API UMO_MUST_USE umo_status umo_region_register(umo_registry *registry, void
                                                     size_t size_bytes, bool writable,
                                                     umo_region **out, umo_error *error);
 
-/** Drops the region's cached wraps, waiting for their uses, and forgets it. NULL is allowed. Threads: any. */
+/** Drops the region's cached wraps, waiting for their uses, and forgets it. NULL is allowed.
+ * Threads: any. */
 UMO_API void umo_region_release(umo_region *region);
 
 /**
- * Wraps memory inside a registered region or view; the same range on the same device comes from the cache.
+ * Wraps memory inside a registered region or view; the same range on the same device comes from the
+ * cache.
  *
  * Errors:    NOT_FOUND  no region holds the whole range.
  *            else as umo_buffer_import().
  * Ownership: one reference.
  * Threads:   any.
- * Cost:      a hit is one hash look-up and one short lock: no system call, no driver call, no allocation.
+ * Cost:      a hit is one hash look-up and one short lock: no system call, no driver call, no
+ * allocation.
  */
 UMO_API UMO_MUST_USE umo_status umo_registry_wrap(umo_registry *registry, umo_device *device,
                                                   umo_scope *scope, void *data, size_t size_bytes,
@@ -90,9 +95,9 @@ UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mappi
 /**
  * Gives an own view of shared memory that somebody else mapped into this process.
  *
- * The view is a second mapping of the same memory, made by address alone, so it outlives the first one: nobody but
- * umo can unmap it, and whatever is registered on it stays valid. Views are kept and found again by the identity of
- * the file behind them, never by address.
+ * The view is a second mapping of the same memory, made by address alone, so it outlives the first
+ * one: nobody but umo can unmap it, and whatever is registered on it stays valid. Views are kept
+ * and found again by the identity of the file behind them, never by address.
  *
  * @param mapping    What umo_mapping_query() said of data just now.
  * @param[out] own   The address in the view of the byte at data.
@@ -103,8 +108,8 @@ UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mappi
  *            LIMIT        all views are in use.
  *            NOMEM.
  * Threads:   any.
- * Cost:      known: one hash look-up. New: two system calls, and one read of the process's map at most once a second
- *            to drop views whose first mapping is gone.
+ * Cost:      known: one hash look-up. New: two system calls, and one read of the process's map at
+ * most once a second to drop views whose first mapping is gone.
  */
 UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
                                               const umo_mapping *mapping, void **own,
@@ -114,8 +119,8 @@ UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data
 UMO_API void umo_view_release(umo_view *view);
 
 /**
- * Drops idle views whose first mapping is gone, so that an unregistered region's memory is not kept alive.
- * umo_view_find() does it by itself, at most once a second. Returns how many were dropped.
+ * Drops idle views whose first mapping is gone, so that an unregistered region's memory is not kept
+ * alive. umo_view_find() does it by itself, at most once a second. Returns how many were dropped.
  *
  * Threads: any. Cost: one read of the process's map.
  */

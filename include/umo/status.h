@@ -2,8 +2,8 @@
  * @file status.h
  * The closed set of results and the value that carries their words.
  *
- * A umo_error lives with the caller, has a fixed size and never allocates, so that an error can be reported when
- * memory is out and from any thread. Hot calls return a bare umo_status.
+ * A umo_error lives with the caller, has a fixed size and never allocates, so that an error can be
+ * reported when memory is out and from any thread. Hot calls return a bare umo_status.
  */
 #ifndef UMO_STATUS_H
 #define UMO_STATUS_H

@@ -2,8 +2,8 @@
  * @file tensor.h
  * Element types, shapes and strides over memory.
  *
- * A shape is checked before its size is used: element count and byte count are computed without overflow, and a
- * negative dimension is never silently taken as a size.
+ * A shape is checked before its size is used: element count and byte count are computed without
+ * overflow, and a negative dimension is never silently taken as a size.
  */
 #ifndef UMO_TENSOR_H
 #define UMO_TENSOR_H
@@ -44,10 +44,12 @@ UMO_API size_t umo_dtype_size(umo_dtype dtype);
 /** "FP32"; "INVALID" for no type. Threads: any. */
 UMO_API const char *umo_dtype_name(umo_dtype dtype);
 
-/** From "FP32" or "TYPE_FP32" ("TYPE_STRING" and "STRING" are BYTES); UMO_DTYPE_INVALID if unknown. */
+/** From "FP32" or "TYPE_FP32" ("TYPE_STRING" and "STRING" are BYTES); UMO_DTYPE_INVALID if unknown.
+ */
 UMO_API umo_dtype umo_dtype_parse(const char *name);
 
-/** True for types that may steer control flow or addresses: integers of 32 and 64 bits, BOOL, BYTES. */
+/** True for types that may steer control flow or addresses: integers of 32 and 64 bits, BOOL,
+ * BYTES. */
 UMO_API bool umo_dtype_is_control(umo_dtype dtype);
 
 /** Dimensions, outermost first. rank 0 is a scalar of one element. */
@@ -59,11 +61,13 @@ typedef struct umo_shape {
 /**
  * Number of elements: the product of the dimensions, 1 for rank 0.
  *
- * Errors: INVAL a negative dimension, a rank above UMO_RANK_MAX, or a product that does not fit 63 bits.
+ * Errors: INVAL a negative dimension, a rank above UMO_RANK_MAX, or a product that does not fit 63
+ * bits.
  */
 UMO_API UMO_MUST_USE umo_status umo_shape_count(const umo_shape *shape, uint64_t *out);
 
-/** Bytes of a packed tensor. Errors: INVAL as umo_shape_count(), UMO_BYTES, no type, or a product over 63 bits. */
+/** Bytes of a packed tensor. Errors: INVAL as umo_shape_count(), UMO_BYTES, no type, or a product
+ * over 63 bits. */
 UMO_API UMO_MUST_USE umo_status umo_shape_bytes(const umo_shape *shape, umo_dtype dtype,
                                                 uint64_t *out);
 
@@ -75,8 +79,8 @@ UMO_API char *umo_shape_format(const umo_shape *shape, char *text, size_t text_b
 
 /** A typed view of a buffer's bytes. A plain value that owns nothing. */
 typedef struct umo_tensor {
-    umo_buffer *buffer; /**< NULL for plain host memory */
-    void *data;         /**< first byte on the host side; NULL where the host has none */
+    umo_buffer *buffer;  /**< NULL for plain host memory */
+    void *data;          /**< first byte on the host side; NULL where the host has none */
     size_t offset_bytes; /**< of the first byte in the buffer */
     size_t size_bytes;   /**< of the range the elements lie in */
     umo_dtype dtype;
@@ -87,7 +91,8 @@ typedef struct umo_tensor {
 /**
  * Describes a packed (row-major) tensor in host memory.
  *
- * @param size_bytes  How many bytes there are; must be exactly what dtype and shape need (any, for UMO_BYTES).
+ * @param size_bytes  How many bytes there are; must be exactly what dtype and shape need (any, for
+ * UMO_BYTES).
  *
  * Errors: INVAL a bad shape or type, or a size that does not match.
  */
@@ -95,7 +100,8 @@ UMO_API UMO_MUST_USE umo_status umo_tensor_init(umo_tensor *tensor, void *data, 
                                                 umo_dtype dtype, const umo_shape *shape,
                                                 umo_error *error);
 
-/** Describes a packed tensor in a buffer at an offset. Errors: as umo_tensor_init(), or a range outside the buffer. */
+/** Describes a packed tensor in a buffer at an offset. Errors: as umo_tensor_init(), or a range
+ * outside the buffer. */
 UMO_API UMO_MUST_USE umo_status umo_tensor_init_buffer(umo_tensor *tensor, umo_buffer *buffer,
                                                        size_t offset_bytes, size_t size_bytes,
                                                        umo_dtype dtype, const umo_shape *shape,
@@ -124,7 +130,8 @@ UMO_API UMO_MUST_USE umo_status umo_tensor_slice(const umo_tensor *tensor, uint3
 UMO_API UMO_MUST_USE umo_status umo_bytes_next(const void *data, size_t size_bytes, size_t *cursor,
                                                const void **element, size_t *element_bytes);
 
-/** Checks a whole BYTES tensor: exactly count elements and nothing behind them. Errors: INVAL. Cost: O(count). */
+/** Checks a whole BYTES tensor: exactly count elements and nothing behind them. Errors: INVAL.
+ * Cost: O(count). */
 UMO_API UMO_MUST_USE umo_status umo_bytes_check(const void *data, size_t size_bytes, uint64_t count,
                                                 umo_error *error);
 

@@ -2,12 +2,14 @@
  * @file trace.h
  * Scopes: who owns memory and causes movement, and the counters of it.
  *
- * A scope is a name (a model, a pool, the context) with counters. A child's counters are also added to its parent,
- * so the context's root scope holds the sum. Counting is one relaxed atomic addition a level and never locks.
+ * A scope is a name (a model, a pool, the context) with counters. A child's counters are also added
+ * to its parent, so the context's root scope holds the sum. Counting is one relaxed atomic addition
+ * a level and never locks.
  *
- * Two things are counted apart. A *transfer* takes bytes from the host side to the device side of a buffer or back;
- * it is performed (bytes moved) or eliminated (the other side already sees them). A *copy* moves bytes within host
- * memory; it is performed, for a named reason, or avoided. An engine that runs on the CPU has no transfers.
+ * Two things are counted apart. A *transfer* takes bytes from the host side to the device side of a
+ * buffer or back; it is performed (bytes moved) or eliminated (the other side already sees them). A
+ * *copy* moves bytes within host memory; it is performed, for a named reason, or avoided. An engine
+ * that runs on the CPU has no transfers.
  */
 #ifndef UMO_TRACE_H
 #define UMO_TRACE_H
@@ -53,7 +55,8 @@ typedef struct umo_scope umo_scope;
  *
  * @param parent  Outlives the scope; NULL makes a root.
  * @param name    Copied, at most 63 bytes kept.
- * @param limit_bytes  The most that may be live in the scope and its children; 0 for no limit of its own.
+ * @param limit_bytes  The most that may be live in the scope and its children; 0 for no limit of
+ * its own.
  *
  * Errors:    NOMEM.
  * Ownership: the caller owns the scope until umo_scope_destroy(). A buffer keeps its scope alive.

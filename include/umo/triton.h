@@ -2,14 +2,16 @@
  * @file triton.h
  * The backend kit: write a Triton backend against this header alone; the kit speaks Triton's ABI.
  *
- * A backend defines one `const umo_backend umo_backend_table` and links the static library umo_kit, which exports the
- * TRITONBACKEND_* entry points. The kit turns requests into tensors that lie where the client put them and responses
- * into memory to write to; what cannot be used in place it copies once, counts and names. The backend computes.
+ * A backend defines one `const umo_backend umo_backend_table` and links the static library umo_kit,
+ * which exports the TRITONBACKEND_* entry points. The kit turns requests into tensors that lie
+ * where the client put them and responses into memory to write to; what cannot be used in place it
+ * copies once, counts and names. The backend computes.
  *
- * Life of one execution: the kit reads and checks every request, puts requests of equal shape into batches, and calls
- * execute once a batch. execute takes its inputs (umo_batch_input), asks where to write (umo_batch_output), runs the
- * engine, and says with which fence the work completes (umo_batch_complete). The kit waits, sends the responses and
- * reports statistics. All pointers into a batch are valid until execute returns or, with a fence, until it passes.
+ * Life of one execution: the kit reads and checks every request, puts requests of equal shape into
+ * batches, and calls execute once a batch. execute takes its inputs (umo_batch_input), asks where
+ * to write (umo_batch_output), runs the engine, and says with which fence the work completes
+ * (umo_batch_complete). The kit waits, sends the responses and reports statistics. All pointers
+ * into a batch are valid until execute returns or, with a fence, until it passes.
  */
 #ifndef UMO_TRITON_H
 #define UMO_TRITON_H
@@ -35,11 +37,13 @@ typedef enum umo_pattern {
 
 /** A model's `unified_memory` parameter, checked, with defaults for what is absent. */
 typedef struct umo_unified_config {
-    bool enable;               /**< default true; false is the conventional way: gather, copy in, copy out, scatter */
-    bool batch_optimization;   /**< default true: batches are put in the order that avoids copies */
-    bool trusted_clients;      /**< default false: control data in client-writable memory is snapshotted */
+    bool enable; /**< default true; false is the conventional way: gather, copy in, copy out,
+                    scatter */
+    bool batch_optimization; /**< default true: batches are put in the order that avoids copies */
+    bool trusted_clients; /**< default false: control data in client-writable memory is snapshotted
+                           */
     size_t zero_copy_threshold; /**< bytes below which a device gets a copy; default 1 MiB */
-    char driver[16];           /**< from "device": "opencl:0"; empty when absent */
+    char driver[16];            /**< from "device": "opencl:0"; empty when absent */
     uint32_t ordinal;
 } umo_unified_config;
 
@@ -50,11 +54,14 @@ typedef struct umo_io {
     umo_shape dims; /**< as configured, without the batch dimension; -1 is variable */
     bool optional;
     umo_pattern pattern;
-    bool control;       /**< may steer control flow or addresses (by dtype; a backend may change it in model_init) */
-    size_t align_bytes; /**< what the engine needs; 1 by default; a backend may change it in model_init */
+    bool control; /**< may steer control flow or addresses (by dtype; a backend may change it in
+                     model_init) */
+    size_t align_bytes; /**< what the engine needs; 1 by default; a backend may change it in
+                           model_init */
 } umo_io;
 
-/** What a backend is. All functions come from any thread; the calls for one instance never overlap. */
+/** What a backend is. All functions come from any thread; the calls for one instance never overlap.
+ */
 typedef struct umo_backend {
     const char *name;
 
@@ -65,7 +72,8 @@ typedef struct umo_backend {
     umo_status (*model_init)(umo_model *model, void **state, umo_error *error);
     void (*model_finish)(void *state);
 
-    /** Optional. Tells the kit the model's own inputs and outputs (umo_model_add_*), for a configuration without them. */
+    /** Optional. Tells the kit the model's own inputs and outputs (umo_model_add_*), for a
+     * configuration without them. */
     umo_status (*model_complete)(umo_model *model, void *state, umo_error *error);
     /** Optional. Checks the finished configuration against the model, after completion. */
     umo_status (*model_check)(umo_model *model, void *state, umo_error *error);
@@ -103,19 +111,22 @@ const umo_unified_config *umo_model_unified(const umo_model *model);
 umo_context *umo_model_context(umo_model *model);
 umo_scope *umo_model_scope(umo_model *model);
 
-/** The configured tensors; writable (control, align_bytes) during model_init and model_complete only. */
+/** The configured tensors; writable (control, align_bytes) during model_init and model_complete
+ * only. */
 umo_io *umo_model_inputs(umo_model *model, size_t *count);
 umo_io *umo_model_outputs(umo_model *model, size_t *count);
 /** Index by name; count when there is none. */
 size_t umo_model_find_input(const umo_model *model, const char *name);
 size_t umo_model_find_output(const umo_model *model, const char *name);
 
-/** model_complete: dims without the batch dimension. A name that is configured already is left as it is. Errors: NOMEM. */
+/** model_complete: dims without the batch dimension. A name that is configured already is left as
+ * it is. Errors: NOMEM. */
 UMO_MUST_USE umo_status umo_model_add_input(umo_model *model, const char *name, umo_dtype dtype,
                                             const umo_shape *dims, bool optional);
 UMO_MUST_USE umo_status umo_model_add_output(umo_model *model, const char *name, umo_dtype dtype,
                                              const umo_shape *dims);
-/** model_complete: used when the configuration says nothing about batching. True when it does not. */
+/** model_complete: used when the configuration says nothing about batching. True when it does not.
+ */
 bool umo_model_batch_unset(const umo_model *model);
 void umo_model_set_batch_max(umo_model *model, int64_t batch_max);
 
@@ -124,10 +135,11 @@ void umo_model_set_batch_max(umo_model *model, int64_t batch_max);
 umo_model *umo_instance_model(const umo_instance *instance);
 const char *umo_instance_name(const umo_instance *instance);
 /**
- * Where this instance's engine reads and writes. Called in instance_init; without it the engine is the CPU and works
- * on host memory.
+ * Where this instance's engine reads and writes. Called in instance_init; without it the engine is
+ * the CPU and works on host memory.
  *
- * @param device  Kept by the instance. Tensors then come with a buffer of this device, in a device bracket.
+ * @param device  Kept by the instance. Tensors then come with a buffer of this device, in a device
+ * bracket.
  * @param queue   The queue the instance submits to.
  */
 void umo_instance_set_device(umo_instance *instance, umo_device *device, uint32_t queue);
@@ -143,11 +155,11 @@ int64_t umo_batch_rows(const umo_batch *batch);
 bool umo_batch_has_input(const umo_batch *batch, size_t input);
 
 /**
- * An input as one tensor over the whole batch, shape with the batch dimension first if the model batches. Where the
- * requests lie behind each other it is their own memory, else a gathered copy.
+ * An input as one tensor over the whole batch, shape with the batch dimension first if the model
+ * batches. Where the requests lie behind each other it is their own memory, else a gathered copy.
  *
- * Host engines use tensor.data. Device engines use tensor.buffer at tensor.offset_bytes, whose device bracket is open;
- * they wait for umo_batch_waits().
+ * Host engines use tensor.data. Device engines use tensor.buffer at tensor.offset_bytes, whose
+ * device bracket is open; they wait for umo_batch_waits().
  *
  * Errors: NOT_FOUND the (optional) input is absent. DEVICE, NOMEM, LIMIT.
  */
@@ -158,9 +170,10 @@ UMO_MUST_USE umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tens
 bool umo_batch_wants_output(const umo_batch *batch, size_t output);
 
 /**
- * Where an output of a certain shape goes: the response memory itself where it lies in one piece, else memory that the
- * kit scatters from. As umo_batch_input() otherwise. Every byte must be written. Called once an output; also for one
- * that nobody wants, if the engine insists: it then gets scratch memory.
+ * Where an output of a certain shape goes: the response memory itself where it lies in one piece,
+ * else memory that the kit scatters from. As umo_batch_input() otherwise. Every byte must be
+ * written. Called once an output; also for one that nobody wants, if the engine insists: it then
+ * gets scratch memory.
  *
  * @param shape  With the batch dimension first, equal to umo_batch_rows(), if the model batches.
  *
@@ -170,8 +183,9 @@ UMO_MUST_USE umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dt
                                          const umo_shape *shape, umo_tensor *out, umo_error *error);
 
 /**
- * Delivers an output whose shape was known only after the computation: copied once (to each response), and counted
- * with the reason. data is host memory. For UMO_BYTES the data is serialized.
+ * Delivers an output whose shape was known only after the computation: copied once (to each
+ * response), and counted with the reason. data is host memory. For UMO_BYTES the data is
+ * serialized.
  *
  * Errors: as umo_batch_output().
  */
@@ -183,7 +197,8 @@ UMO_MUST_USE umo_status umo_batch_output_late(umo_batch *batch, size_t output, u
 /** Fences that the engine's work must wait for (inputs that are still on their way). */
 const umo_fence_set *umo_batch_waits(const umo_batch *batch);
 
-/** The fence that completes the batch's work; without a call the work has completed when execute returns. */
+/** The fence that completes the batch's work; without a call the work has completed when execute
+ * returns. */
 void umo_batch_complete(umo_batch *batch, umo_fence fence);
 
 /** Fails one request of the batch (0 to umo_batch_requests() - 1) and lets the others live. */

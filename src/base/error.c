@@ -1,5 +1,6 @@
 /*
- * The error value and the names of results and reasons. No allocation, so that it works when memory is out.
+ * The error value and the names of results and reasons. No allocation, so that it works when memory
+ * is out.
  */
 #include <umo/reason.h>
 #include <umo/status.h>

@@ -1,5 +1,6 @@
 /*
- * An intrusive chained hash table: entries embed a link, so a look-up and a removal allocate nothing.
+ * An intrusive chained hash table: entries embed a link, so a look-up and a removal allocate
+ * nothing.
  */
 #ifndef UMO_BASE_HASH_H
 #define UMO_BASE_HASH_H
@@ -33,7 +34,8 @@ static inline umo_hash_link *umo_hash_chain(const umo_hash *table, uint64_t hash
     return table->slots[hash & (table->slot_count - 1)];
 }
 
-/* Mixes words into a hash (the finaliser of splitmix64). Source: Steele, Lea, Flood, OOPSLA 2014. */
+/* Mixes words into a hash (the finaliser of splitmix64). Source: Steele, Lea, Flood, OOPSLA 2014.
+ */
 static inline uint64_t umo_hash_mix(uint64_t seed, uint64_t word)
 {
     uint64_t z = seed + word + UINT64_C(0x9e3779b97f4a7c15);

@@ -1,5 +1,6 @@
 /*
- * See ranges.h. Linear shifts of a sorted array: a buffer with more than a handful of ranges is rare.
+ * See ranges.h. Linear shifts of a sorted array: a buffer with more than a handful of ranges is
+ * rare.
  */
 #include "base/ranges.h"
 
@@ -65,7 +66,8 @@ size_t umo_ranges_end(const umo_ranges *ranges, size_t index)
     return index + 1 < ranges->count ? ranges->items[index + 1].start : ranges->size;
 }
 
-/* Makes a range start at `at` and returns its index; ranges->count when `at` is the end of the whole. */
+/* Makes a range start at `at` and returns its index; ranges->count when `at` is the end of the
+ * whole. */
 static size_t ranges_cut(umo_ranges *ranges, size_t at)
 {
     if (at == ranges->size) {

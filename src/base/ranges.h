@@ -1,8 +1,10 @@
 /*
- * A partition of [0, size) into ranges with a small value each: where which bytes of a buffer are valid.
+ * A partition of [0, size) into ranges with a small value each: where which bytes of a buffer are
+ * valid.
  *
- * Most buffers have one range, so the first few live in the object itself. Room is reserved before it is needed
- * (umo_ranges_reserve), so that marking, which happens when a use has already run, cannot fail.
+ * Most buffers have one range, so the first few live in the object itself. Room is reserved before
+ * it is needed (umo_ranges_reserve), so that marking, which happens when a use has already run,
+ * cannot fail.
  */
 #ifndef UMO_BASE_RANGES_H
 #define UMO_BASE_RANGES_H

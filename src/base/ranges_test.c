@@ -13,7 +13,9 @@
 static void ranges_agree_with_an_array(void **state)
 {
     (void)state;
-    enum { SIZE = 61 };
+    enum {
+        SIZE = 61
+    };
     unsigned seed = 7;
     for (int round = 0; round < 2000; round++) {
         umo_ranges ranges;

@@ -1,6 +1,6 @@
 /*
- * Scopes: a tree of counters. Counting walks to the root with relaxed additions, so the hot path never locks; the
- * price is that a snapshot is not of one instant.
+ * Scopes: a tree of counters. Counting walks to the root with relaxed additions, so the hot path
+ * never locks; the price is that a snapshot is not of one instant.
  */
 #include "base/scope.h"
 
@@ -55,8 +55,7 @@ void umo_scope_acquire(umo_scope *scope)
 
 void umo_scope_destroy(umo_scope *scope)
 {
-    while (scope != NULL &&
-           atomic_fetch_sub_explicit(&scope->refs, 1, memory_order_acq_rel) == 1) {
+    while (scope != NULL && atomic_fetch_sub_explicit(&scope->refs, 1, memory_order_acq_rel) == 1) {
         umo_scope *parent = scope->parent;
         free(scope);
         scope = parent;

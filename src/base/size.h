@@ -1,5 +1,6 @@
 /*
- * Size arithmetic that never overflows silently. Range checks elsewhere are written `size > limit - offset`.
+ * Size arithmetic that never overflows silently. Range checks elsewhere are written `size > limit -
+ * offset`.
  */
 #ifndef UMO_BASE_SIZE_H
 #define UMO_BASE_SIZE_H

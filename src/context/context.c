@@ -1,6 +1,7 @@
 /*
- * A context, and the process's default one. Every backend of a server is opened on its own, yet all find this one
- * object, because libumo.so.0 exists once: one budget, one set of counters, one registration cache.
+ * A context, and the process's default one. Every backend of a server is opened on its own, yet all
+ * find this one object, because libumo.so.0 exists once: one budget, one set of counters, one
+ * registration cache.
  */
 #include <umo/context.h>
 
@@ -39,8 +40,8 @@ umo_status umo_context_create(const umo_context_options *options, umo_context **
     umo_status status =
         umo_scope_create(NULL, "umo", context->options.budget_bytes, &context->scope, error);
     if (status == UMO_OK) {
-        status = umo_registry_create(&context->options.registry, context->scope,
-                                     &context->registry, error);
+        status = umo_registry_create(&context->options.registry, context->scope, &context->registry,
+                                     error);
     }
     if (status != UMO_OK) {
         umo_context_destroy(context);
@@ -77,11 +78,11 @@ umo_status umo_context_default_acquire(const umo_context_options *options, umo_c
         status = umo_context_create(options, &default_context, error);
     } else if (options != NULL && options->budget_bytes != 0 &&
                options->budget_bytes != default_context->options.budget_bytes) {
-        status = umo_error_set(
-            error, UMO_E_INVAL, 0,
-            "budget_bytes is %llu, but this process's context was made with %llu",
-            (unsigned long long)options->budget_bytes,
-            (unsigned long long)default_context->options.budget_bytes);
+        status =
+            umo_error_set(error, UMO_E_INVAL, 0,
+                          "budget_bytes is %llu, but this process's context was made with %llu",
+                          (unsigned long long)options->budget_bytes,
+                          (unsigned long long)default_context->options.budget_bytes);
     }
     if (status == UMO_OK) {
         default_refs++;
@@ -126,9 +127,10 @@ umo_status umo_context_device(umo_context *context, const char *driver, uint32_t
             goto done;
         }
     }
-    if (context->device_count == DEVICES_MAX || strlen(driver) >= sizeof context->devices[0].driver) {
-        status = umo_error_set(error, UMO_E_LIMIT, 0, "a context opens at most %d devices",
-                               DEVICES_MAX);
+    if (context->device_count == DEVICES_MAX ||
+        strlen(driver) >= sizeof context->devices[0].driver) {
+        status =
+            umo_error_set(error, UMO_E_LIMIT, 0, "a context opens at most %d devices", DEVICES_MAX);
         goto done;
     }
     context_device *entry = &context->devices[context->device_count];

@@ -1,6 +1,6 @@
 /*
- * Devices, fences and kernels: reference counts and checks around a driver's table. The driver never sees a fence of
- * another device: those are waited for on the calling thread.
+ * Devices, fences and kernels: reference counts and checks around a driver's table. The driver
+ * never sees a fence of another device: those are waited for on the calling thread.
  */
 #include "driver/device.h"
 
@@ -23,8 +23,8 @@ umo_status umo_device_open(const char *name, uint32_t ordinal, const umo_driver_
         return status;
     }
     if (ordinal >= count) {
-        return umo_error_set(error, UMO_E_NOT_FOUND, 0, "driver '%s' has %u device(s), no number %u",
-                             name, count, ordinal);
+        return umo_error_set(error, UMO_E_NOT_FOUND, 0,
+                             "driver '%s' has %u device(s), no number %u", name, count, ordinal);
     }
     const umo_driver_options defaults = {0};
     umo_device *device = calloc(1, sizeof *device);
@@ -58,8 +58,7 @@ void umo_device_acquire(umo_device *device)
 
 void umo_device_release(umo_device *device)
 {
-    if (device != NULL &&
-        atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) == 1) {
+    if (device != NULL && atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) == 1) {
         device->driver->close(device->state);
         free(device);
     }
@@ -156,8 +155,8 @@ umo_status umo_kernel_create(umo_program *program, const char *name, umo_kernel 
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a kernel");
     }
     umo_device *device = program->device;
-    umo_status status = device->driver->kernel_create(device->state, program->native, name,
-                                                      &kernel->native, error);
+    umo_status status =
+        device->driver->kernel_create(device->state, program->native, name, &kernel->native, error);
     if (status != UMO_OK) {
         free(kernel);
         return status;

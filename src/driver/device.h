@@ -1,5 +1,6 @@
 /*
- * The inside of a umo_device, for the layers of libumo: the driver's table is called through it directly.
+ * The inside of a umo_device, for the layers of libumo: the driver's table is called through it
+ * directly.
  */
 #ifndef UMO_DRIVER_DEVICE_H
 #define UMO_DRIVER_DEVICE_H
@@ -16,7 +17,8 @@ struct umo_device {
     umo_device_info info;
 };
 
-/* Splits waits into those of this device (kept in own, at most UMO_WAITS_MAX) and others, which are waited for here. */
+/* Splits waits into those of this device (kept in own, at most UMO_WAITS_MAX) and others, which are
+ * waited for here. */
 umo_status umo_device_waits(umo_device *device, const umo_fence *waits, size_t wait_count,
                             umo_fence own[UMO_WAITS_MAX], size_t *own_count);
 

@@ -1,6 +1,6 @@
 /*
- * Which drivers there are. A table is checked once, when it comes in: a capability bit promises a whole group of
- * functions, and after the check nobody asks again.
+ * Which drivers there are. A table is checked once, when it comes in: a capability bit promises a
+ * whole group of functions, and after the check nobody asks again.
  */
 #include "driver/registry.h"
 

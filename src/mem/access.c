@@ -1,10 +1,11 @@
 /*
  * Brackets: the state machine that knows where bytes are valid, and therefore what every use costs.
  *
- * A buffer keeps two things under its lock: for each range the sides that hold valid bytes, and a short list of uses
- * that are open or whose fences are pending. A new bracket conflicts with an overlapping one when either writes. If
- * that one is still open it is the caller's race (BUSY); if it has ended, its fence is what to wait for. Commands are
- * queued under the lock, which is sound because drivers queue and do not wait.
+ * A buffer keeps two things under its lock: for each range the sides that hold valid bytes, and a
+ * short list of uses that are open or whose fences are pending. A new bracket conflicts with an
+ * overlapping one when either writes. If that one is still open it is the caller's race (BUSY); if
+ * it has ended, its fence is what to wait for. Commands are queued under the lock, which is sound
+ * because drivers queue and do not wait.
  */
 #include "mem/buffer_state.h"
 
@@ -109,7 +110,8 @@ static void use_add(umo_buffer *buffer, const umo_access *access, bool open, umo
         (buffer_use){.access = *access, .open = open, .fence = fence};
 }
 
-/* BUSY for an open conflict; the fences of ended ones come out in waits; completed uses are forgotten. */
+/* BUSY for an open conflict; the fences of ended ones come out in waits; completed uses are
+ * forgotten. */
 static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access,
                                     umo_fence_set *waits)
 {
@@ -159,8 +161,9 @@ static umo_status shadow_ensure(umo_buffer *buffer)
 }
 
 /*
- * Moves one range to a side of two-sided memory. Conflicts were collected for the bracket; the transfer itself also
- * writes the target side, which concerns readers there: they would have found the bytes valid, so there are none.
+ * Moves one range to a side of two-sided memory. Conflicts were collected for the bracket; the
+ * transfer itself also writes the target side, which concerns readers there: they would have found
+ * the bytes valid, so there are none.
  */
 static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, size_t offset_bytes,
                                  size_t size_bytes, umo_fence_set *waits)
@@ -173,7 +176,8 @@ static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, s
     move.size_bytes = size_bytes;
     move.use = UMO_READ_WRITE;
 
-    /* The last writer of these bytes may be a pending use that only reads beside our bracket: wait for all of them. */
+    /* The last writer of these bytes may be a pending use that only reads beside our bracket: wait
+     * for all of them. */
     umo_fence_set before = {0};
     for (size_t i = 0; i < buffer->use_count; i++) {
         const buffer_use *use = &buffer->uses[i];
@@ -184,8 +188,7 @@ static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, s
             }
         }
     }
-    umo_status status =
-        umo_device_waits(device, before.fences, before.count, own, &own_count);
+    umo_status status = umo_device_waits(device, before.fences, before.count, own, &own_count);
     if (status != UMO_OK) {
         return status;
     }
@@ -213,10 +216,9 @@ static umo_status range_publish(umo_buffer *buffer, const umo_access *access, um
         return status;
     }
     umo_fence fence = {0};
-    status = device->driver->publish(device->state, access->queue, &buffer->memory, access->side,
-                                     (access->use & UMO_WRITE) != 0,
-                                     buffer->memory_offset + access->offset_bytes,
-                                     access->size_bytes, own, own_count, &fence);
+    status = device->driver->publish(
+        device->state, access->queue, &buffer->memory, access->side, (access->use & UMO_WRITE) != 0,
+        buffer->memory_offset + access->offset_bytes, access->size_bytes, own, own_count, &fence);
     if (status != UMO_OK) {
         return status;
     }
@@ -254,26 +256,26 @@ static umo_status bytes_bring(umo_buffer *buffer, const umo_access *access, umo_
                         return status;
                     }
                 }
-                umo_scope_count_transfer(buffer->scope, side_direction(access->side),
-                                         two_sided(buffer), size_bytes);
+                umo_scope_count_transfer(access->scope != NULL ? access->scope : buffer->scope,
+                                         side_direction(access->side), two_sided(buffer),
+                                         size_bytes);
                 umo_ranges_set(&buffer->valid, at, size_bytes, valid | (uint32_t)access->side);
             }
         }
         at = stop;
     }
-    if (missing && !two_sided(buffer) &&
-        (buffer->device->info.caps & UMO_CAP_COHERENT) == 0) {
+    if (missing && !two_sided(buffer) && (buffer->device->info.caps & UMO_CAP_COHERENT) == 0) {
         return range_publish(buffer, access, waits);
     }
     return UMO_OK;
 }
 
-/* How many ranges of the access lack the side: each may need a transfer and one more entry in both lists. */
+/* How many ranges of the access lack the side: each may need a transfer and one more entry in both
+ * lists. */
 static size_t ranges_touched(const umo_buffer *buffer, const umo_access *access)
 {
     size_t first = umo_ranges_find(&buffer->valid, access->offset_bytes);
-    size_t last =
-        umo_ranges_find(&buffer->valid, access->offset_bytes + access->size_bytes - 1);
+    size_t last = umo_ranges_find(&buffer->valid, access->offset_bytes + access->size_bytes - 1);
     return last - first + 1;
 }
 
@@ -312,7 +314,8 @@ umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fe
             goto done;
         }
     }
-    /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a poison's fence. */
+    /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a
+     * poison's fence. */
     size_t touched = ranges_touched(buffer, access);
     if (!uses_reserve(buffer, touched + 2 + open_count(buffer)) ||
         !umo_ranges_reserve(&buffer->valid, touched + 1 + open_count(buffer))) {
@@ -329,7 +332,8 @@ done:
     return status;
 }
 
-/* Test mode: the other side's bytes of a range just became stale; make them useless, in order behind all uses. */
+/* Test mode: the other side's bytes of a range just became stale; make them useless, in order
+ * behind all uses. */
 static void stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done)
 {
     umo_device *device = buffer->device;
@@ -424,9 +428,10 @@ uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t 
     return valid;
 }
 
-/* One explicit copy between the caller's memory and a side: the device's where there are two, else the only one. */
-static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data,
-                             size_t size_bytes, uint32_t queue, umo_side to, umo_fence *done)
+/* One explicit copy between the caller's memory and a side: the device's where there are two, else
+ * the only one. */
+static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data, size_t size_bytes,
+                             uint32_t queue, umo_side to, umo_fence *done)
 {
     bool upload = to == UMO_SIDE_DEVICE;
     umo_access access = {.offset_bytes = offset_bytes,

@@ -1,9 +1,9 @@
 /*
  * Buffers: life, import and look-up of their memory. The brackets are in access.c.
  *
- * Every import makes a umo_buffer, on a server's hot path, so freed objects are kept on a short list with their lock
- * initialised: a warm import allocates nothing. Under the address sanitizer the list is off, so that a use after the
- * last release is seen.
+ * Every import makes a umo_buffer, on a server's hot path, so freed objects are kept on a short
+ * list with their lock initialised: a warm import allocates nothing. Under the address sanitizer
+ * the list is off, so that a use after the last release is seen.
  */
 #include "mem/buffer_state.h"
 
@@ -201,8 +201,8 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
     }
     uint32_t flags = UMO_IMPORT_READ | (import->writable ? (uint32_t)UMO_IMPORT_WRITE : 0u);
-    status = device->driver->import(device->state, (void *)start, wide, flags, &buffer->memory,
-                                    error);
+    status =
+        device->driver->import(device->state, (void *)start, wide, flags, &buffer->memory, error);
     if (status != UMO_OK) {
         object_give(buffer);
         if (status == UMO_E_REFUSED && why != NULL) {
@@ -233,11 +233,11 @@ uint32_t umo_buffer_refs(const umo_buffer *buffer)
 
 void umo_buffer_release(umo_buffer *buffer)
 {
-    if (buffer == NULL ||
-        atomic_fetch_sub_explicit(&buffer->refs, 1, memory_order_acq_rel) != 1) {
+    if (buffer == NULL || atomic_fetch_sub_explicit(&buffer->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    /* A use that failed has ended too: what matters here is that nobody touches the memory any more. */
+    /* A use that failed has ended too: what matters here is that nobody touches the memory any
+     * more. */
     (void)umo_buffer_settle(buffer);
     umo_device *device = buffer->device;
     umo_scope *scope = buffer->scope;

@@ -1,8 +1,10 @@
 /*
- * The pool's first form: one free list a size class, four classes to a doubling, a bound on kept bytes.
+ * The pool's first form: one free list a size class, four classes to a doubling, a bound on kept
+ * bytes.
  *
- * A block is a umo_buffer. A node beside it (never inside the memory) keeps its class and owner and is found by the
- * buffer's address, so a foreign or twice freed buffer is an error and not a corruption.
+ * A block is a umo_buffer. A node beside it (never inside the memory) keeps its class and owner and
+ * is found by the buffer's address, so a foreign or twice freed buffer is an error and not a
+ * corruption.
  */
 #include "base/hash.h"
 #include "base/size.h"
@@ -52,7 +54,8 @@ static bool class_of(size_t size_bytes, uint32_t *index, size_t *rounded)
     if (!umo_round_up(size_bytes, step, rounded)) {
         return false;
     }
-    /* size in (2^top, 2^(top+1)]: quarter 1 to 4 of the doubling above 2^top; 2^6 is SIZE_MIN_BYTES. */
+    /* size in (2^top, 2^(top+1)]: quarter 1 to 4 of the doubling above 2^top; 2^6 is
+     * SIZE_MIN_BYTES. */
     size_t quarter = (*rounded - ((size_t)1 << top)) / step;
     *index = (uint32_t)((top - 6) * 4 + quarter);
     return *index < CLASSES;
@@ -138,7 +141,8 @@ void umo_pool_trim(umo_pool *pool, size_t keep_bytes)
     }
 }
 
-/* Clears a block that comes from another owner, on the host side where its next owner could read it. */
+/* Clears a block that comes from another owner, on the host side where its next owner could read
+ * it. */
 static umo_status block_scrub(block *b)
 {
     umo_status status = umo_buffer_settle(b->buffer);

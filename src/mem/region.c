@@ -1,8 +1,9 @@
 /*
  * Registered regions, and the cache of wraps inside them.
  *
- * A wrap is keyed by its address, which is sound only inside a region, whose owner vouches that the address means the
- * same memory until it is released. A hit is one hash look-up under one short lock; the driver is called without it.
+ * A wrap is keyed by its address, which is sound only inside a region, whose owner vouches that the
+ * address means the same memory until it is released. A hit is one hash look-up under one short
+ * lock; the driver is called without it.
  */
 #include "mem/registry.h"
 
@@ -72,14 +73,15 @@ static void wrap_free(wrap *w)
     free(w);
 }
 
-/* Unlinks the least used wrap for which pick says yes and that nobody else holds; NULL if there is none. */
+/* Unlinks the least used wrap for which pick says yes and that nobody else holds; NULL if there is
+ * none. */
 static wrap *wrap_take_oldest(umo_registry *registry, const umo_region *inside)
 {
     umo_list_link *head = &registry->wraps_by_use;
     for (umo_list_link *at = head->previous; at != head; at = at->previous) {
         wrap *w = UMO_LIST_ENTRY(at, wrap, by_use);
-        bool belongs = inside == NULL || (w->data >= inside->start &&
-                                          w->data - inside->start < inside->size_bytes);
+        bool belongs = inside == NULL ||
+                       (w->data >= inside->start && w->data - inside->start < inside->size_bytes);
         /* Anybody's wrap goes with its region; only an idle one makes room. */
         if (belongs && (inside != NULL || umo_buffer_refs(w->buffer) == 1)) {
             wrap_unlink(registry, w);
@@ -163,8 +165,8 @@ umo_status umo_region_register(umo_registry *registry, void *data, size_t size_b
     size_t after = region_after(registry, start);
     bool hits_left = after > 0 && start - registry->regions[after - 1]->start <
                                       registry->regions[after - 1]->size_bytes;
-    bool hits_right = after < registry->region_count &&
-                      registry->regions[after]->start - start < size_bytes;
+    bool hits_right =
+        after < registry->region_count && registry->regions[after]->start - start < size_bytes;
     if (hits_left || hits_right) {
         status = umo_error_set(error, UMO_E_INVAL, 0, "the range overlaps a registered region");
         goto done;
@@ -199,7 +201,8 @@ void umo_region_release(umo_region *region)
         return;
     }
     umo_registry *registry = region->registry;
-    /* First out of the table, so that nobody wraps in it any more; then the wraps, whose uses are waited for. */
+    /* First out of the table, so that nobody wraps in it any more; then the wraps, whose uses are
+     * waited for. */
     (void)pthread_mutex_lock(&registry->lock);
     size_t index = region_after(registry, region->start) - 1;
     memmove(&registry->regions[index], &registry->regions[index + 1],
@@ -239,13 +242,14 @@ static umo_buffer *wrap_use(umo_registry *registry, wrap *w)
     return w->buffer;
 }
 
-/* Puts a new wrap into the cache, making room; the wrap that somebody else put there meanwhile is used instead. */
+/* Puts a new wrap into the cache, making room; the wrap that somebody else put there meanwhile is
+ * used instead. */
 static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash)
 {
     wrap *surplus = NULL;
     (void)pthread_mutex_lock(&registry->lock);
-    wrap *w = wrap_find(registry, hash, fresh->device, fresh->data, fresh->size_bytes,
-                        fresh->writable);
+    wrap *w =
+        wrap_find(registry, hash, fresh->device, fresh->data, fresh->size_bytes, fresh->writable);
     if (w != NULL) {
         surplus = fresh;
     } else {
@@ -291,7 +295,8 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
     registry->stats.wrap_misses++;
     const umo_region *region = region_holding(registry, start, size_bytes);
     bool found = region != NULL && (region->writable || !writable);
-    /* The region is whole pages of one mapping around the range when the device's pages stay inside it. */
+    /* The region is whole pages of one mapping around the range when the device's pages stay inside
+     * it. */
     bool whole_pages = false;
     if (found) {
         size_t align = device->info.import_align_bytes;
@@ -299,8 +304,8 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
         uintptr_t first = start & ~((uintptr_t)align - 1);
         size_t size_align = device->info.import_size_align_bytes;
         uintptr_t behind = ((start + size_bytes - first) + size_align - 1) & ~(size_align - 1);
-        whole_pages = first >= region->start && behind <= region_end - first &&
-                      (!writable || align == 1);
+        whole_pages =
+            first >= region->start && behind <= region_end - first && (!writable || align == 1);
     }
     (void)pthread_mutex_unlock(&registry->lock);
     if (!found) {
@@ -308,10 +313,8 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
                              writable ? " for writing" : "");
     }
 
-    umo_import import = {.data = data,
-                         .size_bytes = size_bytes,
-                         .writable = writable,
-                         .whole_pages = whole_pages};
+    umo_import import = {
+        .data = data, .size_bytes = size_bytes, .writable = writable, .whole_pages = whole_pages};
     wrap *fresh = calloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a wrap");

@@ -1,9 +1,10 @@
 /*
  * Own views of shared memory that somebody else mapped.
  *
- * The server unmaps a client's region whenever the client says so, and the next region often gets the same address.
- * Neither concerns a second mapping of the same memory that is ours alone. A view is found again by the identity of
- * the file behind it: as long as we hold a mapping of an inode, no other file can get its number.
+ * The server unmaps a client's region whenever the client says so, and the next region often gets
+ * the same address. Neither concerns a second mapping of the same memory that is ours alone. A view
+ * is found again by the identity of the file behind it: as long as we hold a mapping of an inode,
+ * no other file can get its number.
  */
 #include "mem/registry.h"
 
@@ -106,8 +107,7 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     view->registry = registry;
     view->size_bytes = (size_t)(mapping->end - mapping->start);
     void *base = NULL;
-    umo_status status =
-        umo_os_mapping_duplicate((void *)mapping->start, view->size_bytes, &base);
+    umo_status status = umo_os_mapping_duplicate((void *)mapping->start, view->size_bytes, &base);
     if (status != UMO_OK) {
         (void)umo_error_set(error, status, 0, "the mapping could not be duplicated");
         goto fail;
@@ -124,8 +124,8 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     view->inode = own.inode;
     view->offset_bytes = own.offset_bytes;
     view->writable = own.writable;
-    status = umo_region_register(registry, base, view->size_bytes, view->writable, &view->region,
-                                 error);
+    status =
+        umo_region_register(registry, base, view->size_bytes, view->writable, &view->region, error);
     if (status != UMO_OK) {
         goto fail;
     }
@@ -137,7 +137,8 @@ fail:
     return status;
 }
 
-/* Links a new view, or finds the one that another thread linked first; *surplus is to be freed without the lock. */
+/* Links a new view, or finds the one that another thread linked first; *surplus is to be freed
+ * without the lock. */
 static umo_view *view_keep(umo_registry *registry, umo_view *fresh, const umo_mapping *mapping,
                            uint64_t offset_bytes, size_t size_bytes, umo_view **surplus)
 {

@@ -1,6 +1,7 @@
 /*
- * Linux. PROCMAP_QUERY and a duplicate mapping by mremap(old size 0) carry the views of shared memory; the ABI of the
- * ioctl is declared here because distributions ship older kernel headers than kernels.
+ * Linux. PROCMAP_QUERY and a duplicate mapping by mremap(old size 0) carry the views of shared
+ * memory; the ABI of the ioctl is declared here because distributions ship older kernel headers
+ * than kernels.
  */
 #include "os/os.h"
 
@@ -83,7 +84,8 @@ enum {
     VMA_SHARED = 0x08
 };
 
-/* /proc/self/maps, opened once for the life of the process and again after a fork: the file shows its opener's. */
+/* /proc/self/maps, opened once for the life of the process and again after a fork: the file shows
+ * its opener's. */
 static int maps_file(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -1,6 +1,7 @@
 /*
- * The porting surface: everything that libumo asks of an operating system beyond C11 and POSIX threads.
- * linux.c and darwin.c each implement all of it; nothing above this layer includes a system header for memory.
+ * The porting surface: everything that libumo asks of an operating system beyond C11 and POSIX
+ * threads. linux.c and darwin.c each implement all of it; nothing above this layer includes a
+ * system header for memory.
  */
 #ifndef UMO_OS_OS_H
 #define UMO_OS_OS_H
@@ -25,14 +26,15 @@ uint64_t umo_os_now_ns(void);
 umo_status umo_os_mapping_query(const void *address, umo_mapping *out);
 
 /*
- * A second mapping of the shared memory at [start, start + size_bytes), whole pages of one mapping. Without its
- * file, name or permission: the mapping itself is duplicated. REFUSED for private memory, UNSUPPORTED where the
- * system cannot.
+ * A second mapping of the shared memory at [start, start + size_bytes), whole pages of one mapping.
+ * Without its file, name or permission: the mapping itself is duplicated. REFUSED for private
+ * memory, UNSUPPORTED where the system cannot.
  */
 umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out);
 void umo_os_mapping_drop(void *start, size_t size_bytes);
 
-/* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of the whole map). */
+/* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of
+ * the whole map). */
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user);
 
 /* dlopen of the first name that loads (NULL-terminated list); NULL if none. */

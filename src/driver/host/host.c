@@ -1,10 +1,11 @@
 /*
  * The reference driver: the CPU's own memory as a device.
  *
- * UNIFIED is one allocation. MANAGED and PRIVATE keep a hidden second copy, so that a layer above that forgets a
- * transfer computes with the wrong bytes. With a delay, commands run later on a worker thread, and among the queues'
- * first commands whose waits have passed the *newest* runs first: a missing wait, between host and queue or between
- * two queues, shows as wrong data instead of passing by luck.
+ * UNIFIED is one allocation. MANAGED and PRIVATE keep a hidden second copy, so that a layer above
+ * that forgets a transfer computes with the wrong bytes. With a delay, commands run later on a
+ * worker thread, and among the queues' first commands whose waits have passed the *newest* runs
+ * first: a missing wait, between host and queue or between two queues, shows as wrong data instead
+ * of passing by luck.
  */
 #include "driver/drivers.h"
 #include "os/os.h"
@@ -87,7 +88,8 @@ static bool waits_passed(const host_state *state, const command *c)
     return true;
 }
 
-/* The newest runnable first command of a queue, or NULL; *soonest is when the next one becomes due. */
+/* The newest runnable first command of a queue, or NULL; *soonest is when the next one becomes due.
+ */
 static host_queue *queue_pick(host_state *state, uint64_t now, uint64_t *soonest)
 {
     host_queue *picked = NULL;
@@ -380,8 +382,7 @@ static umo_status host_fence_wait(void *opaque, uint32_t queue, uint64_t value, 
 {
     host_state *state = opaque;
     uint64_t until = UINT64_MAX;
-    if (timeout_ns != UINT64_MAX &&
-        __builtin_add_overflow(umo_os_now_ns(), timeout_ns, &until)) {
+    if (timeout_ns != UINT64_MAX && __builtin_add_overflow(umo_os_now_ns(), timeout_ns, &until)) {
         until = UINT64_MAX;
     }
     umo_status status = UMO_OK;
@@ -462,8 +463,7 @@ static umo_status host_kernel_launch(void *opaque, uint32_t queue, void *opaque_
     c->kind = COMMAND_KERNEL;
     c->run = kernel->run;
     uintptr_t align = _Alignof(max_align_t);
-    unsigned char *next =
-        (unsigned char *)(((uintptr_t)c->values + align - 1) & ~(align - 1));
+    unsigned char *next = (unsigned char *)(((uintptr_t)c->values + align - 1) & ~(align - 1));
     for (size_t i = 0; i < arg_count; i++) {
         if (args[i].kind == UMO_ARG_MEMORY) {
             c->args[i] = device_byte(args[i].memory, args[i].offset_bytes);

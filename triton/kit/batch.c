@@ -1,0 +1,253 @@
+/*
+ * One execution: read the requests, group those of equal shape, run each group, answer.
+ *
+ * Order matters at the end: every use of a request's memory completes, then its response is sent
+ * with FINAL, then the request is released, because the server drops its hold on shared memory when
+ * FINAL is sent.
+ */
+#include "kit/kit.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t kit_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+size_t umo_batch_requests(const umo_batch *batch)
+{
+    return batch->count;
+}
+
+int64_t umo_batch_rows(const umo_batch *batch)
+{
+    return batch->rows;
+}
+
+void umo_batch_complete(umo_batch *batch, umo_fence fence)
+{
+    batch->done = fence;
+}
+
+void umo_batch_fail(umo_batch *batch, size_t request, umo_status status, const char *text)
+{
+    if (request < batch->count) {
+        (void)kit_request_fail(batch->members[request], status, "%s", text);
+    }
+}
+
+/* Do two requests agree in everything but the batch dimension? */
+static bool requests_agree(const umo_model *model, const kit_request *a, const kit_request *b)
+{
+    uint32_t skip = model->batch_max > 0 ? 1 : 0;
+    for (size_t i = 0; i < model->input_count; i++) {
+        const kit_input *x = &a->inputs[i];
+        const kit_input *y = &b->inputs[i];
+        if (x->present != y->present) {
+            return false;
+        }
+        if (x->present && (x->shape.rank != y->shape.rank ||
+                           memcmp(x->shape.dims + skip, y->shape.dims + skip,
+                                  (x->shape.rank - skip) * sizeof(int64_t)) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Address of the first input that lies in one run. */
+static uintptr_t request_address(const kit_request *request, size_t input_count)
+{
+    for (size_t i = 0; i < input_count; i++) {
+        if (request->inputs[i].present && request->inputs[i].data != NULL) {
+            return (uintptr_t)request->inputs[i].data;
+        }
+    }
+    return 0;
+}
+
+/* Insertion sort by address: batches are short, often nearly in order, and nothing is allocated. */
+static bool members_sort(kit_request **members, size_t count, size_t input_count)
+{
+    bool kept = true;
+    for (size_t i = 1; i < count; i++) {
+        kit_request *moving = members[i];
+        uintptr_t address = request_address(moving, input_count);
+        size_t at = i;
+        while (at > 0 && request_address(members[at - 1], input_count) > address) {
+            members[at] = members[at - 1];
+            at--;
+        }
+        members[at] = moving;
+        kept = kept && at == i;
+    }
+    return kept;
+}
+
+/* Collects the ungrouped requests that agree with the first of them. */
+static size_t members_collect(umo_instance *instance, size_t count)
+{
+    const umo_model *model = instance->model;
+    size_t members = 0;
+    int64_t rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        kit_request *request = &instance->requests[i];
+        if (request->grouped || request->error.status != UMO_OK) {
+            continue;
+        }
+        bool fits =
+            members == 0 || (model->batch_max > 0 && rows + request->rows <= model->batch_max &&
+                             requests_agree(model, instance->members[0], request));
+        if (fits) {
+            request->grouped = true;
+            instance->members[members++] = request;
+            rows += request->rows;
+        }
+    }
+    return members;
+}
+
+static void slots_finish(umo_batch *batch, bool succeeded)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->input_count; i++) {
+        kit_slot_finish(batch, &batch->inputs[i], succeeded);
+    }
+    for (size_t i = 0; i < model->output_count; i++) {
+        kit_slot_finish(batch, &batch->outputs[i], succeeded);
+    }
+}
+
+/* Every output that a request asked for must have been placed by the backend. */
+static umo_status outputs_check(const umo_batch *batch, umo_error *error)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->output_count; i++) {
+        if (!batch->outputs[i].used && umo_batch_wants_output(batch, i)) {
+            return umo_error_set(error, UMO_E_SYSTEM, 0, "model '%s' gave no output '%s'",
+                                 model->name, model->outputs[i].name);
+        }
+    }
+    return UMO_OK;
+}
+
+/* Runs one group. Its requests' errors are set where they failed. */
+static void batch_run(umo_instance *instance, size_t count)
+{
+    const umo_model *model = instance->model;
+    umo_batch *batch = &instance->batch;
+    batch->members = instance->members;
+    batch->count = count;
+    batch->waits.count = 0;
+    batch->done = (umo_fence){0};
+    batch->rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        batch->rows += batch->members[i]->rows;
+    }
+    /* Under the sequence batcher a request's position is its slot. */
+    batch->arrival_order = true;
+    if (count > 1 && !model->sequence && model->unified.enable &&
+        model->unified.batch_optimization) {
+        batch->arrival_order = members_sort(batch->members, count, model->input_count);
+    }
+    umo_error error = {0};
+    umo_status status = umo_backend_table.execute(instance, instance->state, batch, &error);
+    if (status == UMO_OK) {
+        status = outputs_check(batch, &error);
+    }
+    umo_status completed = umo_fence_wait(batch->done, UINT64_MAX);
+    if (completed != UMO_OK) {
+        /* Whatever else went wrong, nothing runs any more; the fence is spent. */
+        status = umo_error_set(&error, completed, 0, "the device failed while it ran model '%s'",
+                               model->name);
+    }
+    /* Uploads that the engine never waited for, on an early error, still read the requests' memory.
+     */
+    if (status != UMO_OK) {
+        (void)(umo_fence_set_wait(&batch->waits, UINT64_MAX) == UMO_OK);
+    }
+    if (status == UMO_OK) {
+        status = kit_outputs_deliver(batch, &error);
+    }
+    if (status != UMO_OK) {
+        for (size_t i = 0; i < count; i++) {
+            (void)kit_request_fail(batch->members[i], status, "%s",
+                                   error.text[0] != '\0' ? error.text : umo_status_name(status));
+        }
+    }
+    slots_finish(batch, status == UMO_OK);
+}
+
+/* Sends the FINAL response. The request itself is released afterwards. */
+static void response_send(kit_request *request)
+{
+    TRITONSERVER_Error *failure = NULL;
+    if (request->response == NULL) {
+        (void)kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton), NULL);
+    }
+    if (request->response == NULL) {
+        return;
+    }
+    if (request->error.status != UMO_OK) {
+        failure = kit_error(request->error.status, request->error.text);
+    }
+    (void)kit_from_triton(TRITONBACKEND_ResponseSend(request->response,
+                                                     TRITONSERVER_RESPONSE_COMPLETE_FINAL, failure),
+                          NULL);
+    request->response = NULL;
+    if (failure != NULL) {
+        TRITONSERVER_ErrorDelete(failure);
+    }
+}
+
+void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint32_t count)
+{
+    uint64_t start_ns = kit_now_ns();
+    instance->mapping_count = 0;
+    instance->mapping_next = 0;
+    bool room = kit_instance_reserve(instance, count) == UMO_OK;
+    if (!room) {
+        /* Answer what fits one by one: a server that is out of memory still owes every request an
+         * answer. */
+        for (uint32_t i = 0; i < count && instance->request_capacity > 0 && count > 1; i++) {
+            kit_execute(instance, &requests[i], 1);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        kit_request_read(instance, &instance->requests[i], requests[i]);
+    }
+    uint64_t compute_start_ns = kit_now_ns();
+    uint64_t rows = 0;
+    for (size_t members = members_collect(instance, count); members > 0;
+         members = members_collect(instance, count)) {
+        batch_run(instance, members);
+        rows += (uint64_t)instance->batch.rows;
+    }
+    uint64_t compute_end_ns = kit_now_ns();
+    for (uint32_t i = 0; i < count; i++) {
+        response_send(&instance->requests[i]);
+    }
+    kit_metrics_update(instance->model->metrics, instance->model->scope);
+    uint64_t end_ns = kit_now_ns();
+    for (uint32_t i = 0; i < count; i++) {
+        kit_request *request = &instance->requests[i];
+        (void)kit_from_triton(
+            TRITONBACKEND_ModelInstanceReportStatistics(instance->triton, request->triton,
+                                                        request->error.status == UMO_OK, start_ns,
+                                                        compute_start_ns, compute_end_ns, end_ns),
+            NULL);
+        (void)kit_from_triton(
+            TRITONBACKEND_RequestRelease(request->triton, TRITONSERVER_REQUEST_RELEASE_ALL), NULL);
+    }
+    if (rows > 0) {
+        (void)kit_from_triton(
+            TRITONBACKEND_ModelInstanceReportBatchStatistics(
+                instance->triton, rows, start_ns, compute_start_ns, compute_end_ns, end_ns),
+            NULL);
+    }
+}

@@ -1,0 +1,391 @@
+/*
+ * The model's configuration, read once from the server's JSON, and the `unified_memory` parameter
+ * inside it.
+ *
+ * Every field of unified_memory is checked by a table: an unknown field, a wrong type and a bad
+ * value are errors that name the field and what is allowed, because a silently ignored setting
+ * looks like one that does not work.
+ */
+#include "kit/kit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define UNIFIED_KEY "unified_memory"
+#define THRESHOLD_DEFAULT ((size_t)1 << 20)
+
+static const char *json_type_name(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return "a boolean";
+    case JSON_NULL:
+        return "null";
+    }
+    return "unknown";
+}
+
+static umo_status read_bool(const char *key, const json_t *value, bool *out, umo_error *error)
+{
+    if (!json_is_boolean(value)) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "%s.%s is %s; write true or false", UNIFIED_KEY,
+                             key, json_type_name(value));
+    }
+    *out = json_is_true(value);
+    return UMO_OK;
+}
+
+static umo_status read_size(const char *key, const json_t *value, size_t *out, umo_error *error)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "%s.%s is %s; write a number of bytes, 0 or more", UNIFIED_KEY, key,
+                             json_is_integer(value) ? "negative" : json_type_name(value));
+    }
+    *out = (size_t)json_integer_value(value);
+    return UMO_OK;
+}
+
+/* "opencl:0" or "opencl". */
+static umo_status read_device(const json_t *value, umo_unified_config *config, umo_error *error)
+{
+    const char *text = json_string_value(value);
+    const char *colon = text != NULL ? strchr(text, ':') : NULL;
+    size_t length = text == NULL ? 0 : colon != NULL ? (size_t)(colon - text) : strlen(text);
+    unsigned long ordinal = 0;
+    char *end = NULL;
+    bool numbered = true;
+    if (colon != NULL) {
+        ordinal = strtoul(colon + 1, &end, 10);
+        numbered = colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && ordinal < 1024;
+    }
+    if (length == 0 || length >= sizeof config->driver || !numbered) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "%s.device is %s; write a driver and a number, as \"opencl:0\"",
+                             UNIFIED_KEY, text != NULL ? text : json_type_name(value));
+    }
+    memcpy(config->driver, text, length);
+    config->driver[length] = '\0';
+    config->ordinal = (uint32_t)ordinal;
+    return UMO_OK;
+}
+
+static const char *const pattern_names[] = {
+    [UMO_PATTERN_UNKNOWN] = "unknown",           [UMO_PATTERN_CPU_DOMINANT] = "cpu_dominant",
+    [UMO_PATTERN_GPU_DOMINANT] = "gpu_dominant", [UMO_PATTERN_BALANCED] = "balanced",
+    [UMO_PATTERN_STREAMING] = "streaming",
+};
+
+static umo_status read_pattern(const json_t *entry, umo_io *ios[2], const size_t io_counts[2],
+                               umo_error *error)
+{
+    const char *name = json_string_value(json_object_get(entry, "name"));
+    const char *pattern = json_string_value(json_object_get(entry, "pattern"));
+    if (name == NULL || pattern == NULL || json_object_size(entry) != 2) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "%s.tensor_patterns: an entry is {\"name\": TENSOR, \"pattern\": "
+                             "PATTERN} and nothing else",
+                             UNIFIED_KEY);
+    }
+    size_t count = sizeof pattern_names / sizeof pattern_names[0];
+    size_t found = 0;
+    while (found < count && strcmp(pattern_names[found], pattern) != 0) {
+        found++;
+    }
+    if (found == count) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "%s.tensor_patterns: '%s' is no pattern; write cpu_dominant, "
+                             "gpu_dominant, balanced, streaming or unknown",
+                             UNIFIED_KEY, pattern);
+    }
+    /* A name that is no input or output is a group ("weights", "intermediate") or a tensor inside
+     * the model. */
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < io_counts[side]; i++) {
+            if (strcmp(ios[side][i].name, name) == 0) {
+                ios[side][i].pattern = (umo_pattern)found;
+            }
+        }
+    }
+    return UMO_OK;
+}
+
+static umo_status read_patterns(const json_t *value, umo_io *ios[2], const size_t io_counts[2],
+                                umo_error *error)
+{
+    if (!json_is_array(value)) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "%s.tensor_patterns is %s; write an array",
+                             UNIFIED_KEY, json_type_name(value));
+    }
+    size_t index;
+    json_t *entry;
+    json_array_foreach(value, index, entry)
+    {
+        umo_status status = read_pattern(entry, ios, io_counts, error);
+        if (status != UMO_OK) {
+            return status;
+        }
+    }
+    return UMO_OK;
+}
+
+static umo_status read_field(const char *key, const json_t *value, umo_unified_config *config,
+                             umo_io *ios[2], const size_t io_counts[2], umo_error *error)
+{
+    if (strcmp(key, "enable") == 0) {
+        return read_bool(key, value, &config->enable, error);
+    }
+    if (strcmp(key, "batch_optimization") == 0) {
+        return read_bool(key, value, &config->batch_optimization, error);
+    }
+    if (strcmp(key, "trusted_clients") == 0) {
+        return read_bool(key, value, &config->trusted_clients, error);
+    }
+    if (strcmp(key, "zero_copy_threshold") == 0) {
+        return read_size(key, value, &config->zero_copy_threshold, error);
+    }
+    if (strcmp(key, "device") == 0) {
+        return read_device(value, config, error);
+    }
+    if (strcmp(key, "tensor_patterns") == 0) {
+        return read_patterns(value, ios, io_counts, error);
+    }
+    return umo_error_set(error, UMO_E_INVAL, 0,
+                         "%s has no field '%s'; it has enable, batch_optimization, "
+                         "trusted_clients, zero_copy_threshold, device, tensor_patterns",
+                         UNIFIED_KEY, key);
+}
+
+umo_status kit_config_unified(const char *text, umo_unified_config *config, umo_io *ios[2],
+                              const size_t io_counts[2], umo_error *error)
+{
+    *config = (umo_unified_config){
+        .enable = true, .batch_optimization = true, .zero_copy_threshold = THRESHOLD_DEFAULT};
+    if (text == NULL) {
+        return UMO_OK;
+    }
+    json_error_t problem;
+    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
+    if (object == NULL) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "parameter '%s' is not JSON: %s at line %d, column %d", UNIFIED_KEY,
+                             problem.text, problem.line, problem.column);
+    }
+    umo_status status = UMO_OK;
+    if (!json_is_object(object)) {
+        status = umo_error_set(error, UMO_E_INVAL, 0, "parameter '%s' is %s; write an object",
+                               UNIFIED_KEY, json_type_name(object));
+    } else {
+        const char *key;
+        json_t *value;
+        json_object_foreach(object, key, value)
+        {
+            status = read_field(key, value, config, ios, io_counts, error);
+            if (status != UMO_OK) {
+                break;
+            }
+        }
+    }
+    json_decref(object);
+    return status;
+}
+
+void kit_ios_free(umo_io *ios, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free((void *)(uintptr_t)ios[i].name);
+    }
+    free(ios);
+}
+
+umo_status kit_io_append(umo_io **ios, size_t *count, const char *name, umo_dtype dtype,
+                         const umo_shape *dims, bool optional)
+{
+    umo_io *grown = realloc(*ios, (*count + 1) * sizeof *grown);
+    if (grown == NULL) {
+        return UMO_E_NOMEM;
+    }
+    *ios = grown;
+    char *copy = strdup(name);
+    if (copy == NULL) {
+        return UMO_E_NOMEM;
+    }
+    grown[(*count)++] = (umo_io){.name = copy,
+                                 .dtype = dtype,
+                                 .dims = *dims,
+                                 .optional = optional,
+                                 .control = umo_dtype_is_control(dtype),
+                                 .align_bytes = 1};
+    return UMO_OK;
+}
+
+/* The server writes 64-bit integers as numbers or as strings. */
+static bool json_int64(const json_t *value, int64_t *out)
+{
+    if (json_is_integer(value)) {
+        *out = (int64_t)json_integer_value(value);
+        return true;
+    }
+    const char *text = json_string_value(value);
+    char *end = NULL;
+    if (text == NULL || *text == '\0') {
+        return false;
+    }
+    *out = strtoll(text, &end, 10);
+    return *end == '\0';
+}
+
+static umo_status read_dims(const char *name, const json_t *entry, umo_shape *out, umo_error *error)
+{
+    const json_t *dims = json_object_get(json_object_get(entry, "reshape"), "shape");
+    if (dims == NULL) {
+        dims = json_object_get(entry, "dims");
+    }
+    size_t rank = json_array_size(dims);
+    if (rank >= UMO_RANK_MAX) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "tensor '%s' has %zu dimensions; at most %u",
+                             name, rank, UMO_RANK_MAX - 1);
+    }
+    *out = (umo_shape){.rank = (uint32_t)rank};
+    for (size_t i = 0; i < rank; i++) {
+        if (!json_int64(json_array_get(dims, i), &out->dims[i])) {
+            return umo_error_set(error, UMO_E_INVAL, 0, "tensor '%s': dimension %zu is no number",
+                                 name, i);
+        }
+    }
+    return UMO_OK;
+}
+
+static umo_status read_ios(const json_t *array, umo_io **ios, size_t *count, umo_error *error)
+{
+    size_t index;
+    json_t *entry;
+    json_array_foreach(array, index, entry)
+    {
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        const char *type = json_string_value(json_object_get(entry, "data_type"));
+        umo_dtype dtype = umo_dtype_parse(type != NULL ? type : "");
+        if (name == NULL || dtype == UMO_DTYPE_INVALID) {
+            return umo_error_set(error, UMO_E_INVAL, 0, "tensor '%s' has no valid data type",
+                                 name != NULL ? name : "");
+        }
+        umo_shape dims;
+        umo_status status = read_dims(name, entry, &dims, error);
+        if (status == UMO_OK) {
+            status = kit_io_append(ios, count, name, dtype, &dims,
+                                   json_is_true(json_object_get(entry, "optional")));
+        }
+        if (status != UMO_OK) {
+            return status;
+        }
+    }
+    return UMO_OK;
+}
+
+umo_status kit_config_read(umo_model *model, umo_error *error)
+{
+    TRITONSERVER_Message *message = NULL;
+    umo_status status =
+        kit_from_triton(TRITONBACKEND_ModelConfig(model->triton, 1, &message), error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    const char *text = NULL;
+    size_t text_bytes = 0;
+    status =
+        kit_from_triton(TRITONSERVER_MessageSerializeToJson(message, &text, &text_bytes), error);
+    if (status == UMO_OK) {
+        json_error_t problem;
+        model->config = json_loadb(text, text_bytes, 0, &problem);
+        if (model->config == NULL) {
+            status = umo_error_set(error, UMO_E_INVAL, 0, "the configuration is not JSON: %s",
+                                   problem.text);
+        }
+    }
+    (void)kit_from_triton(TRITONSERVER_MessageDelete(message), NULL);
+    if (status != UMO_OK) {
+        return status;
+    }
+    model->config_text = json_dumps(model->config, JSON_COMPACT);
+    if (model->config_text == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the configuration");
+    }
+    (void)json_int64(json_object_get(model->config, "max_batch_size"), &model->batch_max);
+    const json_t *inputs = json_object_get(model->config, "input");
+    const json_t *outputs = json_object_get(model->config, "output");
+    model->batch_unset =
+        model->batch_max == 0 && json_array_size(inputs) == 0 && json_array_size(outputs) == 0;
+    model->sequence = json_object_get(model->config, "sequence_batching") != NULL;
+    status = read_ios(inputs, &model->inputs, &model->input_count, error);
+    if (status == UMO_OK) {
+        status = read_ios(outputs, &model->outputs, &model->output_count, error);
+    }
+    return status;
+}
+
+static json_t *io_to_json(const umo_io *io)
+{
+    json_t *dims = json_array();
+    for (uint32_t i = 0; i < io->dims.rank; i++) {
+        (void)json_array_append_new(dims, json_integer((json_int_t)io->dims.dims[i]));
+    }
+    char type[32] = "TYPE_";
+    strcat(type, io->dtype == UMO_BYTES ? "STRING" : umo_dtype_name(io->dtype));
+    json_t *entry = json_pack("{s:s, s:s, s:o}", "name", io->name, "data_type", type, "dims", dims);
+    if (entry != NULL && io->optional) {
+        (void)json_object_set_new(entry, "optional", json_true());
+    }
+    return entry;
+}
+
+static umo_status ios_complete(json_t *config, const char *key, const umo_io *ios, size_t count)
+{
+    if (json_array_size(json_object_get(config, key)) >= count) {
+        return UMO_OK;
+    }
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++) {
+        if (json_array_append_new(array, io_to_json(&ios[i])) != 0) {
+            json_decref(array);
+            return UMO_E_NOMEM;
+        }
+    }
+    return json_object_set_new(config, key, array) == 0 ? UMO_OK : UMO_E_NOMEM;
+}
+
+umo_status kit_config_complete(umo_model *model, umo_error *error)
+{
+    umo_status status = ios_complete(model->config, "input", model->inputs, model->input_count);
+    if (status == UMO_OK) {
+        status = ios_complete(model->config, "output", model->outputs, model->output_count);
+    }
+    char *text = NULL;
+    if (status == UMO_OK &&
+        json_object_set_new(model->config, "max_batch_size", json_integer(model->batch_max)) == 0) {
+        text = json_dumps(model->config, JSON_COMPACT);
+    }
+    if (text == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the configuration");
+    }
+    TRITONSERVER_Message *message = NULL;
+    status = kit_from_triton(
+        TRITONSERVER_MessageNewFromSerializedJson(&message, text, strlen(text)), error);
+    if (status == UMO_OK) {
+        status = kit_from_triton(TRITONBACKEND_ModelSetConfig(model->triton, 1, message), error);
+        (void)kit_from_triton(TRITONSERVER_MessageDelete(message), NULL);
+    }
+    free(model->config_text);
+    model->config_text = text;
+    return status;
+}

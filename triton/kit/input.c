@@ -1,0 +1,224 @@
+/*
+ * Inputs of a batch: used where they lie, or copied once for a named reason.
+ */
+#include "kit/kit.h"
+
+#include <string.h>
+
+/* What an empty tensor points to: never read, but not NULL for engines that check. */
+static char nothing[64];
+
+bool umo_batch_has_input(const umo_batch *batch, size_t input)
+{
+    return batch->members[0]->inputs[input].present;
+}
+
+const umo_fence_set *umo_batch_waits(const umo_batch *batch)
+{
+    return &batch->waits;
+}
+
+/* The first byte when the batch's requests lie one behind the other in the order of its members,
+ * else NULL. */
+static const char *run_find(const umo_batch *batch, size_t input)
+{
+    const char *next = batch->members[0]->inputs[input].data;
+    for (size_t i = 0; i < batch->count; i++) {
+        const kit_input *in = &batch->members[i]->inputs[input];
+        if (in->size_bytes == 0) {
+            continue;
+        }
+        if (in->data == NULL || in->data != next) {
+            return NULL;
+        }
+        next = in->data + in->size_bytes;
+    }
+    return batch->members[0]->inputs[input].data;
+}
+
+/* Takes scratch memory and copies the batch's bytes into it. */
+static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
+                              umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    umo_model *model = instance->model;
+    umo_status status = umo_pool_alloc(instance->scratch, slot->tensor.size_bytes, model->owner,
+                                       &slot->block, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    slot->tensor.buffer = slot->block;
+    slot->tensor.offset_bytes = 0;
+    umo_access access = {
+        .size_bytes = slot->tensor.size_bytes, .side = UMO_SIDE_HOST, .use = UMO_WRITE};
+    umo_fence_set waits;
+    status = umo_access_begin(slot->block, &access, &waits);
+    if (status != UMO_OK) {
+        return umo_error_set(error, status, 0, "scratch memory is in use");
+    }
+    status = umo_fence_set_wait(&waits, UINT64_MAX);
+    char *target = umo_buffer_host(slot->block);
+    slot->tensor.data = target;
+    for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
+        const kit_input *in = &batch->members[i]->inputs[input];
+        status = kit_input_gather(in, target, error);
+        target += in->size_bytes;
+    }
+    if (status != UMO_OK) {
+        (void)umo_access_abort(slot->block, &access, (umo_fence){0});
+        return status;
+    }
+    umo_scope_count_copy(model->scope, UMO_DIRECTION_IN, reason, slot->tensor.size_bytes);
+    slot->reason = reason;
+    return umo_access_end(slot->block, &access, (umo_fence){0});
+}
+
+typedef struct upload_state {
+    umo_batch *batch;
+    umo_buffer *block;
+    size_t offset_bytes;
+} upload_state;
+
+static umo_status upload_piece(const void *data, size_t size_bytes, void *user)
+{
+    upload_state *state = user;
+    umo_fence fence;
+    umo_status status = umo_buffer_upload(state->block, state->offset_bytes, data, size_bytes,
+                                          state->batch->instance->queue, &fence);
+    if (status == UMO_OK) {
+        kit_batch_wait_for(state->batch, fence);
+        state->offset_bytes += size_bytes;
+    }
+    return status;
+}
+
+/* The conventional way to a device: each piece is copied into the device's own memory. */
+static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    umo_status status = umo_pool_alloc(instance->staging, slot->tensor.size_bytes,
+                                       instance->model->owner, &slot->block, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    slot->tensor.buffer = slot->block;
+    slot->tensor.offset_bytes = 0;
+    slot->tensor.data = NULL;
+    slot->reason = UMO_REASON_DISABLED;
+    upload_state state = {batch, slot->block, 0};
+    for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
+        status = kit_input_visit(&batch->members[i]->inputs[input], upload_piece, &state, error);
+        if (status != UMO_OK) {
+            (void)umo_error_set(error, status, 0, "a tensor could not be copied to the device");
+        }
+    }
+    return status;
+}
+
+/* Tries to use the bytes where they lie; a reason other than NONE says why not. */
+static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *slot,
+                                    const char *data, umo_reason *why, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    const umo_model *model = instance->model;
+    const umo_io *io = &model->inputs[input];
+    bool on_device = instance->device != NULL;
+    size_t size_bytes = slot->tensor.size_bytes;
+    if ((uintptr_t)data % io->align_bytes != 0) {
+        *why = UMO_REASON_MISALIGNED;
+        return UMO_OK;
+    }
+    if (on_device && size_bytes < model->unified.zero_copy_threshold) {
+        *why = UMO_REASON_BELOW_THRESHOLD;
+        return UMO_OK;
+    }
+    kit_place place;
+    kit_place_find(instance, data, size_bytes, &place);
+    slot->view = place.view;
+    if (io->control && place.client_writable && !model->unified.trusted_clients) {
+        *why = UMO_REASON_CONTROL_DATA;
+        return UMO_OK;
+    }
+    slot->tensor.data = place.data;
+    if (on_device) {
+        umo_status status = kit_slot_wrap(batch, slot, &place, size_bytes, false, why, error);
+        if (status == UMO_E_REFUSED) {
+            return UMO_OK;
+        }
+        if (status != UMO_OK) {
+            return status;
+        }
+    }
+    slot->in_place = true;
+    slot->server_data = data;
+    *why = UMO_REASON_NONE;
+    return UMO_OK;
+}
+
+static umo_status slot_place(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    const umo_model *model = instance->model;
+    bool on_device = instance->device != NULL;
+    if (on_device && !model->unified.enable) {
+        return slot_upload(batch, input, slot, error);
+    }
+    const char *run = run_find(batch, input);
+    if (run == NULL) {
+        return slot_gather(batch, input, slot, UMO_REASON_SCATTERED, error);
+    }
+    umo_reason why = UMO_REASON_NONE;
+    umo_status status = slot_use_in_place(batch, input, slot, run, &why, error);
+    if (status == UMO_OK && why != UMO_REASON_NONE) {
+        return slot_gather(batch, input, slot, why, error);
+    }
+    if (status == UMO_OK && batch->count > 1 && !on_device && !batch->arrival_order) {
+        umo_scope_count_copy_avoided(model->scope, UMO_DIRECTION_IN, slot->tensor.size_bytes);
+    }
+    return status;
+}
+
+static void shape_of_batch(const umo_batch *batch, size_t input, umo_shape *out)
+{
+    *out = batch->members[0]->inputs[input].shape;
+    if (batch->instance->model->batch_max > 0) {
+        out->dims[0] = batch->rows;
+    }
+}
+
+umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    const umo_model *model = instance->model;
+    if (input >= model->input_count || !umo_batch_has_input(batch, input)) {
+        return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the batch has no such input");
+    }
+    kit_slot *slot = &batch->inputs[input];
+    if (slot->used) {
+        *out = slot->tensor;
+        return UMO_OK;
+    }
+    umo_shape shape;
+    shape_of_batch(batch, input, &shape);
+    uint64_t total = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        total += batch->members[i]->inputs[input].size_bytes;
+    }
+    slot->used = true;
+    slot->in_place = false;
+    slot->server_data = NULL;
+    slot->reason = UMO_REASON_NONE;
+    umo_status status = umo_tensor_init(&slot->tensor, nothing, (size_t)total,
+                                        model->inputs[input].dtype, &shape, error);
+    if (status == UMO_OK && total > 0) {
+        status = slot_place(batch, input, slot, error);
+        if (status == UMO_OK && instance->device != NULL) {
+            status = kit_slot_open(batch, slot, UMO_READ, error);
+        }
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    *out = slot->tensor;
+    return UMO_OK;
+}

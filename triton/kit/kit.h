@@ -1,0 +1,187 @@
+/*
+ * The inside of the kit: models, instances, requests and batches. Only files of this folder see
+ * Triton's ABI.
+ *
+ * An instance owns everything that one execution needs and keeps it for the next one: a warm
+ * request allocates nothing here.
+ */
+#ifndef UMO_KIT_KIT_H
+#define UMO_KIT_KIT_H
+
+#include "kit/abi/triton_abi.h"
+
+#include <umo/triton.h>
+
+#include <jansson.h>
+#include <pthread.h>
+
+typedef struct kit_metrics kit_metrics;
+
+struct umo_model {
+    TRITONBACKEND_Model *triton;
+    void *state; /* the backend's */
+    bool started;
+    char *name;
+    uint64_t version;
+    char *folder;
+    char *path;
+    char *file;
+    json_t *config;
+    char *config_text;
+    json_t *options; /* of the command line */
+    int64_t batch_max;
+    bool batch_unset;
+    bool sequence;
+    umo_unified_config unified;
+    umo_io *inputs;
+    size_t input_count;
+    umo_io *outputs;
+    size_t output_count;
+    umo_context *context;
+    umo_scope *scope;
+    uint64_t owner; /* tags pool blocks */
+    kit_metrics *metrics;
+};
+
+/* One input of one request, read once. */
+typedef struct kit_input {
+    TRITONBACKEND_Input *triton;
+    bool present;
+    umo_dtype dtype;
+    umo_shape shape;
+    uint64_t size_bytes;
+    uint32_t pieces;  /* as the server has them */
+    const char *data; /* where all pieces lie in one run, else NULL */
+} kit_input;
+
+typedef struct kit_request {
+    TRITONBACKEND_Request *triton;
+    TRITONBACKEND_Response *response;
+    kit_input *inputs;
+    bool *wants;     /* per output */
+    char **out_data; /* per output: the response's memory */
+    int64_t rows;
+    umo_error error; /* status UMO_OK while alive */
+    bool grouped;
+} kit_request;
+
+/* What the kit knows about a piece of the server's memory. */
+typedef struct kit_place {
+    char *data; /* own address, where there is a view */
+    umo_view *view;
+    bool client_writable; /* shared memory, or nobody can tell */
+} kit_place;
+
+/* One tensor of a batch, in or out, while it is in use. */
+typedef struct kit_slot {
+    bool used;
+    bool late; /* an output that was delivered after the computation */
+    umo_tensor tensor;
+    umo_buffer *block; /* scratch from the pool, or NULL */
+    umo_buffer *wrap;  /* memory bound where it lies, or NULL */
+    umo_view *view;
+    umo_access access;
+    bool open;
+    bool in_place;
+    umo_reason reason;       /* why it is not in place */
+    const char *server_data; /* the server's address range of an in-place tensor */
+    size_t row_bytes;
+} kit_slot;
+
+struct umo_batch {
+    umo_instance *instance;
+    kit_request **members;
+    size_t count;
+    int64_t rows;
+    bool arrival_order; /* members lie as they came */
+    kit_slot *inputs;
+    kit_slot *outputs;
+    umo_fence_set waits;
+    umo_fence done;
+};
+
+#define KIT_MAPPINGS 4
+
+struct umo_instance {
+    TRITONBACKEND_ModelInstance *triton;
+    umo_model *model;
+    char *name;
+    void *state;
+    bool started;
+    umo_device *device;
+    umo_device *host;
+    umo_side side;
+    uint32_t queue;
+    umo_pool *scratch; /* UNIFIED memory of the device; the host's for a CPU engine */
+    umo_pool *
+        staging; /* PRIVATE memory of the device, for the conventional way; NULL for a CPU engine */
+    kit_request *requests;
+    kit_request **members;
+    size_t request_capacity;
+    umo_batch batch;
+    umo_mapping mappings[KIT_MAPPINGS]; /* asked of the system for the present requests */
+    size_t mapping_count;
+    size_t mapping_next;
+};
+
+/* error.c */
+TRITONSERVER_Error *kit_error(umo_status status, const char *text);
+/* Takes over a server error; writes it and returns its status. NULL gives UMO_OK. */
+umo_status kit_from_triton(TRITONSERVER_Error *triton, umo_error *error);
+umo_status kit_request_fail(kit_request *request, umo_status status, const char *format, ...)
+    UMO_PRINTF(3, 4);
+
+/* config.c */
+umo_status kit_config_read(umo_model *model, umo_error *error);
+umo_status kit_config_unified(const char *text, umo_unified_config *config, umo_io *ios[2],
+                              const size_t io_counts[2], umo_error *error);
+/* The configuration as the model completed it, for the server. */
+umo_status kit_config_complete(umo_model *model, umo_error *error);
+void kit_ios_free(umo_io *ios, size_t count);
+umo_status kit_io_append(umo_io **ios, size_t *count, const char *name, umo_dtype dtype,
+                         const umo_shape *dims, bool optional);
+
+/* metrics.c */
+kit_metrics *kit_metrics_create(const umo_model *model);
+void kit_metrics_destroy(kit_metrics *metrics);
+/* Adds what the model's scope has counted since the last call. */
+void kit_metrics_update(kit_metrics *metrics, umo_scope *scope);
+
+/* model.c */
+umo_status kit_model_create(TRITONBACKEND_Model *triton, umo_model **out, umo_error *error);
+void kit_model_destroy(umo_model *model);
+umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *model,
+                               umo_instance **out, umo_error *error);
+void kit_instance_destroy(umo_instance *instance);
+umo_status kit_instance_reserve(umo_instance *instance, size_t requests);
+
+/* request.c */
+void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEND_Request *triton);
+/* Copies an input's bytes to target, piece by piece. */
+umo_status kit_input_gather(const kit_input *input, char *target, umo_error *error);
+/* Calls visit for every piece of an input. */
+umo_status kit_input_visit(const kit_input *input,
+                           umo_status (*visit)(const void *data, size_t size_bytes, void *user),
+                           void *user, umo_error *error);
+
+/* place.c */
+void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
+/* Opens the device bracket of a slot and joins its waits to the batch's. */
+umo_status kit_slot_open(umo_batch *batch, kit_slot *slot, umo_use use, umo_error *error);
+/* Closes the bracket, gives back wrap, view and block. */
+void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded);
+/* Binds size_bytes at data to the instance's device. REFUSED with a reason when that cannot be. */
+umo_status kit_slot_wrap(umo_batch *batch, kit_slot *slot, const kit_place *place,
+                         size_t size_bytes, bool writable, umo_reason *why, umo_error *error);
+void kit_batch_wait_for(umo_batch *batch, umo_fence fence);
+
+/* output.c */
+/* After the computation: brings every output to its responses. */
+umo_status kit_outputs_deliver(umo_batch *batch, umo_error *error);
+
+/* batch.c */
+void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint32_t count);
+
+uint64_t kit_now_ns(void);
+
+#endif

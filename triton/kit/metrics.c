@@ -1,0 +1,179 @@
+/*
+ * The model's counters on the server's /metrics. Each execution adds what changed, after its
+ * responses are sent.
+ */
+#include "kit/kit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One series: a counter of bytes, read from a snapshot of the scope. */
+typedef struct series {
+    TRITONSERVER_Metric *metric; /* made when it first moves */
+    uint64_t reported;
+} series;
+
+typedef enum family_index {
+    FAMILY_TRANSFERS,
+    FAMILY_COPIES,
+    FAMILY_AVOIDED,
+    FAMILY_LIVE,
+    FAMILIES
+} family_index;
+
+static const struct {
+    const char *name;
+    const char *help;
+    TRITONSERVER_MetricKind kind;
+} family_rows[FAMILIES] = {
+    [FAMILY_TRANSFERS] = {"umo_transfer_bytes_total",
+                          "Bytes between host and device, moved or found not to need moving",
+                          TRITONSERVER_METRIC_KIND_COUNTER},
+    [FAMILY_COPIES] = {"umo_copy_bytes_total", "Bytes copied within host memory, by reason",
+                       TRITONSERVER_METRIC_KIND_COUNTER},
+    [FAMILY_AVOIDED] = {"umo_copy_avoided_bytes_total",
+                        "Bytes that the conventional way copies within host memory and umo did not",
+                        TRITONSERVER_METRIC_KIND_COUNTER},
+    [FAMILY_LIVE] = {"umo_live_bytes", "Memory that the model holds",
+                     TRITONSERVER_METRIC_KIND_GAUGE},
+};
+
+struct kit_metrics {
+    pthread_mutex_t lock;
+    const umo_model *model;
+    TRITONSERVER_MetricFamily *families[FAMILIES];
+    series transfers[UMO_DIRECTIONS][2]; /* performed, eliminated */
+    series copies[UMO_DIRECTIONS][UMO_REASON_COUNT];
+    series avoided[UMO_DIRECTIONS];
+    series live;
+};
+
+kit_metrics *kit_metrics_create(const umo_model *model)
+{
+    kit_metrics *metrics = calloc(1, sizeof *metrics);
+    if (metrics == NULL) {
+        return NULL;
+    }
+    metrics->model = model;
+    (void)pthread_mutex_init(&metrics->lock, NULL);
+    for (int i = 0; i < FAMILIES; i++) {
+        /* A server without metrics refuses; then there is nothing to report to. */
+        (void)kit_from_triton(TRITONSERVER_MetricFamilyNew(&metrics->families[i],
+                                                           family_rows[i].kind, family_rows[i].name,
+                                                           family_rows[i].help),
+                              NULL);
+    }
+    return metrics;
+}
+
+static void series_delete(series *s)
+{
+    if (s->metric != NULL) {
+        (void)kit_from_triton(TRITONSERVER_MetricDelete(s->metric), NULL);
+    }
+}
+
+void kit_metrics_destroy(kit_metrics *metrics)
+{
+    if (metrics == NULL) {
+        return;
+    }
+    for (int d = 0; d < UMO_DIRECTIONS; d++) {
+        series_delete(&metrics->transfers[d][0]);
+        series_delete(&metrics->transfers[d][1]);
+        series_delete(&metrics->avoided[d]);
+        for (int r = 0; r < UMO_REASON_COUNT; r++) {
+            series_delete(&metrics->copies[d][r]);
+        }
+    }
+    series_delete(&metrics->live);
+    for (int i = 0; i < FAMILIES; i++) {
+        if (metrics->families[i] != NULL) {
+            (void)kit_from_triton(TRITONSERVER_MetricFamilyDelete(metrics->families[i]), NULL);
+        }
+    }
+    (void)pthread_mutex_destroy(&metrics->lock);
+    free(metrics);
+}
+
+typedef struct label {
+    const char *name;
+    const char *value;
+} label;
+
+static void series_create(kit_metrics *metrics, family_index family, const label *labels,
+                          size_t label_count, series *s)
+{
+    TRITONSERVER_Parameter *parameters[4];
+    const TRITONSERVER_Parameter *given[4];
+    char version[24];
+    (void)snprintf(version, sizeof version, "%llu", (unsigned long long)metrics->model->version);
+    size_t count = 0;
+    parameters[count++] =
+        TRITONSERVER_ParameterNew("model", TRITONSERVER_PARAMETER_STRING, metrics->model->name);
+    parameters[count++] =
+        TRITONSERVER_ParameterNew("version", TRITONSERVER_PARAMETER_STRING, version);
+    for (size_t i = 0; i < label_count; i++) {
+        parameters[count++] = TRITONSERVER_ParameterNew(
+            labels[i].name, TRITONSERVER_PARAMETER_STRING, labels[i].value);
+    }
+    for (size_t i = 0; i < count; i++) {
+        given[i] = parameters[i];
+    }
+    (void)kit_from_triton(
+        TRITONSERVER_MetricNew(&s->metric, metrics->families[family], given, count), NULL);
+    for (size_t i = 0; i < count; i++) {
+        TRITONSERVER_ParameterDelete(parameters[i]);
+    }
+}
+
+static void series_report(kit_metrics *metrics, family_index family, const label *labels,
+                          size_t label_count, uint64_t value, series *s)
+{
+    if (value == s->reported || metrics->families[family] == NULL) {
+        return;
+    }
+    if (s->metric == NULL) {
+        series_create(metrics, family, labels, label_count, s);
+    }
+    if (s->metric != NULL) {
+        TRITONSERVER_Error *failed =
+            family_rows[family].kind == TRITONSERVER_METRIC_KIND_GAUGE
+                ? TRITONSERVER_MetricSet(s->metric, (double)value)
+                : TRITONSERVER_MetricIncrement(s->metric, (double)(value - s->reported));
+        (void)kit_from_triton(failed, NULL);
+        s->reported = value;
+    }
+}
+
+void kit_metrics_update(kit_metrics *metrics, umo_scope *scope)
+{
+    static const char *const ways[UMO_DIRECTIONS] = {"host_to_device", "device_to_host"};
+    static const char *const sides[UMO_DIRECTIONS] = {"in", "out"};
+    if (metrics == NULL) {
+        return;
+    }
+    umo_counters now;
+    (void)pthread_mutex_lock(&metrics->lock);
+    umo_scope_read(scope, &now);
+    for (int d = 0; d < UMO_DIRECTIONS; d++) {
+        const label performed[] = {{"direction", ways[d]}, {"outcome", "performed"}};
+        const label eliminated[] = {{"direction", ways[d]}, {"outcome", "eliminated"}};
+        const label side[] = {{"direction", sides[d]}};
+        series_report(metrics, FAMILY_TRANSFERS, performed, 2, now.transfer_performed[d].bytes,
+                      &metrics->transfers[d][0]);
+        series_report(metrics, FAMILY_TRANSFERS, eliminated, 2, now.transfer_eliminated[d].bytes,
+                      &metrics->transfers[d][1]);
+        series_report(metrics, FAMILY_AVOIDED, side, 1, now.copy_avoided[d].bytes,
+                      &metrics->avoided[d]);
+        for (int r = 0; r < UMO_REASON_COUNT; r++) {
+            const label copy[] = {{"direction", sides[d]},
+                                  {"reason", umo_reason_label((umo_reason)r)}};
+            series_report(metrics, FAMILY_COPIES, copy, 2, now.copy_performed[d][r].bytes,
+                          &metrics->copies[d][r]);
+        }
+    }
+    series_report(metrics, FAMILY_LIVE, NULL, 0, now.live_bytes, &metrics->live);
+    (void)pthread_mutex_unlock(&metrics->lock);
+}

@@ -1,0 +1,439 @@
+/*
+ * Outputs of a batch: written where the client wants them, or into scratch memory and delivered
+ * from there.
+ *
+ * A response buffer is asked for once, when its size is certain. A batch's outputs are in place
+ * when the response buffers lie one behind the other, as neighbouring slots of one region do.
+ */
+#include "kit/kit.h"
+
+#include <string.h>
+
+static char nothing[64];
+
+bool umo_batch_wants_output(const umo_batch *batch, size_t output)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        if (batch->members[i]->wants[output]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static umo_status shape_check(const umo_batch *batch, size_t output, umo_dtype dtype,
+                              const umo_shape *shape, umo_error *error)
+{
+    const umo_model *model = batch->instance->model;
+    const umo_io *io = &model->outputs[output];
+    uint32_t skip = model->batch_max > 0 ? 1 : 0;
+    char text[256];
+    char want[256];
+    bool fits = dtype == io->dtype && shape->rank == io->dims.rank + skip &&
+                (skip == 0 || shape->dims[0] == batch->rows);
+    for (uint32_t d = 0; fits && d < io->dims.rank; d++) {
+        fits = io->dims.dims[d] < 0 || io->dims.dims[d] == shape->dims[d + skip];
+    }
+    uint64_t count;
+    if (!fits || umo_shape_count(shape, &count) != UMO_OK) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "output '%s' of model '%s' came out as %s %s; the configuration says "
+                             "%s %s%s",
+                             io->name, model->name, umo_dtype_name(dtype),
+                             umo_shape_format(shape, text, sizeof text), umo_dtype_name(io->dtype),
+                             umo_shape_format(&io->dims, want, sizeof want),
+                             skip > 0 ? " behind the batch's size" : "");
+    }
+    return UMO_OK;
+}
+
+/* Asks the server for one request's output memory. */
+static umo_status response_ask(umo_batch *batch, size_t output, kit_request *request,
+                               const umo_shape *shape, size_t size_bytes, umo_error *error)
+{
+    const umo_io *io = &batch->instance->model->outputs[output];
+    umo_status status = UMO_OK;
+    if (request->response == NULL) {
+        status =
+            kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton), error);
+    }
+    TRITONBACKEND_Output *triton = NULL;
+    if (status == UMO_OK) {
+        status = kit_from_triton(TRITONBACKEND_ResponseOutput(request->response, &triton, io->name,
+                                                              (TRITONSERVER_DataType)io->dtype,
+                                                              shape->dims, shape->rank),
+                                 error);
+    }
+    void *data = NULL;
+    TRITONSERVER_MemoryType type = TRITONSERVER_MEMORY_CPU;
+    int64_t type_id = 0;
+    if (status == UMO_OK) {
+        status = kit_from_triton(
+            TRITONBACKEND_OutputBuffer(triton, &data, size_bytes, &type, &type_id), error);
+    }
+    if (status == UMO_OK && type == TRITONSERVER_MEMORY_GPU) {
+        status = umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                               "the server gave GPU memory for output '%s'", io->name);
+    }
+    if (status == UMO_OK) {
+        request->out_data[output] = data;
+    }
+    return status;
+}
+
+/* Asks for every wanted response's memory; *run is its first byte when all of it lies in one run,
+ * else NULL. */
+static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shape, size_t row_bytes,
+                          char **run)
+{
+    bool batching = batch->instance->model->batch_max > 0;
+    char *next = NULL;
+    *run = NULL;
+    bool one_run = true;
+    for (size_t i = 0; i < batch->count; i++) {
+        kit_request *request = batch->members[i];
+        size_t size_bytes = row_bytes * (size_t)request->rows;
+        if (!request->wants[output] || request->error.status != UMO_OK) {
+            one_run = false;
+            continue;
+        }
+        umo_shape own = *shape;
+        if (batching) {
+            own.dims[0] = request->rows;
+        }
+        umo_error error = {0};
+        if (response_ask(batch, output, request, &own, size_bytes, &error) != UMO_OK) {
+            (void)kit_request_fail(request, error.status, "%s", error.text);
+            one_run = false;
+            continue;
+        }
+        char *data = request->out_data[output];
+        if (i == 0) {
+            *run = data;
+        } else if (data != next) {
+            one_run = false;
+        }
+        next = data + size_bytes;
+    }
+    if (!one_run) {
+        *run = NULL;
+    }
+}
+
+static bool ranges_overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+{
+    return a != NULL && b != NULL && a_bytes > 0 && b_bytes > 0 && a < b + b_bytes &&
+           b < a + a_bytes;
+}
+
+/* Would writing [data, data + size) destroy an input or another output that is in place? */
+static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const char *data,
+                            size_t size_bytes)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->input_count; i++) {
+        const kit_slot *slot = &batch->inputs[i];
+        if (slot->used && slot->in_place &&
+            ranges_overlap(data, size_bytes, slot->server_data, slot->tensor.size_bytes)) {
+            return true;
+        }
+        /* An input that is taken later must not find its bytes overwritten. */
+        for (size_t m = 0; !slot->used && m < batch->count; m++) {
+            const kit_input *in = &batch->members[m]->inputs[i];
+            if (in->present && ranges_overlap(data, size_bytes, in->data, (size_t)in->size_bytes)) {
+                return true;
+            }
+        }
+    }
+    for (size_t i = 0; i < model->output_count; i++) {
+        const kit_slot *slot = &batch->outputs[i];
+        if (slot != self && slot->used && slot->in_place &&
+            ranges_overlap(data, size_bytes, slot->server_data, slot->tensor.size_bytes)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *slot, char *run,
+                                    umo_reason *why, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    const umo_model *model = instance->model;
+    size_t size_bytes = slot->tensor.size_bytes;
+    bool on_device = instance->device != NULL;
+    if (!model->unified.enable) {
+        *why = UMO_REASON_DISABLED;
+    } else if (run == NULL) {
+        *why = UMO_REASON_SCATTERED;
+    } else if ((uintptr_t)run % model->outputs[output].align_bytes != 0) {
+        *why = UMO_REASON_MISALIGNED;
+    } else if (on_device && size_bytes < model->unified.zero_copy_threshold) {
+        *why = UMO_REASON_BELOW_THRESHOLD;
+    } else if (output_overlaps(batch, slot, run, size_bytes)) {
+        *why = UMO_REASON_OVERLAP;
+    }
+    if (*why != UMO_REASON_NONE) {
+        return UMO_OK;
+    }
+    kit_place place;
+    kit_place_find(instance, run, size_bytes, &place);
+    slot->view = place.view;
+    slot->tensor.data = place.data;
+    if (on_device) {
+        umo_status status = kit_slot_wrap(batch, slot, &place, size_bytes, true, why, error);
+        if (status == UMO_E_REFUSED) {
+            return UMO_OK;
+        }
+        if (status != UMO_OK) {
+            return status;
+        }
+    }
+    slot->in_place = true;
+    slot->server_data = run;
+    return UMO_OK;
+}
+
+static umo_status slot_take_scratch(umo_batch *batch, kit_slot *slot, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    umo_model *model = instance->model;
+    umo_pool *pool =
+        instance->device != NULL && !model->unified.enable ? instance->staging : instance->scratch;
+    umo_status status =
+        umo_pool_alloc(pool, slot->tensor.size_bytes, model->owner, &slot->block, error);
+    if (status == UMO_OK) {
+        slot->tensor.buffer = slot->block;
+        slot->tensor.offset_bytes = 0;
+        slot->tensor.data = umo_buffer_host(slot->block);
+    }
+    return status;
+}
+
+umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
+                            const umo_shape *shape, umo_tensor *out, umo_error *error)
+{
+    umo_instance *instance = batch->instance;
+    if (output >= instance->model->output_count || batch->outputs[output].used) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the batch has no such output left to place");
+    }
+    uint64_t total = 0;
+    umo_status status = shape_check(batch, output, dtype, shape, error);
+    if (status == UMO_OK && umo_shape_bytes(shape, dtype, &total) != UMO_OK) {
+        status = umo_error_set(error, UMO_E_INVAL, 0, "output %zu has no certain size", output);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    kit_slot *slot = &batch->outputs[output];
+    slot->in_place = false;
+    slot->late = false;
+    slot->server_data = NULL;
+    slot->reason = UMO_REASON_NONE;
+    status = umo_tensor_init(&slot->tensor, nothing, (size_t)total, dtype, shape, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    slot->used = true;
+    slot->row_bytes = batch->rows > 0 ? (size_t)total / (size_t)batch->rows : 0;
+    char *run = NULL;
+    responses_ask(batch, output, shape, slot->row_bytes, &run);
+    if (total > 0) {
+        umo_reason why = UMO_REASON_NONE;
+        status = slot_use_in_place(batch, output, slot, run, &why, error);
+        slot->reason = why;
+        if (status == UMO_OK && !slot->in_place) {
+            status = slot_take_scratch(batch, slot, error);
+        }
+        if (status == UMO_OK && instance->device != NULL) {
+            status = kit_slot_open(batch, slot, UMO_WRITE, error);
+        }
+    }
+    if (status == UMO_OK) {
+        *out = slot->tensor;
+    }
+    return status;
+}
+
+/* Copies rows of host memory to each response. */
+static void responses_scatter(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
+                              umo_reason reason)
+{
+    umo_scope *scope = batch->instance->model->scope;
+    for (size_t i = 0; i < batch->count; i++) {
+        kit_request *request = batch->members[i];
+        size_t size_bytes = row_bytes * (size_t)request->rows;
+        char *target = request->out_data[output];
+        if (target != NULL && request->error.status == UMO_OK && size_bytes > 0) {
+            memcpy(target, source, size_bytes);
+            umo_scope_count_copy(scope, UMO_DIRECTION_OUT, reason, size_bytes);
+        }
+        source += size_bytes;
+    }
+}
+
+/* Splits serialized strings over the requests: each gets the elements of its rows. */
+static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_shape *shape,
+                                  const void *data, size_t size_bytes, umo_reason reason,
+                                  umo_error *error)
+{
+    bool batching = batch->instance->model->batch_max > 0;
+    uint64_t count = 0;
+    umo_status status = umo_shape_count(shape, &count);
+    if (status == UMO_OK) {
+        status = umo_bytes_check(data, size_bytes, count, error);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    uint64_t per_row = batch->rows > 0 ? count / (uint64_t)batch->rows : 0;
+    size_t cursor = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        kit_request *request = batch->members[i];
+        size_t start = cursor;
+        for (uint64_t e = 0; e < per_row * (uint64_t)request->rows; e++) {
+            const void *element;
+            size_t element_bytes;
+            (void)(umo_bytes_next(data, size_bytes, &cursor, &element, &element_bytes) == UMO_OK);
+        }
+        if (!request->wants[output] || request->error.status != UMO_OK) {
+            continue;
+        }
+        umo_shape own = *shape;
+        if (batching) {
+            own.dims[0] = request->rows;
+        }
+        umo_error why = {0};
+        if (response_ask(batch, output, request, &own, cursor - start, &why) != UMO_OK) {
+            (void)kit_request_fail(request, why.status, "%s", why.text);
+        } else if (cursor > start) {
+            memcpy(request->out_data[output], (const char *)data + start, cursor - start);
+            umo_scope_count_copy(batch->instance->model->scope, UMO_DIRECTION_OUT, reason,
+                                 cursor - start);
+        }
+    }
+    return UMO_OK;
+}
+
+umo_status umo_batch_output_late(umo_batch *batch, size_t output, umo_dtype dtype,
+                                 const umo_shape *shape, const void *data, size_t size_bytes,
+                                 umo_reason reason, umo_error *error)
+{
+    if (output >= batch->instance->model->output_count || batch->outputs[output].used) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the batch has no such output left to place");
+    }
+    umo_status status = shape_check(batch, output, dtype, shape, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    kit_slot *slot = &batch->outputs[output];
+    slot->used = true;
+    slot->late = true;
+    slot->in_place = false;
+    slot->server_data = NULL;
+    if (dtype == UMO_BYTES) {
+        return strings_deliver(batch, output, shape, data, size_bytes, reason, error);
+    }
+    uint64_t total;
+    if (umo_shape_bytes(shape, dtype, &total) != UMO_OK || total != size_bytes) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "output '%s' has %zu bytes, not what its shape "
+                             "needs",
+                             batch->instance->model->outputs[output].name, size_bytes);
+    }
+    size_t row_bytes = batch->rows > 0 ? size_bytes / (size_t)batch->rows : 0;
+    char *run = NULL;
+    responses_ask(batch, output, shape, row_bytes, &run);
+    responses_scatter(batch, output, data, row_bytes, reason);
+    return UMO_OK;
+}
+
+/* The host reads what the device wrote: the counterpart of the input's device bracket. */
+static umo_status host_bracket(const umo_batch *batch, const kit_slot *slot, umo_access *access)
+{
+    umo_fence_set waits;
+    *access = (umo_access){.offset_bytes = slot->tensor.offset_bytes,
+                           .size_bytes = slot->tensor.size_bytes,
+                           .side = UMO_SIDE_HOST,
+                           .use = UMO_READ,
+                           .queue = batch->instance->queue,
+                           .scope = batch->instance->model->scope};
+    umo_status status = umo_access_begin(slot->tensor.buffer, access, &waits);
+    if (status == UMO_OK) {
+        status = umo_fence_set_wait(&waits, UINT64_MAX);
+        if (status != UMO_OK) {
+            (void)umo_access_end(slot->tensor.buffer, access, (umo_fence){0});
+        }
+    }
+    return status;
+}
+
+/* The conventional way back: each request's rows straight from the device into its response. */
+static umo_status responses_download(umo_batch *batch, size_t output, const kit_slot *slot)
+{
+    size_t offset_bytes = 0;
+    umo_fence_set waits = {0};
+    umo_status status = UMO_OK;
+    for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
+        kit_request *request = batch->members[i];
+        size_t size_bytes = slot->row_bytes * (size_t)request->rows;
+        if (request->out_data[output] != NULL && size_bytes > 0) {
+            umo_fence fence;
+            status = umo_buffer_download(slot->block, offset_bytes, request->out_data[output],
+                                         size_bytes, batch->instance->queue, &fence);
+            if (status == UMO_OK && !umo_fence_set_add(&waits, fence)) {
+                status = umo_fence_wait(fence, UINT64_MAX);
+            }
+        }
+        offset_bytes += size_bytes;
+    }
+    umo_status waited = umo_fence_set_wait(&waits, UINT64_MAX);
+    return status != UMO_OK ? status : waited;
+}
+
+static umo_status slot_deliver(umo_batch *batch, size_t output, kit_slot *slot)
+{
+    const umo_model *model = batch->instance->model;
+    bool on_device = batch->instance->device != NULL;
+    umo_status status = UMO_OK;
+    if (on_device) {
+        status = umo_access_end(slot->tensor.buffer, &slot->access, batch->done);
+        slot->open = false;
+        if (status == UMO_OK && !model->unified.enable) {
+            return responses_download(batch, output, slot);
+        }
+    }
+    umo_access access;
+    if (on_device && status == UMO_OK) {
+        status = host_bracket(batch, slot, &access);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    if (!slot->in_place) {
+        responses_scatter(batch, output, umo_buffer_host(slot->block), slot->row_bytes,
+                          slot->reason);
+    } else if (!on_device) {
+        umo_scope_count_copy_avoided(model->scope, UMO_DIRECTION_OUT, slot->tensor.size_bytes);
+    }
+    return on_device ? umo_access_end(slot->tensor.buffer, &access, (umo_fence){0}) : UMO_OK;
+}
+
+umo_status kit_outputs_deliver(umo_batch *batch, umo_error *error)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->output_count; i++) {
+        kit_slot *slot = &batch->outputs[i];
+        if (!slot->used || slot->late || slot->tensor.size_bytes == 0) {
+            continue;
+        }
+        umo_status status = slot_deliver(batch, i, slot);
+        if (status != UMO_OK) {
+            return umo_error_set(error, status, 0,
+                                 "output '%s' of model '%s' could not be read "
+                                 "back from the device",
+                                 model->outputs[i].name, model->name);
+        }
+    }
+    return UMO_OK;
+}
