@@ -43,6 +43,13 @@ typedef enum umo_status {
     UMO_E_TIMEOUT = 10     /**< the time limit passed first */
 } umo_status;
 
+/** Says that a result is deliberately not looked at, where a cast to void does not satisfy
+ * UMO_MUST_USE. */
+static inline void umo_status_ignore(umo_status status)
+{
+    (void)status;
+}
+
 /** Bytes of text in a umo_error, the final zero included. */
 #define UMO_ERROR_TEXT_BYTES 256
 

@@ -466,7 +466,7 @@ static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data
         }
     }
     if (status != UMO_OK) {
-        (void)umo_access_abort(buffer, &access, (umo_fence){0});
+        umo_status_ignore(umo_access_abort(buffer, &access, (umo_fence){0}));
         return status;
     }
     umo_scope_count_transfer(buffer->scope, side_direction(to), true, size_bytes);

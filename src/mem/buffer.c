@@ -190,8 +190,8 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
         import->size_bytes > device->info.buffer_max_bytes) {
         return refuse(why, UMO_REASON_DEVICE_REFUSED, error);
     }
-    uintptr_t start;
-    size_t wide;
+    uintptr_t start = 0;
+    size_t wide = 0;
     umo_status status = import_widen(device, import, &start, &wide, why, error);
     if (status != UMO_OK) {
         return status;
@@ -238,7 +238,7 @@ void umo_buffer_release(umo_buffer *buffer)
     }
     /* A use that failed has ended too: what matters here is that nobody touches the memory any
      * more. */
-    (void)umo_buffer_settle(buffer);
+    umo_status_ignore(umo_buffer_settle(buffer));
     umo_device *device = buffer->device;
     umo_scope *scope = buffer->scope;
     umo_deleter deleter = buffer->deleter;

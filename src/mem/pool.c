@@ -245,7 +245,7 @@ umo_status umo_pool_alloc(umo_pool *pool, size_t size_bytes, uint64_t owner, umo
         status = block_scrub(b);
         if (status != UMO_OK) {
             (void)umo_error_set(error, status, 0, "a block could not be cleared for its new owner");
-            (void)umo_pool_free(pool, b->buffer);
+            umo_status_ignore(umo_pool_free(pool, b->buffer));
             return status;
         }
     }

@@ -168,7 +168,7 @@ static void batch_run(umo_instance *instance, size_t count)
     /* Uploads that the engine never waited for, on an early error, still read the requests' memory.
      */
     if (status != UMO_OK) {
-        (void)(umo_fence_set_wait(&batch->waits, UINT64_MAX) == UMO_OK);
+        umo_status_ignore(umo_fence_set_wait(&batch->waits, UINT64_MAX));
     }
     if (status == UMO_OK) {
         status = kit_outputs_deliver(batch, &error);

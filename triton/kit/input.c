@@ -65,7 +65,7 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
         target += in->size_bytes;
     }
     if (status != UMO_OK) {
-        (void)umo_access_abort(slot->block, &access, (umo_fence){0});
+        umo_status_ignore(umo_access_abort(slot->block, &access, (umo_fence){0}));
         return status;
     }
     umo_scope_count_copy(model->scope, UMO_DIRECTION_IN, reason, slot->tensor.size_bytes);

@@ -294,7 +294,7 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
         for (uint64_t e = 0; e < per_row * (uint64_t)request->rows; e++) {
             const void *element;
             size_t element_bytes;
-            (void)(umo_bytes_next(data, size_bytes, &cursor, &element, &element_bytes) == UMO_OK);
+            umo_status_ignore(umo_bytes_next(data, size_bytes, &cursor, &element, &element_bytes));
         }
         if (!request->wants[output] || request->error.status != UMO_OK) {
             continue;
@@ -362,7 +362,7 @@ static umo_status host_bracket(const umo_batch *batch, const kit_slot *slot, umo
     if (status == UMO_OK) {
         status = umo_fence_set_wait(&waits, UINT64_MAX);
         if (status != UMO_OK) {
-            (void)umo_access_end(slot->tensor.buffer, access, (umo_fence){0});
+            umo_status_ignore(umo_access_end(slot->tensor.buffer, access, (umo_fence){0}));
         }
     }
     return status;

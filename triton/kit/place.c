@@ -53,7 +53,7 @@ void kit_batch_wait_for(umo_batch *batch, umo_fence fence)
 {
     if (!umo_fence_set_add(&batch->waits, fence)) {
         /* A failure shows again when the work that needed it is waited for. */
-        (void)umo_fence_wait(fence, UINT64_MAX);
+        umo_status_ignore(umo_fence_wait(fence, UINT64_MAX));
     }
 }
 
@@ -105,8 +105,8 @@ void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
 {
     if (slot->open) {
         umo_buffer *buffer = slot->tensor.buffer;
-        (void)(succeeded ? umo_access_end(buffer, &slot->access, batch->done)
-                         : umo_access_abort(buffer, &slot->access, batch->done));
+        umo_status_ignore(succeeded ? umo_access_end(buffer, &slot->access, batch->done)
+                                    : umo_access_abort(buffer, &slot->access, batch->done));
         slot->open = false;
     }
     umo_buffer_release(slot->wrap);
@@ -116,7 +116,7 @@ void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
     if (slot->block != NULL) {
         umo_instance *instance = batch->instance;
         if (umo_pool_free(instance->scratch, slot->block) != UMO_OK) {
-            (void)umo_pool_free(instance->staging, slot->block);
+            umo_status_ignore(umo_pool_free(instance->staging, slot->block));
         }
         slot->block = NULL;
     }
