@@ -1,0 +1,144 @@
+"""Two passes over the same requests: one for time, one, in a server of its own, for bytes.
+
+The byte counters hook the copy functions, so nothing that they see may be timed. In the timed pass off and on take
+turns, request by request, so that whatever else the machine does hits both alike.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from umo.demo.transports import Asker
+from umo.demo.workloads import Workload
+from umo.prove import ProvedServer
+from umo.server import Metrics, TritonServer
+
+MODES = ("off", "on")
+
+# Smaller calls are names, shapes and headers; every tensor of the demonstration is larger.
+LEAST_COPY_BYTES = 1024
+
+
+class WrongAnswer(RuntimeError):
+    """A model's answer is not that of the engine alone."""
+
+
+@dataclass
+class Cell:
+    """One model over one transport in one mode. Bytes are those of one request."""
+
+    model: str
+    transport: str
+    unified: str
+    batch: int
+    input_bytes: int
+    output_bytes: int
+    times_ms: list[float] = field(default_factory=list)
+    max_abs_difference: float = 0.0
+    verified_answers: int = 0
+    copied: dict[str, int] = field(default_factory=dict)
+    transfers: dict[str, int] = field(default_factory=dict)
+    umo_copies: dict[str, int] = field(default_factory=dict)
+    umo_avoided: dict[str, int] = field(default_factory=dict)
+
+    def percentile(self, share: float) -> float:
+        """The smallest time that at least this share of the requests stayed within (nearest rank)."""
+        times = sorted(self.times_ms)
+        return times[max(0, math.ceil(share * len(times)) - 1)]
+
+    def as_json(self) -> dict[str, Any]:
+        """For demo.json."""
+        return {
+            "model": self.model,
+            "transport": self.transport,
+            "unified_memory": self.unified,
+            "batch": self.batch,
+            "input_bytes": self.input_bytes,
+            "output_bytes": self.output_bytes,
+            "copied_bytes": self.copied,
+            "transfer_bytes": self.transfers,
+            "umo_copy_bytes_by_reason": self.umo_copies,
+            "umo_copy_avoided_bytes": self.umo_avoided,
+            "p50_ms": round(self.percentile(0.5), 3),
+            "p99_ms": round(self.percentile(0.99), 3),
+            "requests": len(self.times_ms),
+            "verified_answers": self.verified_answers,
+            "max_abs_difference": self.max_abs_difference,
+        }
+
+
+def new_cells(workload: Workload, transport: str) -> dict[str, Cell]:
+    """An empty cell for each mode."""
+    return {
+        mode: Cell(workload.model, transport, mode, workload.batch, workload.input_bytes, workload.output_bytes)
+        for mode in MODES
+    }
+
+
+def _verified(asker: Asker, workload: Workload, cell: Cell) -> None:
+    asker.poison()
+    answer = asker.ask(f"{workload.model}_{cell.unified}")
+    difference = workload.difference(asker.outputs(answer))
+    if not difference <= workload.tolerance:
+        raise WrongAnswer(
+            f"{workload.model}_{cell.unified} over {cell.transport} differs from the engine alone by {difference:g} "
+            f"(allowed: {workload.tolerance:g})"
+        )
+    cell.max_abs_difference = max(cell.max_abs_difference, difference)
+    cell.verified_answers += 1
+
+
+def time_requests(
+    server: TritonServer, workload: Workload, transport: str, cells: dict[str, Cell], budget_s: float, most: int
+) -> None:
+    """Fills in the times: at least 5 requests a mode, at most `most`, no new ones after budget_s."""
+    with Asker(transport, server, workload.inputs, workload.expected) as asker:
+        for cell in cells.values():
+            _verified(asker, workload, cell)  # also the warm-up
+        order = list(cells.values())
+        start = time.monotonic()
+        for count in range(most):
+            if count >= 5 and time.monotonic() - start > budget_s:
+                break
+            for cell in order:
+                before = time.perf_counter()
+                answer = asker.ask(f"{workload.model}_{cell.unified}")
+                cell.times_ms.append((time.perf_counter() - before) * 1e3)
+                del answer
+            order.reverse()
+        for cell in cells.values():
+            _verified(asker, workload, cell)
+
+
+def _by(metrics: Metrics, name: str, model: str, *labels: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for sample in metrics.select(name, model=model):
+        key = " ".join(sample.labels.get(label, "") for label in labels)
+        found[key] = found.get(key, 0) + int(sample.value)
+    return {key: value for key, value in sorted(found.items()) if value}
+
+
+def count_bytes(proved: ProvedServer, workload: Workload, transport: str, cells: dict[str, Cell]) -> None:
+    """Fills in the bytes of one warm, verified request a mode."""
+    with Asker(transport, proved, workload.inputs, workload.expected) as asker:
+        for cell in cells.values():
+            model = f"{workload.model}_{cell.unified}"
+            for _ in range(2):
+                asker.ask(model)
+            # The server copies bytes to answer /metrics too: that must lie outside the spy's window.
+            metrics_before = proved.server.metrics()
+            spy_before = proved.spy.settle()
+            _verified(asker, workload, cell)
+            seen = proved.spy.settle() - spy_before
+            metrics = proved.server.metrics().since(metrics_before)
+            cell.copied = {
+                name: seen.bytes(role, min_size=LEAST_COPY_BYTES)
+                for name, role in (("server", "server"), ("umo", "backend"), ("engine", "engine"))
+            }
+            cell.copied["others"] = seen.bytes(("runtime", "other"), min_size=LEAST_COPY_BYTES)
+            cell.transfers = _by(metrics, "umo_transfer_bytes_total", model, "direction", "outcome")
+            cell.umo_copies = _by(metrics, "umo_copy_bytes_total", model, "direction", "reason")
+            cell.umo_avoided = _by(metrics, "umo_copy_avoided_bytes_total", model, "direction")
