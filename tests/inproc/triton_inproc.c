@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <glob.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -24,6 +25,11 @@ typedef struct output_slot {
     void *buffer;
     size_t capacity_bytes;
 } output_slot;
+
+typedef struct response_parameter {
+    char name[64];
+    char text[192];
+} response_parameter;
 
 struct inproc_request {
     inproc_server *server;
@@ -45,6 +51,8 @@ struct inproc_request {
     inproc_result *results;
     size_t result_count;
     size_t result_capacity;
+    response_parameter parameters[INPROC_MAX_PARAMETERS];
+    size_t parameter_count;
     void **blocks;
     size_t block_count;
     size_t block_capacity;
@@ -658,6 +666,39 @@ static bool result_read(const inproc_api *api, TRITONSERVER_InferenceResponse *r
     return true;
 }
 
+static void parameters_read(inproc_request *request, TRITONSERVER_InferenceResponse *response)
+{
+    const inproc_api *api = request->server->api;
+    uint32_t count = 0;
+
+    request->parameter_count = 0;
+    check(api, api->TRITONSERVER_InferenceResponseParameterCount(response, &count), NULL);
+    for (uint32_t i = 0; i < count && i < INPROC_MAX_PARAMETERS; i++) {
+        response_parameter *to = &request->parameters[i];
+        const char *name = NULL;
+        const void *value = NULL;
+        TRITONSERVER_ParameterType type = TRITONSERVER_PARAMETER_BYTES;
+
+        if (!check(api,
+                   api->TRITONSERVER_InferenceResponseParameter(response, i, &name, &type, &value),
+                   NULL)) {
+            return;
+        }
+        snprintf(to->name, sizeof(to->name), "%s", name);
+        to->text[0] = '\0';
+        if (type == TRITONSERVER_PARAMETER_STRING) {
+            snprintf(to->text, sizeof(to->text), "%s", (const char *)value);
+        } else if (type == TRITONSERVER_PARAMETER_INT) {
+            snprintf(to->text, sizeof(to->text), "%" PRId64, *(const int64_t *)value);
+        } else if (type == TRITONSERVER_PARAMETER_BOOL) {
+            snprintf(to->text, sizeof(to->text), "%s", *(const bool *)value ? "true" : "false");
+        } else if (type == TRITONSERVER_PARAMETER_DOUBLE) {
+            snprintf(to->text, sizeof(to->text), "%.17g", *(const double *)value);
+        }
+        request->parameter_count = i + 1;
+    }
+}
+
 /* Under the lock. */
 static void results_read(inproc_request *request, TRITONSERVER_InferenceResponse *response,
                          inproc_error *error, bool *ok)
@@ -692,6 +733,7 @@ static void on_response(TRITONSERVER_InferenceResponse *response, uint32_t flags
 
     pthread_mutex_lock(&request->lock);
     if (response != NULL) {
+        parameters_read(request, response);
         results_read(request, response, &error, &ok);
         request->response_count++;
         if (!ok && !request->failed) {
@@ -836,6 +878,7 @@ bool inproc_request_start(inproc_request *request, inproc_error *error)
     request->failed = false;
     request->response_count = 0;
     request->result_count = 0;
+    request->parameter_count = 0;
     request->start_ns = now_ns();
     if (!check(api,
                api->TRITONSERVER_ServerInferAsync(request->server->handle, request->handle, NULL),
@@ -886,6 +929,16 @@ const inproc_result *inproc_request_result_by_name(const inproc_request *request
     for (size_t i = 0; i < request->result_count; i++) {
         if (strcmp(request->results[i].name, name) == 0) {
             return &request->results[i];
+        }
+    }
+    return NULL;
+}
+
+const char *inproc_request_parameter(const inproc_request *request, const char *name)
+{
+    for (size_t i = 0; i < request->parameter_count; i++) {
+        if (strcmp(request->parameters[i].name, name) == 0) {
+            return request->parameters[i].text;
         }
     }
     return NULL;

@@ -124,6 +124,8 @@ extern "C" {
     X(TRITONSERVER_ServerStop)                                                                     \
     X(TRITONSERVER_ServerIsReady)                                                                  \
     X(TRITONSERVER_ServerModelIsReady)                                                             \
+    X(TRITONSERVER_ServerModelBatchProperties)                                                     \
+    X(TRITONSERVER_ServerModelTransactionProperties)                                               \
     X(TRITONSERVER_ServerModelStatistics)                                                          \
     X(TRITONSERVER_ServerModelConfig)                                                              \
     X(TRITONSERVER_ServerModelIndex)                                                               \
@@ -292,6 +294,11 @@ bool inproc_request_infer(inproc_request *request, inproc_error *error);
 size_t inproc_request_result_count(const inproc_request *request);
 const inproc_result *inproc_request_result(const inproc_request *request, size_t index);
 const inproc_result *inproc_request_result_by_name(const inproc_request *request, const char *name);
+
+/* The value of a parameter of the last response as text ("true", "-5", "0.5"); NULL if it has none
+ * of that name among its first INPROC_MAX_PARAMETERS. */
+#define INPROC_MAX_PARAMETERS 16
+const char *inproc_request_parameter(const inproc_request *request, const char *name);
 
 /* Responses since the last start, and the time from start to FINAL. */
 uint32_t inproc_request_response_count(const inproc_request *request);
