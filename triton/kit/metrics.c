@@ -102,7 +102,7 @@ typedef struct label {
     const char *value;
 } label;
 
-static void series_create(kit_metrics *metrics, family_index family, const label *labels,
+static void series_create(const kit_metrics *metrics, family_index family, const label *labels,
                           size_t label_count, series *s)
 {
     TRITONSERVER_Parameter *parameters[4];
@@ -128,13 +128,11 @@ static void series_create(kit_metrics *metrics, family_index family, const label
     }
 }
 
-static void series_report(kit_metrics *metrics, family_index family, const label *labels,
-                          size_t label_count, uint64_t value, series *s)
+/* Brings a series to a value. Its labels are read only when it moves for the first time. */
+static void series_move(const kit_metrics *metrics, family_index family, const label *labels,
+                        size_t label_count, uint64_t value, series *s)
 {
-    if (value == s->reported || metrics->families[family] == NULL) {
-        return;
-    }
-    if (s->metric == NULL) {
+    if (s->metric == NULL && metrics->families[family] != NULL) {
         series_create(metrics, family, labels, label_count, s);
     }
     if (s->metric != NULL) {
@@ -143,14 +141,37 @@ static void series_report(kit_metrics *metrics, family_index family, const label
                 ? TRITONSERVER_MetricSet(s->metric, (double)value)
                 : TRITONSERVER_MetricIncrement(s->metric, (double)(value - s->reported));
         (void)kit_from_triton(failed, NULL);
-        s->reported = value;
+    }
+    s->reported = value;
+}
+
+static void transfer_report(kit_metrics *metrics, int direction, bool eliminated, uint64_t value)
+{
+    static const char *const ways[UMO_DIRECTIONS] = {"host_to_device", "device_to_host"};
+    series *s = &metrics->transfers[direction][eliminated];
+    if (value != s->reported) {
+        const label labels[] = {{"direction", ways[direction]},
+                                {"outcome", eliminated ? "eliminated" : "performed"}};
+        series_move(metrics, FAMILY_TRANSFERS, labels, 2, value, s);
+    }
+}
+
+static const char *const side_names[UMO_DIRECTIONS] = {"in", "out"};
+
+static void copies_report(kit_metrics *metrics, int direction, const umo_tally *tallies)
+{
+    for (int r = 0; r < UMO_REASON_COUNT; r++) {
+        series *s = &metrics->copies[direction][r];
+        if (tallies[r].bytes != s->reported) {
+            const label labels[] = {{"direction", side_names[direction]},
+                                    {"reason", umo_reason_label((umo_reason)r)}};
+            series_move(metrics, FAMILY_COPIES, labels, 2, tallies[r].bytes, s);
+        }
     }
 }
 
 void kit_metrics_update(kit_metrics *metrics, umo_scope *scope)
 {
-    static const char *const ways[UMO_DIRECTIONS] = {"host_to_device", "device_to_host"};
-    static const char *const sides[UMO_DIRECTIONS] = {"in", "out"};
     if (metrics == NULL) {
         return;
     }
@@ -158,22 +179,17 @@ void kit_metrics_update(kit_metrics *metrics, umo_scope *scope)
     (void)pthread_mutex_lock(&metrics->lock);
     umo_scope_read(scope, &now);
     for (int d = 0; d < UMO_DIRECTIONS; d++) {
-        const label performed[] = {{"direction", ways[d]}, {"outcome", "performed"}};
-        const label eliminated[] = {{"direction", ways[d]}, {"outcome", "eliminated"}};
-        const label side[] = {{"direction", sides[d]}};
-        series_report(metrics, FAMILY_TRANSFERS, performed, 2, now.transfer_performed[d].bytes,
-                      &metrics->transfers[d][0]);
-        series_report(metrics, FAMILY_TRANSFERS, eliminated, 2, now.transfer_eliminated[d].bytes,
-                      &metrics->transfers[d][1]);
-        series_report(metrics, FAMILY_AVOIDED, side, 1, now.copy_avoided[d].bytes,
-                      &metrics->avoided[d]);
-        for (int r = 0; r < UMO_REASON_COUNT; r++) {
-            const label copy[] = {{"direction", sides[d]},
-                                  {"reason", umo_reason_label((umo_reason)r)}};
-            series_report(metrics, FAMILY_COPIES, copy, 2, now.copy_performed[d][r].bytes,
-                          &metrics->copies[d][r]);
+        transfer_report(metrics, d, false, now.transfer_performed[d].bytes);
+        transfer_report(metrics, d, true, now.transfer_eliminated[d].bytes);
+        copies_report(metrics, d, now.copy_performed[d]);
+        if (now.copy_avoided[d].bytes != metrics->avoided[d].reported) {
+            const label labels[] = {{"direction", side_names[d]}};
+            series_move(metrics, FAMILY_AVOIDED, labels, 1, now.copy_avoided[d].bytes,
+                        &metrics->avoided[d]);
         }
     }
-    series_report(metrics, FAMILY_LIVE, NULL, 0, now.live_bytes, &metrics->live);
+    if (now.live_bytes != metrics->live.reported) {
+        series_move(metrics, FAMILY_LIVE, NULL, 0, now.live_bytes, &metrics->live);
+    }
     (void)pthread_mutex_unlock(&metrics->lock);
 }
