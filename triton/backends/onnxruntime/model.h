@@ -1,0 +1,52 @@
+/**
+ * @file model.h
+ * A loaded model: its session, its description and how the configuration's tensors map to it.
+ * Read-only once checked, so that instances share it without a lock.
+ */
+#ifndef UMO_ORT_MODEL_H
+#define UMO_ORT_MODEL_H
+
+#include "options.h"
+#include "ort_api.h"
+#include "plan.h"
+#include "session.h"
+
+#include <pthread.h>
+
+typedef struct ort_model {
+    umo_model *umo;
+    ort_runtime *runtime;
+    ort_options options;
+    char *path;
+    ort_description description;
+    ort_bound *inputs; /**< one a configured input */
+    size_t input_count;
+    ort_bound *outputs;
+    size_t output_count;
+    ort_plan plan;
+    bool check_bools;
+    pthread_mutex_t lock;
+    ort_session *session; /**< under lock; taken by the first instance unless sessions are shared */
+} ort_model;
+
+umo_status ort_model_init(umo_model *umo, void **state, umo_error *error);
+void ort_model_finish(void *state);
+umo_status ort_model_complete(umo_model *umo, void *state, umo_error *error);
+umo_status ort_model_check(umo_model *umo, void *state, umo_error *error);
+
+/**
+ * A session for an instance.
+ *
+ * @param[out] owned  True when the instance releases it.
+ *
+ * Errors:  as ort_session_create().
+ * Threads: any.
+ */
+UMO_MUST_USE umo_status ort_model_session(ort_model *model, ort_session **out, bool *owned,
+                                          umo_error *error);
+
+umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state, umo_error *error);
+void ort_instance_finish(void *state);
+umo_status ort_instance_execute(umo_instance *umo, void *state, umo_batch *batch, umo_error *error);
+
+#endif
