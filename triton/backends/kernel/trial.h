@@ -1,0 +1,27 @@
+/*
+ * A first launch while the model loads.
+ *
+ * A driver tells only at a launch whether the arguments fit the kernel, and many compile a kernel
+ * to the end only then. So the kernel runs once on zeroed memory of small shapes: a wrong argument
+ * list is a load error, not every request's error, and no request pays for the compiler.
+ */
+#ifndef UMO_KERNEL_TRIAL_H
+#define UMO_KERNEL_TRIAL_H
+
+#include "description.h"
+
+typedef struct umo_trial {
+    umo_model *model;
+    umo_device *device;
+    umo_kernel *kernel;
+    const umo_description *description;
+} umo_trial;
+
+/*
+ * Fails when the kernel cannot run with this description. Where small shapes of our choice prove
+ * nothing (a variable dimension that must be a multiple of something, no memory to spare), the log
+ * says so and the model loads.
+ */
+umo_status umo_trial_run(const umo_trial *trial, umo_error *error);
+
+#endif
