@@ -235,6 +235,8 @@ static void several_inputs_and_outputs_keep_types_and_shapes(void **state)
         {"B", TRITONSERVER_TYPE_INT64, b_shape, 1, &b_piece, 1, 0},
     };
     int32_t z[5] = {0};
+    int32_t z_out[5];
+    const inproc_output outputs[3] = {{"X", NULL, 0}, {"Y", NULL, 0}, {"Z", z_out, sizeof(z_out)}};
     inproc_request *request = NULL;
     const inproc_result *result;
     inproc_error error;
@@ -244,7 +246,8 @@ static void several_inputs_and_outputs_keep_types_and_shapes(void **state)
     for (size_t i = 0; i < sizeof(a); i++) {
         a[i] = (uint8_t)(i * 11);
     }
-    assert_true(inproc_request_create(server, "pair", inputs, 2, NULL, 0, &request, &error));
+    memset(z_out, 0xff, sizeof(z_out));
+    assert_true(inproc_request_create(server, "pair", inputs, 2, outputs, 3, &request, &error));
     must_infer(request);
     assert_int_equal(inproc_request_result_count(request), 3);
     result = inproc_request_result_by_name(request, "X");
