@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -93,6 +94,14 @@ def find_tritonserver() -> Path:
     if on_path:
         return Path(on_path)
     raise ServerError("no tritonserver found: run scripts/setup, or set UMO_TRITONSERVER to the binary")
+
+
+def find_onnxruntime() -> Path | None:
+    """libonnxruntime.so of the onnxruntime package beside us, for UMO_ONNXRUNTIME; None when it is not installed."""
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return None
+    return next(iter(sorted((Path(found.origin).parent / "capi").glob("libonnxruntime.so*"))), None)
 
 
 @functools.cache
@@ -179,7 +188,8 @@ class TritonServer:
 
     model_repository   one folder or several
     backend_directory  default: default_backend_directory()
-    env                changes to the server's environment; None removes a variable
+    env                changes to the server's environment; None removes a variable. UMO_ONNXRUNTIME, which tells
+                       umo_onnxruntime where its engine is, is set from the installed package unless it is set already
     log_path           where its output goes; default: a temporary file that is removed after a clean end
     allow_failing      serve although a model failed to load
     explicit           load only `load_models` and what load() names
@@ -212,6 +222,9 @@ class TritonServer:
         )
         self._backend_directory = Path(backend_directory) if backend_directory else default_backend_directory()
         self._env = dict(env or {})
+        engine = find_onnxruntime()
+        if engine is not None and "UMO_ONNXRUNTIME" not in {*os.environ, *self._env}:
+            self._env["UMO_ONNXRUNTIME"] = str(engine)
         self._log_is_temporary = log_path is None
         self._log_path = Path(log_path) if log_path else None
         self._log_verbose = log_verbose
@@ -351,7 +364,12 @@ class TritonServer:
     def _why(self) -> str:
         """The lines of the log that say what went wrong, else its last lines."""
         lines = self.log().splitlines()
-        errors = [line for line in lines if re.match(r"E\d{4} |error:|Fatal|.*rror while loading", line, re.I)]
+        # A server without a GPU always says the one about CUDA.
+        errors = [
+            line
+            for line in lines
+            if re.match(r"E\d{4} |error:|Fatal|.*rror while loading", line, re.I) and "CudaDriverHelper" not in line
+        ]
         shown = errors[-12:] or lines[-12:]
         return "\n".join("  " + line for line in shown) + f"\n  (all of the log: {self._log_path})"
 

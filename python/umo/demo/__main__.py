@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from tritonclient.utils import InferenceServerException
 
 from umo.demo import report
 from umo.demo.measure import Cell, WrongAnswer, count_bytes, new_cells, time_requests
@@ -138,6 +139,12 @@ def main() -> int:
         return 1
     except ServerError as error:
         print(f"\n{DemoError('the server', error, 'the log named above has all of it')}", file=sys.stderr)
+        return 1
+    except InferenceServerException as error:
+        wrong = DemoError(
+            "the server refused a request", error, "look into build/demo-server.log and build/demo-spied.log"
+        )
+        print(f"\n{wrong}", file=sys.stderr)
         return 1
     except WrongAnswer as error:
         print(

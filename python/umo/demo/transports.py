@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -70,7 +71,12 @@ class Asker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:
+            # What went wrong first says more than what went wrong while leaving.
+            if error is None:
+                raise
 
     def _share(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         """Puts the inputs into one region and room for the outputs into another, each tensor on a page."""
@@ -131,10 +137,28 @@ class Asker:
         from tritonclient.utils import shared_memory
 
         self._views.clear()
+        trouble: BaseException | None = None
         for name, region in self._regions:
             try:
-                self._client.unregister_system_shared_memory(name)
-            finally:
-                shared_memory.destroy_shared_memory_region(region)
+                self._unregister(name)
+            except Exception as error:
+                trouble = error
+            shared_memory.destroy_shared_memory_region(region)
         self._regions.clear()
         self._client.close()
+        if trouble is not None:
+            raise trouble
+
+    def _unregister(self, name: str) -> None:
+        """The server may let go of a region a moment after it answered, and refuses until then (2.51)."""
+        from tritonclient.utils import InferenceServerException
+
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                self._client.unregister_system_shared_memory(name)
+                return
+            except InferenceServerException as error:
+                if "in use" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
