@@ -307,8 +307,9 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
     }
     status = umo_kernel_create(model->program, model->description.function, &state->kernel, &inner);
     if (status == UMO_OK) {
-        status = umo_scratch_alloc(model->device, umo_model_scope(model->model), NOTHING_BYTES,
-                                   state->queue, UMO_READ, &state->nothing, &inner);
+        status =
+            umo_scratch_alloc(model->device, umo_context_scope(umo_model_context(model->model)),
+                              NOTHING_BYTES, state->queue, UMO_READ, &state->nothing, &inner);
     }
     if (status != UMO_OK) {
         status = explain(model, &inner, error);

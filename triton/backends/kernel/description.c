@@ -173,14 +173,14 @@ static umo_status read_type(const reader *r, const char *where, const json_t *ob
     if (status != UMO_OK) {
         return status;
     }
+    *out = name != NULL ? umo_scalar_parse(name) : UMO_SCALAR_COUNT;
+    if (*out != UMO_SCALAR_COUNT) {
+        return UMO_OK;
+    }
     size_t used = 0;
     for (unsigned i = 0; i < UMO_SCALAR_COUNT; i++) {
-        const char *known = umo_scalar_name((umo_scalar_type)i);
-        if (name != NULL && strcmp(known, name) == 0) {
-            *out = (umo_scalar_type)i;
-            return UMO_OK;
-        }
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", known);
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "",
+                                 umo_scalar_name((umo_scalar_type)i));
     }
     return name != NULL
                ? complain(r, join(place, where, "type"), "unknown type '%s'; known: %s", name, list)

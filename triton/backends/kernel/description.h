@@ -30,6 +30,8 @@ typedef enum umo_scalar_type {
 
 /* "int32"; never NULL. */
 const char *umo_scalar_name(umo_scalar_type type);
+/* From "int32" or OpenCL C's "int"; UMO_SCALAR_COUNT if unknown. */
+umo_scalar_type umo_scalar_parse(const char *name);
 size_t umo_scalar_size(umo_scalar_type type);
 
 /* A scalar's bytes as a launch passes them. */

@@ -177,7 +177,7 @@ static void mistakes_are_named_by_their_place(void **state)
         {"\"dim\": 1, ", "", "arguments[4]: \"dim\" is missing"},
         {"\"dim\": 1", "\"dim\": 3", "arguments[4].dim: 'IMAGE' has 3 dimension(s), no number 3"},
         {"\"dim\": 1", "\"dim\": -1", "arguments[4].dim: 'IMAGE' has 3 dimension(s), no number -1"},
-        {"\"int32\"", "\"int\"", "arguments[4].type: unknown type 'int'; known: int8, uint8, "},
+        {"\"int32\"", "\"Int32\"", "arguments[4].type: unknown type 'Int32'; known: int8, uint8, "},
         {", \"type\": \"int32\"", "", "arguments[4]: \"type\" is missing: one of int8"},
         {"IMAGE[0]*IMAGE[1]", "IMAGE[0]*", "arguments[5].size: a value expected at character 10"},
         {"IMAGE[0]*IMAGE[1]", "WIDTH*2", "arguments[5].size: 'WIDTH' at character 1"},
@@ -383,6 +383,9 @@ static void scalars_take_what_they_hold_and_no_more(void **state)
         {UMO_SCALAR_FLOAT64, -(INT64_C(1) << 53), INT64_C(1) << 53},
     };
     umo_scalar value;
+    assert_int_equal(umo_scalar_parse("uint16"), UMO_SCALAR_UINT16);
+    assert_int_equal(umo_scalar_parse("double"), UMO_SCALAR_FLOAT64);
+    assert_int_equal(umo_scalar_parse("half"), UMO_SCALAR_COUNT);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_true(umo_scalar_from_integer(cases[i].type, cases[i].min, &value));
         assert_true(umo_scalar_from_integer(cases[i].type, cases[i].max, &value));

@@ -1,5 +1,6 @@
 /*
- * Scratch memory. All waiting is done here, at load: nobody who uses it has a fence to mind.
+ * Scratch memory. All waiting is done here, at load: nobody who uses it has a fence to mind. It
+ * belongs to the context and not to a model, so that a model's counters show requests alone.
  */
 #include "scratch.h"
 

@@ -41,9 +41,10 @@ static umo_status prepare(const umo_trial *trial, tensor *t, const umo_shape *sh
     uint64_t bytes = 0;
     umo_status status = umo_shape_bytes(shape, t->dtype, &bytes);
     if (status == UMO_OK) {
-        status = umo_scratch_alloc(trial->device, umo_model_scope(trial->model),
-                                   (size_t)bytes + SLACK_BYTES, 0,
-                                   t->written ? UMO_READ_WRITE : UMO_READ, &t->scratch, error);
+        status =
+            umo_scratch_alloc(trial->device, umo_context_scope(umo_model_context(trial->model)),
+                              (size_t)bytes + SLACK_BYTES, 0,
+                              t->written ? UMO_READ_WRITE : UMO_READ, &t->scratch, error);
     }
     if (status == UMO_OK) {
         umo_scratch_bind(&t->scratch, memory);
