@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Scratch memory kept between requests: a page fault costs more than a copy, and a batch comes
+ * again. */
+#define KEEP_BYTES ((size_t)512 << 20)
+
 /* What --backend-config gave this backend: {"cmdline": {key: value}}. */
 static umo_status options_read(umo_model *model, umo_error *error)
 {
@@ -305,8 +309,10 @@ void umo_model_log(const umo_model *model, bool warning, const char *format, ...
 static umo_status pool_create(umo_instance *instance, umo_device *device, umo_storage_mode mode,
                               umo_pool **out, umo_error *error)
 {
-    umo_pool_options options = {
-        .device = device, .scope = instance->model->scope, .mode = mode, .keep_bytes_max = 0};
+    umo_pool_options options = {.device = device,
+                                .scope = instance->model->scope,
+                                .mode = mode,
+                                .keep_bytes_max = KEEP_BYTES};
     return umo_pool_create(&options, out, error);
 }
 
