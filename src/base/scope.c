@@ -151,12 +151,18 @@ static bool charge_level(umo_scope *scope, uint64_t size_bytes)
         }
     } while (!atomic_compare_exchange_weak_explicit(&scope->live_bytes, &live, wanted,
                                                     memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+/* The mark rises when a charge has passed every level: one that was refused was never there. */
+static void peak_raise(umo_scope *scope)
+{
+    uint64_t live = atomic_load_explicit(&scope->live_bytes, memory_order_relaxed);
     uint64_t peak = atomic_load_explicit(&scope->peak_bytes, memory_order_relaxed);
-    while (peak < wanted &&
-           !atomic_compare_exchange_weak_explicit(&scope->peak_bytes, &peak, wanted,
+    while (peak < live &&
+           !atomic_compare_exchange_weak_explicit(&scope->peak_bytes, &peak, live,
                                                   memory_order_relaxed, memory_order_relaxed)) {
     }
-    return true;
 }
 
 bool umo_scope_charge(umo_scope *scope, uint64_t size_bytes)
@@ -170,9 +176,16 @@ bool umo_scope_charge(umo_scope *scope, uint64_t size_bytes)
         }
     }
     for (umo_scope *level = scope; level != NULL; level = level->parent) {
-        tally_add(&level->allocated, size_bytes);
+        peak_raise(level);
     }
     return true;
+}
+
+void umo_scope_count_alloc(umo_scope *scope, uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(&scope->allocated, size_bytes);
+    }
 }
 
 void umo_scope_uncharge(umo_scope *scope, uint64_t size_bytes)

@@ -13,6 +13,10 @@ void umo_scope_acquire(umo_scope *scope);
 bool umo_scope_charge(umo_scope *scope, uint64_t size_bytes);
 void umo_scope_uncharge(umo_scope *scope, uint64_t size_bytes);
 
+/* Counts memory that was really taken: a charge comes before it, and the system may still refuse.
+ */
+void umo_scope_count_alloc(umo_scope *scope, uint64_t size_bytes);
+
 /* Counts a umo_buffer that comes to life (+1) or goes (-1). */
 void umo_scope_count_buffer(umo_scope *scope, int change);
 

@@ -125,6 +125,7 @@ umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_by
         object_give(buffer);
         return status;
     }
+    umo_scope_count_alloc(scope, size_bytes);
     buffer->memory_offset = 0;
     buffer->charged_bytes = size_bytes;
     buffer->writable = true;
