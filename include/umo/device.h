@@ -21,7 +21,7 @@ typedef struct umo_kernel umo_kernel;
  *
  * @param driver  Outlives the process's use of umo.
  *
- * Errors:    INVAL  another ABI, a missing name, or a name that is taken.
+ * Errors:    INVAL  another ABI, no name, count, open or close, or a name that is taken.
  *            LIMIT  the registry holds 16 drivers.
  * Threads:   any.
  */
@@ -43,7 +43,8 @@ UMO_API UMO_MUST_USE umo_status umo_driver_count(const char *driver, uint32_t *o
  * @param options  NULL for the defaults.
  *
  * Errors:    NOT_FOUND    no such driver or ordinal.
- *            UNSUPPORTED  the driver promises a group of functions that it does not have.
+ *            UNSUPPORTED  the driver promises a group of functions that it does not have, or its
+ *                         facts cannot be (no queue, an alignment that is no power of two).
  * Ownership: one reference, given back by umo_device_release(). Buffers and programs hold their
  * own. Threads:   any.
  */

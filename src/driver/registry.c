@@ -4,6 +4,7 @@
  */
 #include "driver/registry.h"
 
+#include "base/size.h"
 #include "driver/drivers.h"
 
 #include <umo/device.h>
@@ -39,6 +40,10 @@ umo_status umo_driver_register(const umo_driver *driver, umo_error *error)
         return umo_error_set(error, UMO_E_INVAL, 0, "driver '%s' was built for ABI %u, this is %u",
                              driver->name, driver->abi, UMO_DRIVER_ABI);
     }
+    if (driver->count == NULL || driver->open == NULL || driver->close == NULL) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "driver '%s' lacks count, open or close",
+                             driver->name);
+    }
     umo_status status = UMO_OK;
     (void)pthread_mutex_lock(&drivers_lock);
     for (size_t i = 0; i < driver_count; i++) {
@@ -69,7 +74,7 @@ umo_status umo_driver_count(const char *name, uint32_t *out, umo_error *error)
     return driver->count(out, error);
 }
 
-/* The name of the first missing function that the capabilities promise; NULL when all are there. */
+/* The name of the first thing that a table or its device's facts lack; NULL when all is there. */
 const char *umo_driver_missing(const umo_driver *driver, const umo_device_info *info)
 {
     uint32_t caps = info->caps;
@@ -81,7 +86,6 @@ const char *umo_driver_missing(const umo_driver *driver, const umo_device_info *
     } groups[] = {
         {true, driver->alloc != NULL, "alloc"},
         {true, driver->free != NULL, "free"},
-        {true, driver->close != NULL, "close"},
         {true, driver->copy != NULL, "copy"},
         {true, driver->fence_done != NULL, "fence_done"},
         {true, driver->fence_wait != NULL, "fence_wait"},
@@ -96,6 +100,12 @@ const char *umo_driver_missing(const umo_driver *driver, const umo_device_info *
         {(caps & UMO_CAP_KERNELS) != 0, driver->kernel_destroy != NULL, "kernel_destroy"},
         {(caps & UMO_CAP_KERNELS) != 0, driver->kernel_launch != NULL, "kernel_launch"},
         {(caps & UMO_CAP_POISON) != 0, driver->poison != NULL, "poison"},
+        /* Alignments are used as masks, and a queue's number as an index. */
+        {true, info->queues >= 1 && info->queues <= UMO_QUEUES_MAX, "1 to UMO_QUEUES_MAX queues"},
+        {true, umo_is_power_of_two(info->import_align_bytes), "import_align_bytes, a power of two"},
+        {true, umo_is_power_of_two(info->import_size_align_bytes),
+         "import_size_align_bytes, a power of two"},
+        {true, info->buffer_max_bytes != 0, "buffer_max_bytes"},
     };
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
         if (groups[i].promised && !groups[i].present) {

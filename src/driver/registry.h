@@ -9,7 +9,7 @@
 /* NULL if there is none. */
 const umo_driver *umo_driver_find(const char *name);
 
-/* The name of the first missing function that the capabilities promise; NULL when all are there. */
+/* The name of the first thing that a table or its device's facts lack; NULL when all is there. */
 const char *umo_driver_missing(const umo_driver *driver, const umo_device_info *info);
 
 #endif

@@ -7,6 +7,7 @@
  * first: a missing wait, between host and queue or between two queues, shows as wrong data instead
  * of passing by luck.
  */
+#include "base/size.h"
 #include "driver/drivers.h"
 #include "os/os.h"
 
@@ -434,11 +435,13 @@ static void host_kernel_destroy(void *opaque, void *kernel)
     (void)kernel;
 }
 
-/* Bytes needed for an argument's own storage, aligned for any type. */
-static size_t value_bytes(const umo_kernel_arg *arg)
+/* Adds the bytes of an argument's own storage, aligned for any type. False on overflow. */
+static bool value_add(const umo_kernel_arg *arg, size_t *total_bytes)
 {
-    const size_t align = _Alignof(max_align_t);
-    return arg->kind == UMO_ARG_MEMORY ? 0 : (arg->size_bytes + align - 1) / align * align;
+    size_t size_bytes = 0;
+    return arg->kind == UMO_ARG_MEMORY ||
+           (umo_round_up(arg->size_bytes, _Alignof(max_align_t), &size_bytes) &&
+            !__builtin_add_overflow(*total_bytes, size_bytes, total_bytes));
 }
 
 static umo_status host_kernel_launch(void *opaque, uint32_t queue, void *opaque_kernel,
@@ -454,26 +457,34 @@ static umo_status host_kernel_launch(void *opaque, uint32_t queue, void *opaque_
             return umo_error_set(error, UMO_E_INVAL, 0, "kernel '%s': argument %zu is empty",
                                  kernel->name, i);
         }
-        values += value_bytes(&args[i]);
+        if (!value_add(&args[i], &values)) {
+            return umo_error_set(error, UMO_E_INVAL, 0, "kernel '%s': argument %zu is too long",
+                                 kernel->name, i);
+        }
     }
-    command *c = calloc(1, sizeof *c + values + _Alignof(max_align_t));
+    size_t whole;
+    command *c = NULL;
+    if (!__builtin_add_overflow(values, sizeof *c + _Alignof(max_align_t), &whole)) {
+        c = calloc(1, whole);
+    }
     if (c == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a launch");
     }
     c->kind = COMMAND_KERNEL;
     c->run = kernel->run;
     uintptr_t align = _Alignof(max_align_t);
-    unsigned char *next = (unsigned char *)(((uintptr_t)c->values + align - 1) & ~(align - 1));
+    unsigned char *first = (unsigned char *)(((uintptr_t)c->values + align - 1) & ~(align - 1));
+    size_t used = 0;
     for (size_t i = 0; i < arg_count; i++) {
         if (args[i].kind == UMO_ARG_MEMORY) {
             c->args[i] = device_byte(args[i].memory, args[i].offset_bytes);
             continue;
         }
-        c->args[i] = next;
+        c->args[i] = first + used;
         if (args[i].kind == UMO_ARG_VALUE) {
-            memcpy(next, args[i].value, args[i].size_bytes);
+            memcpy(c->args[i], args[i].value, args[i].size_bytes);
         }
-        next += value_bytes(&args[i]);
+        (void)value_add(&args[i], &used);
     }
     for (uint32_t d = 0; d < 3; d++) {
         c->global[d] = d < grid->dimensions ? grid->global[d] : 1;
