@@ -159,6 +159,9 @@ static umo_status take_outputs(ort_instance *instance, umo_batch *batch, umo_err
             !ort_plan_shape(&model->plan, i, rows, instance->symbols, &shape)) {
             continue;
         }
+        if (model->outputs[i].squeezed) {
+            shape.dims[shape.rank++] = 1;
+        }
         umo_status status = umo_batch_output(batch, i, model->outputs[i].spec->dtype, &shape,
                                              &instance->outputs[i], error);
         if (status != UMO_OK) {
@@ -180,33 +183,39 @@ static umo_status wait_for_inputs(const umo_batch *batch, umo_error *error)
                             : umo_error_set(error, status, 0, "an input did not arrive in memory");
 }
 
-/* One row of a packed tensor. */
-static umo_tensor row_of(const umo_tensor *whole, int64_t row)
-{
-    umo_tensor part = *whole;
-    part.size_bytes = whole->size_bytes / (size_t)whole->shape.dims[0];
-    part.data = (char *)whole->data + part.size_bytes * (size_t)row;
-    part.shape.dims[0] = 1;
-    return part;
-}
-
 enum {
     ALL_ROWS = -1
 };
+
+/* A packed tensor as the engine is to see it: all of it or one row, without a [1] that is only the
+ * clients'. */
+static const umo_tensor *engine_view(const umo_tensor *whole, const ort_bound *bound, int64_t row,
+                                     umo_tensor *copy)
+{
+    if (row == ALL_ROWS && !bound->squeezed) {
+        return whole;
+    }
+    *copy = *whole;
+    if (row != ALL_ROWS) {
+        copy->size_bytes = whole->size_bytes / (size_t)whole->shape.dims[0];
+        copy->data = (char *)whole->data + copy->size_bytes * (size_t)row;
+        copy->shape.dims[0] = 1;
+    }
+    if (bound->squeezed) {
+        copy->shape.rank -= 1;
+    }
+    return copy;
+}
 
 static umo_status bind_inputs(ort_instance *instance, int64_t row, umo_error *error)
 {
     const ort_model *model = instance->model;
     for (size_t i = 0; i < model->input_count; i++) {
-        const umo_tensor *tensor = &instance->inputs[i];
-        umo_tensor part;
-        if (tensor->dtype == UMO_DTYPE_INVALID) {
+        umo_tensor copy;
+        if (instance->inputs[i].dtype == UMO_DTYPE_INVALID) {
             continue;
         }
-        if (row != ALL_ROWS) {
-            part = row_of(tensor, row);
-            tensor = &part;
-        }
+        const umo_tensor *tensor = engine_view(&instance->inputs[i], &model->inputs[i], row, &copy);
         const char *name = model->inputs[i].spec->name;
         umo_status status = ort_value_wrap(model->runtime, name, tensor, model->check_bools,
                                            &instance->input_values[instance->fed], error);
@@ -223,18 +232,15 @@ static umo_status bind_outputs(ort_instance *instance, int64_t row, umo_error *e
 {
     const ort_model *model = instance->model;
     for (size_t i = 0; i < model->output_count; i++) {
-        const umo_tensor *tensor = &instance->outputs[i];
-        umo_tensor part;
+        umo_tensor copy;
         if (!instance->wanted[i]) {
             continue;
         }
         ort_value **value = &instance->output_values[instance->asked];
         *value = NULL; /* the engine allocates */
-        if (tensor->dtype != UMO_DTYPE_INVALID) {
-            if (row != ALL_ROWS) {
-                part = row_of(tensor, row);
-                tensor = &part;
-            }
+        if (instance->outputs[i].dtype != UMO_DTYPE_INVALID) {
+            const umo_tensor *tensor =
+                engine_view(&instance->outputs[i], &model->outputs[i], row, &copy);
             umo_status status = ort_value_target(model->runtime, tensor, value, error);
             if (status != UMO_OK) {
                 return status;
@@ -292,6 +298,10 @@ static umo_status deliver_late(ort_instance *instance, umo_batch *batch, umo_err
         umo_status status =
             ort_value_read(model->runtime, instance->output_names[k], instance->output_values[k],
                            &instance->scratch, &result, error);
+        if (status == UMO_OK && model->outputs[i].squeezed &&
+            result.shape.rank == model->outputs[i].spec->shape.rank) {
+            result.shape.dims[result.shape.rank++] = 1;
+        }
         if (status == UMO_OK) {
             status = umo_batch_output_late(
                 batch, i, result.dtype, &result.shape, result.data, result.size_bytes,

@@ -123,11 +123,19 @@ static bool list_batches(const ort_spec_list *list)
     return true;
 }
 
-static umo_shape without_batch(const umo_shape *shape)
+/* The dims that a configuration gets. Triton has no scalars, so one element is [1]. */
+static umo_shape configured_dims(const ort_spec *spec, bool batches)
 {
-    umo_shape rest = {.rank = shape->rank - 1};
-    memcpy(rest.dims, shape->dims + 1, rest.rank * sizeof rest.dims[0]);
-    return rest;
+    umo_shape dims = spec->shape;
+    if (batches && dims.rank > 0) {
+        dims.rank -= 1;
+        memmove(dims.dims, dims.dims + 1, dims.rank * sizeof dims.dims[0]);
+    }
+    if (dims.rank == 0) {
+        dims.rank = 1;
+        dims.dims[0] = 1;
+    }
+    return dims;
 }
 
 static umo_status check_usable(const char *kind, const ort_spec *spec, umo_error *error)
@@ -159,8 +167,7 @@ umo_status ort_model_complete(umo_model *umo, void *state, umo_error *error)
         const ort_spec *spec = &is->inputs.specs[i];
         umo_status status = check_usable("input", spec, error);
         if (status == UMO_OK) {
-            umo_shape dims =
-                batches && spec->shape.rank > 0 ? without_batch(&spec->shape) : spec->shape;
+            umo_shape dims = configured_dims(spec, batches);
             status = umo_model_add_input(umo, spec->name, spec->dtype, &dims, false);
         }
         if (status != UMO_OK) {
@@ -174,8 +181,7 @@ umo_status ort_model_complete(umo_model *umo, void *state, umo_error *error)
             umo_model_log(umo, true, "not served: %s", why.text);
             continue;
         }
-        umo_shape dims =
-            batches && spec->shape.rank > 0 ? without_batch(&spec->shape) : spec->shape;
+        umo_shape dims = configured_dims(spec, batches);
         umo_status status = umo_model_add_output(umo, spec->name, spec->dtype, &dims);
         if (status != UMO_OK) {
             return status;
@@ -197,14 +203,24 @@ static char *list_names(const ort_spec_list *list, char *text, size_t text_bytes
     return text;
 }
 
-/* The configured dims as the engine sees them. */
-static umo_shape with_batch(const umo_shape *dims, bool batches)
+/* Whether clients say [1] where the engine has no dimension at all. */
+static bool is_squeezed(const umo_io *io, const ort_spec *spec, bool batches)
 {
-    if (!batches || dims->rank == UMO_RANK_MAX) {
-        return *dims;
+    return io->dims.rank == 1 && io->dims.dims[0] == 1 && spec->shape.rank == (batches ? 1 : 0);
+}
+
+/* The configured dims as the engine sees them. */
+static umo_shape engine_shape(const umo_io *io, const ort_spec *spec, bool batches)
+{
+    umo_shape dims = io->dims;
+    if (is_squeezed(io, spec, batches)) {
+        dims.rank = 0;
     }
-    umo_shape full = {.rank = dims->rank + 1, .dims = {-1}};
-    memcpy(full.dims + 1, dims->dims, dims->rank * sizeof dims->dims[0]);
+    if (!batches || dims.rank == UMO_RANK_MAX) {
+        return dims;
+    }
+    umo_shape full = {.rank = dims.rank + 1, .dims = {-1}};
+    memcpy(full.dims + 1, dims.dims, dims.rank * sizeof dims.dims[0]);
     return full;
 }
 
@@ -244,7 +260,7 @@ static umo_status check_tensor(const char *kind, const umo_io *io, const ort_spe
             "in the model: set max_batch_size to 0 or make that dimension variable",
             kind, io->name, (long long)spec->shape.dims[0]);
     }
-    umo_shape configured = with_batch(&io->dims, batches);
+    umo_shape configured = engine_shape(io, spec, batches);
     if (!shape_fits(&configured, &spec->shape)) {
         char ours[SHAPE_TEXT_BYTES];
         char theirs[SHAPE_TEXT_BYTES];
@@ -274,7 +290,7 @@ static umo_status bind_input(const ort_description *is, const umo_io *io, bool b
                              "it has no initializer of that name",
                              io->name);
     }
-    *out = (ort_bound){.io = io, .spec = spec};
+    *out = (ort_bound){.io = io, .spec = spec, .squeezed = is_squeezed(io, spec, batches)};
     return check_tensor("input", io, spec, batches, error);
 }
 
@@ -288,7 +304,7 @@ static umo_status bind_output(const ort_description *is, const umo_io *io, bool 
                              "the model has no output '%s'; its outputs are %s", io->name,
                              list_names(&is->outputs, names, sizeof names));
     }
-    *out = (ort_bound){.io = io, .spec = spec};
+    *out = (ort_bound){.io = io, .spec = spec, .squeezed = is_squeezed(io, spec, batches)};
     return check_tensor("output", io, spec, batches, error);
 }
 

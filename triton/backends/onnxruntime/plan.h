@@ -49,6 +49,8 @@ typedef struct ort_plan {
 typedef struct ort_bound {
     const umo_io *io;
     const ort_spec *spec; /**< outlives the plan */
+    bool squeezed; /**< one element a row: clients say [1] at the end, which the engine does not
+                      have */
 } ort_bound;
 
 /**
