@@ -229,10 +229,11 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
         rows += (uint64_t)instance->batch.rows;
     }
     uint64_t compute_end_ns = kit_now_ns();
+    /* Before the answers: who has one and reads /metrics then finds it counted. */
+    kit_metrics_update(instance->model->metrics, instance->model->scope);
     for (uint32_t i = 0; i < count; i++) {
         response_send(&instance->requests[i]);
     }
-    kit_metrics_update(instance->model->metrics, instance->model->scope);
     uint64_t end_ns = kit_now_ns();
     for (uint32_t i = 0; i < count; i++) {
         kit_request *request = &instance->requests[i];
