@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from tritonclient.utils import InferenceServerException
 from umo.models import onnx_graph, small
 from umo.server import TritonServer
 
@@ -77,9 +79,20 @@ class Region:
     def array(self, dtype: str, count: int, offset: int = 0) -> np.ndarray:
         return np.frombuffer(self.map, dtype, count, offset)
 
-    def close(self, unregister: bool = True) -> None:
-        if unregister:
-            self.client.unregister_system_shared_memory(self.name)
+    def unregister(self) -> None:
+        """The server answers before it lets go of a request's region, and refuses until then."""
+        for _ in range(100):
+            try:
+                self.client.unregister_system_shared_memory(self.name)
+                return
+            except InferenceServerException as error:
+                if "in use" not in str(error):
+                    raise
+                time.sleep(0.01)
+        raise AssertionError("the region stays in use")
+
+    def close(self) -> None:
+        self.unregister()
         self.path.unlink(missing_ok=True)
 
 
@@ -200,7 +213,7 @@ def test_two_names_of_different_sizes_for_one_segment(server: TritonServer) -> N
         region = Region(client, 4 * PAGE)
         region.array("f4", 8)[...] = 1
         ask(client, "floats", region, "FP32", [8], 32, 0, PAGE)
-        client.unregister_system_shared_memory(region.name)
+        region.unregister()
         with region.path.open("r+b") as file:
             file.truncate(16 * PAGE)
             region.map = mmap.mmap(file.fileno(), 16 * PAGE)
