@@ -152,6 +152,42 @@ umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
     return UMO_OK;
 }
 
+/* Duplicates a page of shared memory of our own and looks whether both show the same byte. */
+static bool duplicates_try(void)
+{
+    size_t page_bytes = umo_os_page_bytes();
+    int file = memfd_create("umo-probe", MFD_CLOEXEC);
+    bool works = false;
+    if (file >= 0 && ftruncate(file, (off_t)page_bytes) == 0) {
+        char *first = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        void *second = NULL;
+        if (first != MAP_FAILED) {
+            if (umo_os_mapping_duplicate(first, page_bytes, &second) == UMO_OK) {
+                first[0] = 1;
+                works = *(volatile char *)second == 1;
+                umo_os_mapping_drop(second, page_bytes);
+            }
+            (void)munmap(first, page_bytes);
+        }
+    }
+    if (file >= 0) {
+        (void)close(file);
+    }
+    return works;
+}
+
+bool umo_os_mapping_duplicates(void)
+{
+    static _Atomic int
+        known; /* 0 not tried, 1 no, 2 yes; two threads that both try find the same */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        answer = duplicates_try() ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
+}
+
 void umo_os_mapping_drop(void *start, size_t size_bytes)
 {
     (void)munmap(start, size_bytes);

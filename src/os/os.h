@@ -31,6 +31,8 @@ umo_status umo_os_mapping_query(const void *address, umo_mapping *out);
  * memory, UNSUPPORTED where the system cannot.
  */
 umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out);
+/* Whether this system duplicates mappings at all (tried once): sandboxes and emulators may not. */
+bool umo_os_mapping_duplicates(void);
 void umo_os_mapping_drop(void *start, size_t size_bytes);
 
 /* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of
