@@ -45,7 +45,11 @@ static struct {
     uint64_t fail_command_at; /* the command of this number ends with an error */
     cl_uint broken_platform;  /* 1-based: its clGetDeviceIDs fails */
     bool no_platform;
-    bool stuck; /* commands run only in clFinish */
+    bool elsewhere; /* mapping gives an address that is not the wrapped one */
+    bool deaf;      /* unmapping drops what the host wrote */
+    bool mute;      /* mapping does not bring what the device wrote */
+    bool spill;     /* a fill writes one byte before its range too */
+    bool stuck;     /* commands run only in clFinish */
     /* what was seen */
     uint64_t calls;
     uint64_t commands;
@@ -244,7 +248,7 @@ static void fake_map(cl_mem memory, size_t offset, size_t size)
     }
     memory->maps[memory->map_count].offset = offset;
     memory->maps[memory->map_count++].size = size;
-    if (memory->device != memory->host) {
+    if (memory->device != memory->host && !fake.mute) {
         memcpy(memory->host + offset, memory->device + offset, size);
     }
 }
@@ -253,7 +257,7 @@ static void fake_unmap(cl_mem memory, size_t offset)
 {
     for (size_t i = 0; i < memory->map_count; i++) {
         if (memory->maps[i].offset == offset) {
-            if (memory->device != memory->host) {
+            if (memory->device != memory->host && !fake.deaf) {
                 memcpy(memory->device + offset, memory->host + offset, memory->maps[i].size);
             }
             memory->maps[i] = memory->maps[--memory->map_count];
@@ -275,7 +279,8 @@ static void fake_execute(cl_event event)
         break;
     case FAKE_FILL:
         fake_touch(event->used[0], event->target, event->size);
-        memset(event->target, event->amount, event->size);
+        memset(event->target - (fake.spill ? 1 : 0), event->amount,
+               event->size + (fake.spill ? 1 : 0));
         break;
     case FAKE_ADD:
         fake_touch(event->used[0], event->target, event->size);
@@ -742,7 +747,8 @@ static void *fake_clEnqueueMapBuffer(cl_command_queue queue, cl_mem memory, cl_b
     (void)flags;
     cl_int queued = fake_enqueue(queue, FAKE_MAP, memory, NULL, memory->host + offset, NULL, size,
                                  0, blocking, wait_count, waits, out);
-    return fake_created(queued == CL_SUCCESS ? memory->host + offset : NULL, queued, code);
+    size_t beside = fake.elsewhere ? 1 : 0;
+    return fake_created(queued == CL_SUCCESS ? memory->host + offset + beside : NULL, queued, code);
 }
 
 static cl_int fake_clEnqueueUnmapMemObject(cl_command_queue queue, cl_mem memory, void *address,

@@ -400,6 +400,27 @@ static void a_discrete_gpu_has_no_unified_memory(void **unused)
     assert_nothing_left();
 }
 
+static void a_device_that_does_not_share_what_it_wraps_is_not_unified(void **unused)
+{
+    (void)unused;
+    bool *const faults[] = {&fake.elsewhere, &fake.deaf, &fake.mute, &fake.spill};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        if (faults[i] == &fake.spill) {
+            fake_reset();
+        } else {
+            fake_reset_gpu();
+        }
+        *faults[i] = true;
+        umo_device_info info;
+        void *state = device_open(&info);
+        assert_int_equal(info.caps & (UMO_CAP_UNIFIED | UMO_CAP_IMPORT_READ), 0);
+        driver->close(state);
+        for (int kind = 0; kind < FAKE_KINDS; kind++) {
+            assert_int_equal(fake.live[kind], 0);
+        }
+    }
+}
+
 static void an_import_is_one_call(void **unused)
 {
     (void)unused;
@@ -547,6 +568,33 @@ static void a_failed_command_fails_what_was_given_behind_it_and_nothing_later(vo
         driver->transfer(state, 0, &memory, UMO_SIDE_DEVICE, 0, 16, bytes, NULL, 0, &fence),
         UMO_OK);
     assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    driver->free(state, &memory);
+    driver->close(state);
+    assert_nothing_left();
+}
+
+static void failures_close_together_reach_what_was_given_between_them(void **unused)
+{
+    (void)unused;
+    umo_device_info info;
+    umo_memory memory;
+    umo_fence fence = {0};
+    unsigned char bytes[16] = {0};
+    void *state = device_open(&info);
+    assert_int_equal(driver->alloc(state, 16, UMO_PRIVATE, &memory, NULL), UMO_OK);
+    fake.stuck = true; /* only what is waited for runs */
+    const uint64_t first = fake.commands + 1;
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_int_equal(
+            driver->transfer(state, 0, &memory, UMO_SIDE_DEVICE, 0, 16, bytes, NULL, 0, &fence),
+            UMO_OK);
+        if (i == 1) {
+            fake.fail_command_at = first;
+            assert_int_equal(driver->fence_wait(state, 0, 1, UINT64_MAX), UMO_E_DEVICE);
+            fake.fail_command_at = first + 1;
+        }
+    }
+    assert_int_equal(driver->fence_wait(state, 0, 3, UINT64_MAX), UMO_E_DEVICE);
     driver->free(state, &memory);
     driver->close(state);
     assert_nothing_left();
@@ -810,6 +858,87 @@ static void publishing_keeps_both_sides_in_step(void **unused)
     assert_nothing_left();
 }
 
+/* One buffer of three places on the GPU, written by the host to 1 and still with it. */
+static unsigned char *three_places(void *state, umo_memory *memory)
+{
+    umo_fence fence = {0};
+    assert_int_equal(driver->alloc(state, 12288, UMO_UNIFIED, memory, NULL), UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 0, memory, UMO_SIDE_HOST, true, 0, 12288, NULL, 0, &fence), UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    memset(memory->host, 1, 12288);
+    return memory->host;
+}
+
+static void a_range_for_the_device_leaves_the_rest_with_the_host(void **unused)
+{
+    (void)unused;
+    fake_reset_gpu();
+    umo_device_info info;
+    umo_memory memory;
+    umo_fence fence = {0};
+    void *state = device_open(&info);
+    adder add = adder_create(state);
+    unsigned char *host = three_places(state, &memory);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, true, 4096, 4096, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(
+        add_launch(state, 0, add.kernel, &memory, 4096, 4096, 1, &fence, 1, &fence, NULL), UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    /* Brackets of the host beside it are still open, and write. */
+    memset(host, 5, 4096);
+    memset(host + 8192, 6, 4096);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, true, 0, 12288, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(
+        add_launch(state, 0, add.kernel, &memory, 0, 12288, 1, &fence, 1, &fence, NULL), UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_HOST, false, 0, 12288, &fence, 1, &fence),
+        UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    assert_int_equal(host[0], 6);
+    assert_int_equal(host[4096], 3);
+    assert_int_equal(host[8192], 7);
+    assert_int_equal(host[12287], 7);
+    driver->free(state, &memory);
+    adder_destroy(state, add);
+    driver->close(state);
+    assert_nothing_left();
+}
+
+static void a_second_reader_waits_for_the_mapping_of_the_first(void **unused)
+{
+    (void)unused;
+    fake_reset_gpu();
+    umo_device_info info;
+    umo_memory memory;
+    umo_fence fence = {0};
+    umo_fence first = {0};
+    umo_fence second = {0};
+    void *state = device_open(&info);
+    adder add = adder_create(state);
+    unsigned char *host = three_places(state, &memory);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, true, 0, 12288, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(
+        add_launch(state, 0, add.kernel, &memory, 0, 12288, 1, &fence, 1, &fence, NULL), UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_HOST, false, 0, 12288, &fence, 1, &first),
+        UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 1, &memory, UMO_SIDE_HOST, false, 100, 100, NULL, 0, &second),
+        UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 1, second.value, UINT64_MAX), UMO_OK);
+    assert_int_equal(host[100], 2);
+    driver->free(state, &memory);
+    adder_destroy(state, add);
+    driver->close(state);
+    assert_nothing_left();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
@@ -825,17 +954,21 @@ int main(void)
         TEST(a_cpu_that_keeps_copies_is_not_called_coherent),
         TEST(a_gpu_with_shared_memory_wraps_whole_pages),
         TEST(a_discrete_gpu_has_no_unified_memory),
+        TEST(a_device_that_does_not_share_what_it_wraps_is_not_unified),
         TEST(an_import_is_one_call),
         TEST(a_full_ring_waits_for_the_oldest_and_loses_no_event),
         TEST(commands_wait_for_fences_of_other_queues),
         TEST(a_wait_ends_after_its_timeout),
         TEST(a_failed_command_fails_what_was_given_behind_it_and_nothing_later),
+        TEST(failures_close_together_reach_what_was_given_between_them),
         TEST(an_unknown_outcome_is_a_failure_and_the_command_has_ended),
         TEST(commands_under_way_end_before_close),
         TEST(a_program_that_does_not_build_carries_the_compilers_text_and_line),
         TEST(a_launch_names_the_argument_that_does_not_fit),
         TEST(an_argument_starts_anywhere_on_a_cpu_and_at_multiples_on_a_gpu),
         TEST(publishing_keeps_both_sides_in_step),
+        TEST(a_range_for_the_device_leaves_the_rest_with_the_host),
+        TEST(a_second_reader_waits_for_the_mapping_of_the_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
