@@ -25,8 +25,16 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
 
 
-def _pair(off: str, on: str) -> str:
-    return off if off == on else f"{off} -> {on}"
+def _milliseconds(value: float) -> str:
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def _bytes_pair(off: int, on: int) -> str:
+    before, after = _megabytes(off), _megabytes(on)
+    if before == after:
+        return before
+    unit = f" {after[-2:]}"
+    return f"{before.removesuffix(unit)} -> {after}"
 
 
 def _transfers(cell: Cell, outcome: str) -> int:
@@ -46,24 +54,25 @@ def table(pairs: Sequence[dict[str, Cell]]) -> Table:
     shown.add_column("model")
     shown.add_column("over")
     for name in ("batch", "in", "out"):
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     for name in (
         "copied by server",
         "by umo",
         "by engine",
         "transfers\nperformed",
-        "eliminated",
+        "transfers\neliminated",
+        "copies\navoided",
         "p50 ms",
         "p99 ms",
         "n",
     ):
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     last = None
     for cells in pairs:
         off, on = cells["off"], cells["on"]
         if last not in (None, off.model):
             shown.add_section()
-        copies = [_pair(_megabytes(off.copied[who]), _megabytes(on.copied[who])) for who in ("server", "umo", "engine")]
+        copies = [_bytes_pair(off.copied[who], on.copied[who]) for who in ("server", "umo", "engine")]
         shown.add_row(
             off.model if off.model != last else "",
             off.transport,
@@ -71,10 +80,11 @@ def table(pairs: Sequence[dict[str, Cell]]) -> Table:
             _megabytes(off.input_bytes),
             _megabytes(off.output_bytes),
             *copies,
-            _pair(_megabytes(_transfers(off, "performed")), _megabytes(_transfers(on, "performed"))),
-            _pair(_megabytes(_transfers(off, "eliminated")), _megabytes(_transfers(on, "eliminated"))),
-            f"{off.percentile(0.5):.2f} -> {on.percentile(0.5):.2f}",
-            f"{off.percentile(0.99):.2f} -> {on.percentile(0.99):.2f}",
+            _bytes_pair(_transfers(off, "performed"), _transfers(on, "performed")),
+            _bytes_pair(_transfers(off, "eliminated"), _transfers(on, "eliminated")),
+            _bytes_pair(sum(off.umo_avoided.values()), sum(on.umo_avoided.values())),
+            f"{_milliseconds(off.percentile(0.5))} -> {_milliseconds(on.percentile(0.5))}",
+            f"{_milliseconds(off.percentile(0.99))} -> {_milliseconds(on.percentile(0.99))}",
             str(len(on.times_ms)),
         )
         last = off.model
