@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import mmap
 import os
 import secrets
@@ -48,7 +49,7 @@ class Slot:
         """The tensor's bytes as an array, in place. Raises ValueError when they do not fit the slot."""
         lane = self.ring.lane(self.model, tensor)
         kind = np.dtype(dtype)
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         if min(shape, default=0) < 0 or count * kind.itemsize > lane.stride:
             raise ValueError(f"{kind} {list(shape)} does not fit the {lane.stride} bytes of {self.model}/{tensor}")
         return np.frombuffer(self.ring.memory, kind, count, self.offset(tensor)).reshape(shape)
