@@ -149,7 +149,10 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except ServerError as error:
-        print(f"\n{DemoError('the server', error, 'the log named above has all of it')}", file=sys.stderr)
+        print(
+            f"\n{DemoError('the server did not start', error, 'mend what is said above, then run this again')}",
+            file=sys.stderr,
+        )
         return 1
     except InferenceServerException as error:
         wrong = DemoError(
