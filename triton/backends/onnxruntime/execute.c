@@ -273,7 +273,7 @@ static umo_status compute(ort_instance *instance, int64_t row, umo_error *error)
     if (status == UMO_OK) {
         status = bind_outputs(instance, row, error);
     }
-    if (status == UMO_OK) {
+    if (status == UMO_OK && instance->asked > 0) {
         status =
             ort_check(api,
                       api->run(instance->session, instance->run_options, instance->input_names,

@@ -191,7 +191,7 @@ static umo_status create_env(const ort_runtime_options *options, ort_runtime *ru
 {
     const ort_api *api = &runtime->api;
     if (!options->global_threads) {
-        return ort_check(api, api->create_env(ORT_LOG_WARNING, "umo", &runtime->env),
+        return ort_check(api, api->create_env(ORT_LOG_ERROR, "umo", &runtime->env),
                          "make its environment", error);
     }
     ort_threading_options *threading = NULL;
@@ -209,7 +209,7 @@ static umo_status create_env(const ort_runtime_options *options, ort_runtime *ru
     }
     if (status == UMO_OK) {
         status = ort_check(
-            api, api->create_env_with_pools(ORT_LOG_WARNING, "umo", threading, &runtime->env),
+            api, api->create_env_with_pools(ORT_LOG_ERROR, "umo", threading, &runtime->env),
             "make its environment with a global thread pool", error);
     }
     if (threading != NULL) {

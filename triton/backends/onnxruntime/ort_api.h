@@ -62,7 +62,7 @@ enum {
 };
 
 enum {
-    ORT_LOG_WARNING = 2,
+    ORT_LOG_ERROR = 3,
     ORT_LOG_FATAL = 4
 };
 enum {

@@ -104,7 +104,7 @@ static umo_status apply(const ort_runtime *runtime, const ort_options *options, 
                            "set execution_mode", error);
     }
     if (status == UMO_OK) {
-        status = ort_check(api, api->set_log_severity(target, ORT_LOG_WARNING), "set its log level",
+        status = ort_check(api, api->set_log_severity(target, ORT_LOG_ERROR), "set its log level",
                            error);
     }
     if (status == UMO_OK) {
