@@ -112,7 +112,6 @@ static void a_queue_keeps_its_order(void **state)
         last = log_launch(&r, 2, i, NULL, 0);
         expected[i] = i;
     }
-    assert_false(umo_fence_done(last));
     assert_int_equal(umo_fence_wait(last, UINT64_MAX), UMO_OK);
     assert_true(umo_fence_done(last));
     assert_log(10, expected);
@@ -123,7 +122,7 @@ static void a_queue_keeps_its_order(void **state)
 static void between_queues_the_newest_runs_first(void **state)
 {
     (void)state;
-    rig r = rig_open(20 * MS);
+    rig r = rig_open(2000 * MS);
     umo_fence fences[4];
     for (uint32_t q = 0; q < 4; q++) {
         fences[q] = log_launch(&r, q, (int)q, NULL, 0);
@@ -153,14 +152,15 @@ static void a_wait_orders_two_queues(void **state)
 static void commands_wait_for_their_time(void **state)
 {
     (void)state;
-    rig r = rig_open(30 * MS);
+    rig r = rig_open(250 * MS);
     uint64_t start = umo_os_now_ns();
     umo_fence fence = log_launch(&r, 0, 1, NULL, 0);
+    assert_false(umo_fence_done(fence));
     assert_int_equal(umo_fence_wait(fence, 0), UMO_E_TIMEOUT);
     assert_int_equal(umo_fence_wait(fence, 1 * MS), UMO_E_TIMEOUT);
     assert_int_equal(log_count, 0);
     assert_int_equal(umo_fence_wait(fence, UINT64_MAX - 1), UMO_OK); /* overflows: for ever */
-    assert_true(umo_os_now_ns() - start >= 30 * MS);
+    assert_true(umo_os_now_ns() - start >= 250 * MS);
     assert_int_equal(log_count, 1);
     rig_close(&r);
 }
@@ -168,13 +168,13 @@ static void commands_wait_for_their_time(void **state)
 static void closing_runs_what_is_queued(void **state)
 {
     (void)state;
-    rig r = rig_open(500 * MS);
+    rig r = rig_open(60000 * MS);
     uint64_t start = umo_os_now_ns();
     (void)log_launch(&r, 0, 1, NULL, 0);
     (void)log_launch(&r, 0, 2, NULL, 0);
     rig_close(&r);
     assert_log(2, (int[]){1, 2});
-    assert_true(umo_os_now_ns() - start < 400 * MS);
+    assert_true(umo_os_now_ns() - start < 30000 * MS);
 }
 
 /* A fence of another device is waited for here and never reaches the driver. */
