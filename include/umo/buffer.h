@@ -119,7 +119,8 @@ typedef struct umo_fence_set {
  * yourself. */
 UMO_API bool umo_fence_set_add(umo_fence_set *set, umo_fence fence);
 
-/** Waits for all and empties the set. The first failure is returned, after all were waited for. */
+/** Waits for all and empties the set. The first failure is returned, after all were waited for.
+ * TIMEOUT leaves the set as it is: not all have passed. */
 UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns);
 
 /**
@@ -133,7 +134,8 @@ UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t 
  *
  * Errors:    INVAL   range outside the buffer, or a use that the import forbids.
  *            BUSY    an open bracket conflicts (one of the two writes).
- *            DEVICE, NOMEM. No bracket is open after an error.
+ *            DEVICE  also for a read of bytes whose writer failed, until they are written again.
+ *            NOMEM.  No bracket is open after an error.
  * Threads:   any. One short lock a buffer.
  * Cost:      no allocation and no system call when no bytes have to move.
  */

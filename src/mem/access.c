@@ -39,6 +39,7 @@ umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns)
 {
     uint64_t start = timeout_ns == UINT64_MAX ? 0 : umo_os_now_ns();
     umo_status result = UMO_OK;
+    bool pending = false;
     for (size_t i = 0; i < set->count; i++) {
         uint64_t left = timeout_ns;
         if (timeout_ns != UINT64_MAX) {
@@ -47,10 +48,13 @@ umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns)
         }
         umo_status status = umo_fence_wait(set->fences[i], left);
         result = result == UMO_OK ? status : result;
+        pending = pending || status == UMO_E_TIMEOUT;
     }
-    if (result != UMO_E_TIMEOUT) {
-        set->count = 0;
+    if (pending) {
+        /* Also behind a failure: what has not passed must not be forgotten. */
+        return UMO_E_TIMEOUT;
     }
+    set->count = 0;
     return result;
 }
 
@@ -78,6 +82,21 @@ static umo_status wait_later(umo_fence_set *waits, umo_fence fence)
     return umo_fence_set_add(waits, fence) ? UMO_OK : umo_fence_wait(fence, UINT64_MAX);
 }
 
+/* A fence that is kept must not outlive its device; our own outlives us anyway. */
+static void fence_hold(const umo_buffer *buffer, umo_fence fence)
+{
+    if (fence.value != 0 && fence.device != buffer->device) {
+        umo_device_acquire(fence.device);
+    }
+}
+
+static void fence_let_go(const umo_buffer *buffer, umo_fence fence)
+{
+    if (fence.value != 0 && fence.device != buffer->device) {
+        umo_device_release(fence.device);
+    }
+}
+
 static void use_drop(umo_buffer *buffer, size_t index)
 {
     buffer->uses[index] = buffer->uses[--buffer->use_count];
@@ -103,11 +122,58 @@ static bool uses_reserve(umo_buffer *buffer, size_t more)
     return true;
 }
 
-static void use_add(umo_buffer *buffer, const umo_access *access, bool open, umo_fence fence)
+static void use_add(umo_buffer *buffer, buffer_use use)
 {
     assert(buffer->use_count < buffer->use_capacity);
-    buffer->uses[buffer->use_count++] =
-        (buffer_use){.access = *access, .open = open, .fence = fence};
+    if (use.open || use.fence.value != 0) {
+        buffer->uses[buffer->use_count++] = use;
+    }
+}
+
+static size_t open_count(const umo_buffer *buffer)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        open += buffer->uses[i].open ? 1 : 0;
+    }
+    return open;
+}
+
+/* A command of ours moved no bytes after all: its target side lacks them, the other one keeps them.
+ * Room for one mark was reserved. */
+static void move_undo(umo_buffer *buffer, const umo_access *move)
+{
+    size_t end = move->offset_bytes + move->size_bytes;
+    for (size_t at = move->offset_bytes; at < end;) {
+        size_t index = umo_ranges_find(&buffer->valid, at);
+        uint32_t value = buffer->valid.items[index].value;
+        size_t range_end = umo_ranges_end(&buffer->valid, index);
+        size_t stop = range_end < end ? range_end : end;
+        umo_ranges_set(&buffer->valid, at, stop - at, value & ~(uint32_t)move->side);
+        at = stop;
+    }
+}
+
+/* Forgets an ended use that has completed, and with it what it failed to bring or write. False when
+ * memory is out. */
+static bool use_retire(umo_buffer *buffer, size_t index)
+{
+    const buffer_use *use = &buffer->uses[index];
+    /* Asked once more for its result: a command that failed must not pass as done. */
+    if (umo_fence_wait(use->fence, 0) != UMO_OK && (use->access.use & UMO_WRITE) != 0) {
+        if (!umo_ranges_reserve(&buffer->valid, 1 + open_count(buffer))) {
+            return false;
+        }
+        if (use->moves) {
+            move_undo(buffer, &use->access);
+        } else {
+            umo_ranges_set(&buffer->valid, use->access.offset_bytes, use->access.size_bytes,
+                           RANGE_FAILED);
+        }
+    }
+    fence_let_go(buffer, use->fence);
+    use_drop(buffer, index);
+    return true;
 }
 
 /* BUSY for an open conflict; the fences of ended ones come out in waits; completed uses are
@@ -122,12 +188,8 @@ static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access
                 return UMO_E_BUSY;
             }
         } else if (umo_fence_done(use->fence)) {
-            /* Asked once more for its result: a command that failed must not pass as done. */
-            umo_status status = umo_fence_wait(use->fence, 0);
-            bool concerned = uses_conflict(&use->access, access);
-            use_drop(buffer, i);
-            if (status != UMO_OK && concerned) {
-                return status;
+            if (!use_retire(buffer, i)) {
+                return UMO_E_NOMEM;
             }
         } else if (uses_conflict(&use->access, access)) {
             umo_status status = wait_later(waits, use->fence);
@@ -137,6 +199,20 @@ static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access
         }
     }
     return UMO_OK;
+}
+
+/* Does a use read bytes whose writer failed? */
+static bool reads_failed(const umo_buffer *buffer, const umo_access *access)
+{
+    size_t end = access->offset_bytes + access->size_bytes;
+    for (size_t at = access->offset_bytes; (access->use & UMO_READ) != 0 && at < end;) {
+        size_t index = umo_ranges_find(&buffer->valid, at);
+        if (buffer->valid.items[index].value == RANGE_FAILED) {
+            return true;
+        }
+        at = umo_ranges_end(&buffer->valid, index);
+    }
+    return false;
 }
 
 static bool two_sided(const umo_buffer *buffer)
@@ -201,12 +277,16 @@ static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, s
     }
     fence.device = device;
     fence.queue = access->queue;
-    use_add(buffer, &move, false, fence);
+    use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true});
     return wait_later(waits, fence);
 }
 
-/* Makes a range of one memory visible on a side of a device that is not coherent. */
-static umo_status range_publish(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+/*
+ * Makes a range of one memory visible on a side of a device that is not coherent. Only the range
+ * that needs it: taking bytes to a side that wrote them last could bring old ones back.
+ */
+static umo_status range_publish(umo_buffer *buffer, const umo_access *access, size_t offset_bytes,
+                                size_t size_bytes, umo_fence_set *waits)
 {
     umo_device *device = buffer->device;
     umo_fence own[UMO_WAITS_MAX];
@@ -218,15 +298,17 @@ static umo_status range_publish(umo_buffer *buffer, const umo_access *access, um
     umo_fence fence = {0};
     status = device->driver->publish(
         device->state, access->queue, &buffer->memory, access->side, (access->use & UMO_WRITE) != 0,
-        buffer->memory_offset + access->offset_bytes, access->size_bytes, own, own_count, &fence);
+        buffer->memory_offset + offset_bytes, size_bytes, own, own_count, &fence);
     if (status != UMO_OK) {
         return status;
     }
     fence.device = device;
     fence.queue = access->queue;
     umo_access move = *access;
+    move.offset_bytes = offset_bytes;
+    move.size_bytes = size_bytes;
     move.use = UMO_READ_WRITE;
-    use_add(buffer, &move, false, fence);
+    use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true});
     return wait_later(waits, fence);
 }
 
@@ -235,39 +317,51 @@ static umo_direction side_direction(umo_side side)
     return side == UMO_SIDE_DEVICE ? UMO_DIRECTION_IN : UMO_DIRECTION_OUT;
 }
 
-/* Brings every range that the side lacks to it, and counts what that cost or saved. */
+/*
+ * Brings one range, valid on the given sides, to the side that wants it, and counts what that cost
+ * or saved. Marked only when it has succeeded: a later use must not find valid what never came.
+ */
+static umo_status range_bring(umo_buffer *buffer, const umo_access *access, size_t offset_bytes,
+                              size_t size_bytes, uint32_t valid, umo_fence_set *waits)
+{
+    valid &= ~RANGE_FAILED;
+    bool lacks = (valid & (uint32_t)access->side) == 0;
+    /* Bytes that are valid nowhere are undefined: there is nothing to bring. */
+    bool brings = lacks && valid != 0 && (access->use & UMO_READ) != 0;
+    umo_status status = UMO_OK;
+    if (two_sided(buffer)) {
+        if (brings) {
+            status = range_transfer(buffer, access, offset_bytes, size_bytes, waits);
+        }
+    } else if ((buffer->device->info.caps & UMO_CAP_COHERENT) == 0) {
+        /* A writer also takes the range away from the other side. */
+        bool claims =
+            (access->use & UMO_WRITE) != 0 && (valid & ~(uint32_t)access->side) != 0 && !lacks;
+        if (lacks || claims) {
+            status = range_publish(buffer, access, offset_bytes, size_bytes, waits);
+        }
+    }
+    if (status == UMO_OK && brings) {
+        umo_scope_count_transfer(access->scope != NULL ? access->scope : buffer->scope,
+                                 side_direction(access->side), two_sided(buffer), size_bytes);
+        umo_ranges_set(&buffer->valid, offset_bytes, size_bytes, valid | (uint32_t)access->side);
+    }
+    return status;
+}
+
 static umo_status bytes_bring(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
 {
     size_t end = access->offset_bytes + access->size_bytes;
-    bool missing = false;
-    for (size_t at = access->offset_bytes; at < end;) {
+    umo_status status = UMO_OK;
+    for (size_t at = access->offset_bytes; at < end && status == UMO_OK;) {
         size_t index = umo_ranges_find(&buffer->valid, at);
         uint32_t valid = buffer->valid.items[index].value;
         size_t range_end = umo_ranges_end(&buffer->valid, index);
         size_t stop = range_end < end ? range_end : end;
-        size_t size_bytes = stop - at;
-        if ((valid & (uint32_t)access->side) == 0) {
-            missing = true;
-            /* Bytes that are valid nowhere are undefined: there is nothing to bring. */
-            if ((access->use & UMO_READ) != 0 && valid != 0) {
-                if (two_sided(buffer)) {
-                    umo_status status = range_transfer(buffer, access, at, size_bytes, waits);
-                    if (status != UMO_OK) {
-                        return status;
-                    }
-                }
-                umo_scope_count_transfer(access->scope != NULL ? access->scope : buffer->scope,
-                                         side_direction(access->side), two_sided(buffer),
-                                         size_bytes);
-                umo_ranges_set(&buffer->valid, at, size_bytes, valid | (uint32_t)access->side);
-            }
-        }
+        status = range_bring(buffer, access, at, stop - at, valid, waits);
         at = stop;
     }
-    if (missing && !two_sided(buffer) && (buffer->device->info.caps & UMO_CAP_COHERENT) == 0) {
-        return range_publish(buffer, access, waits);
-    }
-    return UMO_OK;
+    return status;
 }
 
 /* How many ranges of the access lack the side: each may need a transfer and one more entry in both
@@ -277,15 +371,6 @@ static size_t ranges_touched(const umo_buffer *buffer, const umo_access *access)
     size_t first = umo_ranges_find(&buffer->valid, access->offset_bytes);
     size_t last = umo_ranges_find(&buffer->valid, access->offset_bytes + access->size_bytes - 1);
     return last - first + 1;
-}
-
-static size_t open_count(const umo_buffer *buffer)
-{
-    size_t open = 0;
-    for (size_t i = 0; i < buffer->use_count; i++) {
-        open += buffer->uses[i].open ? 1 : 0;
-    }
-    return open;
 }
 
 umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
@@ -305,6 +390,9 @@ umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fe
     }
     (void)pthread_mutex_lock(&buffer->lock);
     umo_status status = conflicts_collect(buffer, access, waits);
+    if (status == UMO_OK && reads_failed(buffer, access)) {
+        status = UMO_E_DEVICE;
+    }
     if (status != UMO_OK) {
         goto done;
     }
@@ -324,7 +412,7 @@ umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fe
     }
     status = bytes_bring(buffer, access, waits);
     if (status == UMO_OK) {
-        use_add(buffer, access, true, (umo_fence){0});
+        use_add(buffer, (buffer_use){.access = *access, .open = true});
     }
 
 done:
@@ -363,7 +451,7 @@ static void stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence
         fence.value != 0 && buffer->use_count < buffer->use_capacity) {
         fence.device = device;
         fence.queue = access->queue;
-        use_add(buffer, &fill, false, fence);
+        use_add(buffer, (buffer_use){.access = fill, .fence = fence, .moves = true});
     }
 }
 
@@ -389,6 +477,7 @@ static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo
         } else {
             use->open = false;
             use->fence = done;
+            fence_hold(buffer, done);
         }
         if (succeeded && (access->use & UMO_WRITE) != 0) {
             stale_poison(buffer, access, done);
@@ -490,23 +579,23 @@ umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes, void *da
 umo_status umo_buffer_settle(umo_buffer *buffer)
 {
     umo_status result = UMO_OK;
-    for (;;) {
-        (void)pthread_mutex_lock(&buffer->lock);
+    for (bool found = true; found;) {
+        found = false;
         umo_fence fence = {0};
-        for (size_t i = buffer->use_count; i-- > 0;) {
+        (void)pthread_mutex_lock(&buffer->lock);
+        for (size_t i = buffer->use_count; i-- > 0 && !found;) {
             if (!buffer->uses[i].open) {
+                found = true;
                 fence = buffer->uses[i].fence;
                 use_drop(buffer, i);
-                break;
             }
         }
         (void)pthread_mutex_unlock(&buffer->lock);
-        if (fence.value == 0) {
-            return result;
-        }
         umo_status status = umo_fence_wait(fence, UINT64_MAX);
         result = result == UMO_OK ? status : result;
+        fence_let_go(buffer, fence);
     }
+    return result;
 }
 
 void umo_buffer_forget(umo_buffer *buffer)

@@ -13,12 +13,18 @@
 
 #define USES_INLINE 6u
 
-/* A bracket that is open, or ended with a fence that may still be pending. */
+/* A bracket that is open, or ended with a fence that may still be pending, or a command of our own
+ * that brought bytes to a side. */
 typedef struct buffer_use {
     umo_access access;
     umo_fence fence; /* of an ended use */
     bool open;
+    bool moves; /* ours: should it fail, only access.side lacks the bytes */
 } buffer_use;
+
+/* In the values of umo_buffer.valid, beside the umo_side bits and never together with one: the
+ * command that was to write these bytes failed. Whoever reads them is told so. */
+#define RANGE_FAILED 4u
 
 struct umo_buffer {
     _Atomic uint32_t refs;
@@ -34,7 +40,7 @@ struct umo_buffer {
     void *deleter_user;
 
     pthread_mutex_t lock; /* all below */
-    umo_ranges valid;     /* umo_side bits */
+    umo_ranges valid;     /* umo_side bits, or RANGE_FAILED */
     size_t use_count;
     size_t use_capacity;
     buffer_use *uses;
