@@ -1,13 +1,15 @@
 """ONNX Runtime called directly with bound buffers: the opponent of the same model behind a server.
 
-    engine_direct.py MODEL.onnx THREADS NAME:DTYPE:1,2,3 ...
+    engine_direct.py MODEL.onnx THREADS shared|private NAME:DTYPE:1,2,3 ...
 
-Binds inputs and outputs once, then reads numbers from standard input and answers each N with one line: the microseconds
+`shared` binds memory of the kind that a client shares with a server (4 KiB pages), `private` the process's own, which
+NumPy asks the system to make of huge pages; the same run is up to a third faster there. Binds inputs and outputs once, then reads numbers from standard input and answers each N with one line: the microseconds
 of N runs. Standing alone, its threads never spin beside the server's.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
 import time
 
@@ -15,8 +17,17 @@ import numpy as np
 import onnxruntime
 
 
+def place(array: np.ndarray, kind: str) -> np.ndarray:
+    """A copy in memory of a kind."""
+    if kind == "private":
+        return np.ascontiguousarray(array)
+    shared = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
+    shared[...] = array
+    return shared
+
+
 def main() -> None:
-    model, threads, *inputs = sys.argv[1:]
+    model, threads, kind, *inputs = sys.argv[1:]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(threads)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -27,12 +38,12 @@ def main() -> None:
         shape = [int(dim) for dim in dims.split(",")]
         seed = np.random.default_rng(1)
         values = seed.standard_normal(shape) if dtype.startswith("float") else seed.integers(1, 1000, shape)
-        feeds[name] = np.ascontiguousarray(values.astype(dtype))
+        feeds[name] = place(values.astype(dtype), kind)
     if "attention_mask" in feeds:
         feeds["attention_mask"][...] = 1
     if "token_type_ids" in feeds:
         feeds["token_type_ids"][...] = 0
-    outputs = session.run(None, feeds)
+    outputs = [place(array, kind) for array in session.run(None, feeds)]
     for name, array in feeds.items():
         binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
     for node, array in zip(session.get_outputs(), outputs, strict=True):
