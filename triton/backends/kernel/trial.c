@@ -52,8 +52,8 @@ static umo_status prepare(const umo_trial *trial, tensor *t, const umo_shape *sh
     return status;
 }
 
-static verdict launch(const umo_trial *trial, const umo_launch *filled, umo_fence *done,
-                      umo_error *error)
+static verdict launch(const umo_trial *trial, bool variable, const umo_launch *filled,
+                      umo_fence *done, umo_error *error)
 {
     umo_error inner = {0};
     umo_status status = umo_kernel_launch(trial->kernel, 0, filled->args, filled->arg_count,
@@ -68,10 +68,9 @@ static verdict launch(const umo_trial *trial, const umo_launch *filled, umo_fenc
         return VERDICT_RAN;
     }
     (void)umo_error_set(error, status, inner.native, "%s", inner.text);
-    return inner.native == OPENCL_INVALID_WORK_GROUP_SIZE ||
-                   inner.native == OPENCL_INVALID_WORK_ITEM_SIZE
-               ? VERDICT_NOTHING
-               : VERDICT_WRONG;
+    const bool size_refused = inner.native == OPENCL_INVALID_WORK_GROUP_SIZE ||
+                              inner.native == OPENCL_INVALID_WORK_ITEM_SIZE;
+    return variable && size_refused ? VERDICT_NOTHING : VERDICT_WRONG;
 }
 
 /* True when all tensors together are small enough; false also when a size is none. */
@@ -122,7 +121,7 @@ static verdict attempt(const umo_trial *trial, bool variable, tensor *tensors, u
         said = VERDICT_WRONG;
     }
     if (said == VERDICT_RAN) {
-        said = launch(trial, &filled, &done, error);
+        said = launch(trial, variable, &filled, &done, error);
     }
     for (size_t i = 0; i < count; i++) {
         umo_scratch_free(&tensors[i].scratch, done);
