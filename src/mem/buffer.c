@@ -187,8 +187,7 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
         return umo_error_set(error, UMO_E_INVAL, 0, "an import needs memory of at least one byte");
     }
     uint32_t needed = UMO_CAP_IMPORT_READ | (import->writable ? UMO_CAP_IMPORT_WRITE : 0u);
-    if ((device->info.caps & needed) != needed ||
-        import->size_bytes > device->info.buffer_max_bytes) {
+    if ((device->info.caps & needed) != needed) {
         return refuse(why, UMO_REASON_DEVICE_REFUSED, error);
     }
     uintptr_t start = 0;
@@ -196,6 +195,9 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
     umo_status status = import_widen(device, import, &start, &wide, why, error);
     if (status != UMO_OK) {
         return status;
+    }
+    if (wide > device->info.buffer_max_bytes) {
+        return refuse(why, UMO_REASON_DEVICE_REFUSED, error);
     }
     umo_buffer *buffer = object_take();
     if (buffer == NULL) {
@@ -215,6 +217,7 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
     buffer->charged_bytes = 0;
     buffer->writable = import->writable;
     buffer->deleter = import->deleter;
+    buffer->deleter_data = import->data;
     buffer->deleter_user = import->user;
     object_start(buffer, device, scope, import->size_bytes, UMO_SIDE_HOST);
     umo_scope_count_import(scope, false, import->size_bytes);
@@ -244,7 +247,7 @@ void umo_buffer_release(umo_buffer *buffer)
     umo_scope *scope = buffer->scope;
     umo_deleter deleter = buffer->deleter;
     void *user = buffer->deleter_user;
-    void *data = (char *)buffer->memory.host + buffer->memory_offset;
+    void *data = buffer->deleter_data;
     device->driver->free(device->state, &buffer->memory);
     if (buffer->shadow != NULL) {
         umo_os_pages_free(buffer->shadow, buffer->size_bytes);

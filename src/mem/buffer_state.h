@@ -37,6 +37,7 @@ struct umo_buffer {
     bool writable; /* by the device */
     void *shadow;  /* PRIVATE memory's host side, made at its first host bracket */
     umo_deleter deleter;
+    void *deleter_data; /* the owner's address: the device may have given it another one */
     void *deleter_user;
 
     pthread_mutex_t lock; /* all below */
