@@ -2,6 +2,12 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-full demo bench format lint clean
 
+# PoCL ends the whole process where it cannot see the machine, as in a chroot without /sys: tell it the little it asks.
+ifeq ($(wildcard /sys/devices/system/cpu/.),)
+memory := $(shell awk '/^MemTotal/ { printf "%.0f", $$2 * 1024 }' /proc/meminfo)
+export HWLOC_SYNTHETIC ?= numa:1(memory=$(memory)) core:$(shell nproc) pu:1
+endif
+
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
