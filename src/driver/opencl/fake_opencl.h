@@ -79,6 +79,7 @@ struct _cl_mem {
     struct {
         size_t offset;
         size_t size;
+        bool writes;
     } maps[FAKE_MAPS_MAX];
 };
 struct _cl_program {
@@ -220,8 +221,8 @@ static void fake_event_release(cl_event event)
     }
 }
 
-/* A command must not touch bytes that the host has mapped. */
-static void fake_touch(cl_mem memory, const unsigned char *bytes, size_t size)
+/* A command must not write bytes that the host has mapped, nor read what is mapped for writing. */
+static void fake_touch(cl_mem memory, const unsigned char *bytes, size_t size, bool writes)
 {
     if (memory == NULL) {
         return;
@@ -233,11 +234,12 @@ static void fake_touch(cl_mem memory, const unsigned char *bytes, size_t size)
     size_t offset = (size_t)(bytes - root->device);
     for (size_t i = 0; i < root->map_count; i++) {
         fake.violations += root->maps[i].offset < offset + size &&
-                           offset < root->maps[i].offset + root->maps[i].size;
+                           offset < root->maps[i].offset + root->maps[i].size &&
+                           (writes || root->maps[i].writes);
     }
 }
 
-static void fake_map(cl_mem memory, size_t offset, size_t size)
+static void fake_map(cl_mem memory, size_t offset, size_t size, bool writes)
 {
     for (size_t i = 0; i < memory->map_count; i++) {
         fake.violations += memory->maps[i].offset < offset + size &&
@@ -247,6 +249,7 @@ static void fake_map(cl_mem memory, size_t offset, size_t size)
         abort();
     }
     memory->maps[memory->map_count].offset = offset;
+    memory->maps[memory->map_count].writes = writes;
     memory->maps[memory->map_count++].size = size;
     if (memory->device != memory->host && !fake.mute) {
         memcpy(memory->host + offset, memory->device + offset, size);
@@ -257,7 +260,7 @@ static void fake_unmap(cl_mem memory, size_t offset)
 {
     for (size_t i = 0; i < memory->map_count; i++) {
         if (memory->maps[i].offset == offset) {
-            if (memory->device != memory->host && !fake.deaf) {
+            if (memory->device != memory->host && !fake.deaf && memory->maps[i].writes) {
                 memcpy(memory->device + offset, memory->host + offset, memory->maps[i].size);
             }
             memory->maps[i] = memory->maps[--memory->map_count];
@@ -273,23 +276,24 @@ static void fake_execute(cl_event event)
     case FAKE_NOTHING:
         break;
     case FAKE_MOVE:
-        fake_touch(event->used[0], event->target, event->size);
-        fake_touch(event->used[1], event->source, event->size);
+        fake_touch(event->used[0], event->target, event->size, true);
+        fake_touch(event->used[1], event->source, event->size, false);
         memcpy(event->target, event->source, event->size);
         break;
     case FAKE_FILL:
-        fake_touch(event->used[0], event->target, event->size);
+        fake_touch(event->used[0], event->target, event->size, true);
         memset(event->target - (fake.spill ? 1 : 0), event->amount,
                event->size + (fake.spill ? 1 : 0));
         break;
     case FAKE_ADD:
-        fake_touch(event->used[0], event->target, event->size);
+        fake_touch(event->used[0], event->target, event->size, true);
         for (size_t i = 0; i < event->size; i++) {
             event->target[i] = (unsigned char)(event->target[i] + event->amount);
         }
         break;
     case FAKE_MAP:
-        fake_map(event->used[0], (size_t)(event->target - event->used[0]->host), event->size);
+        fake_map(event->used[0], (size_t)(event->target - event->used[0]->host), event->size,
+                 event->amount != 0);
         break;
     case FAKE_UNMAP:
         fake_unmap(event->used[0], (size_t)(event->target - event->used[0]->host));
@@ -744,9 +748,9 @@ static void *fake_clEnqueueMapBuffer(cl_command_queue queue, cl_mem memory, cl_b
                                      cl_uint wait_count, const cl_event *waits, cl_event *out,
                                      cl_int *code)
 {
-    (void)flags;
+    const int writes = (flags & CL_MAP_WRITE) != 0;
     cl_int queued = fake_enqueue(queue, FAKE_MAP, memory, NULL, memory->host + offset, NULL, size,
-                                 0, blocking, wait_count, waits, out);
+                                 writes, blocking, wait_count, waits, out);
     size_t beside = fake.elsewhere ? 1 : 0;
     return fake_created(queued == CL_SUCCESS ? memory->host + offset + beside : NULL, queued, code);
 }

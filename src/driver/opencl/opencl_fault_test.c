@@ -827,15 +827,18 @@ static void publishing_keeps_both_sides_in_step(void **unused)
             round == 0 ? (size_t)PLACES * PLACE : places * PLACE - 100 - (random >> 32) % 100;
         uint32_t queue = (uint32_t)(random >> 40) % UMO_OPENCL_QUEUES;
         if (round == 0 || random % 2 == 0) {
-            assert_int_equal(driver->publish(state, queue, &memory, UMO_SIDE_HOST, true, offset,
+            const bool writes = round == 0 || (random >> 50) % 2 == 0;
+            assert_int_equal(driver->publish(state, queue, &memory, UMO_SIDE_HOST, writes, offset,
                                              size, NULL, 0, &fence),
                              UMO_OK);
             assert_int_equal(driver->fence_wait(state, queue, fence.value, UINT64_MAX), UMO_OK);
             if (round > 0) {
                 assert_memory_equal(host + offset, model + offset, size);
             }
-            memset(host + offset, round, size);
-            memset(model + offset, round, size);
+            if (writes) {
+                memset(host + offset, round, size);
+                memset(model + offset, round, size);
+            }
         } else {
             offset = from * PLACE;
             assert_int_equal(driver->publish(state, queue, &memory, UMO_SIDE_DEVICE, true, offset,
@@ -908,6 +911,86 @@ static void a_range_for_the_device_leaves_the_rest_with_the_host(void **unused)
     assert_nothing_left();
 }
 
+static void the_device_may_read_what_the_host_only_reads(void **unused)
+{
+    (void)unused;
+    fake_reset_gpu();
+    umo_device_info info;
+    umo_memory memory;
+    umo_memory mirror;
+    umo_fence fence = {0};
+    unsigned char back[4096];
+    void *state = device_open(&info);
+    unsigned char *host = three_places(state, &memory);
+    assert_int_equal(driver->alloc(state, 4096, UMO_PRIVATE, &mirror, NULL), UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, false, 0, 12288, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_HOST, false, 0, 12288, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(driver->copy(state, 0, &memory, 4096, &mirror, 0, 4096, &fence, 1, &fence),
+                     UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    assert_int_equal(fake.violations, 0);
+    /* Now the host writes, to a part. */
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_HOST, true, 5000, 100, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    memset(host + 5000, 9, 100);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, false, 4096, 4096, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(driver->copy(state, 0, &memory, 4096, &mirror, 0, 4096, &fence, 1, &fence),
+                     UMO_OK);
+    assert_int_equal(
+        driver->transfer(state, 0, &mirror, UMO_SIDE_HOST, 0, 4096, back, &fence, 1, &fence),
+        UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    assert_int_equal(back[903], 1);
+    assert_int_equal(back[904], 9);
+    assert_int_equal(back[1003], 9);
+    assert_int_equal(back[1004], 1);
+    driver->free(state, &memory);
+    driver->free(state, &mirror);
+    driver->close(state);
+    assert_nothing_left();
+}
+
+static void imported_bytes_are_with_the_host_from_the_start(void **unused)
+{
+    (void)unused;
+    fake_reset_gpu();
+    umo_device_info info;
+    umo_memory memory;
+    umo_memory mirror;
+    umo_fence fence = {0};
+    unsigned char back[4096];
+    void *state = device_open(&info);
+    unsigned char *pages = umo_os_pages_alloc(4096);
+    memset(pages, 1, 4096);
+    assert_int_equal(driver->alloc(state, 4096, UMO_PRIVATE, &mirror, NULL), UMO_OK);
+    assert_int_equal(driver->import(state, pages, 4096, UMO_IMPORT_READ, &memory, NULL), UMO_OK);
+    memset(pages, 2, 4096);
+    assert_int_equal(
+        driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, false, 0, 4096, NULL, 0, &fence),
+        UMO_OK);
+    assert_int_equal(driver->copy(state, 0, &memory, 0, &mirror, 0, 4096, &fence, 1, &fence),
+                     UMO_OK);
+    assert_int_equal(
+        driver->transfer(state, 0, &mirror, UMO_SIDE_HOST, 0, 4096, back, &fence, 1, &fence),
+        UMO_OK);
+    assert_int_equal(driver->fence_wait(state, 0, fence.value, UINT64_MAX), UMO_OK);
+    assert_int_equal(back[0], 2);
+    assert_int_equal(back[4095], 2);
+    driver->free(state, &memory);
+    driver->free(state, &mirror);
+    driver->close(state);
+    umo_os_pages_free(pages, 4096);
+    assert_nothing_left();
+}
+
 static void a_second_reader_waits_for_the_mapping_of_the_first(void **unused)
 {
     (void)unused;
@@ -968,6 +1051,8 @@ int main(void)
         TEST(an_argument_starts_anywhere_on_a_cpu_and_at_multiples_on_a_gpu),
         TEST(publishing_keeps_both_sides_in_step),
         TEST(a_range_for_the_device_leaves_the_rest_with_the_host),
+        TEST(the_device_may_read_what_the_host_only_reads),
+        TEST(imported_bytes_are_with_the_host_from_the_start),
         TEST(a_second_reader_waits_for_the_mapping_of_the_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,6 +102,19 @@ umo_status umo_opencl_code_status(cl_int code);
 /* Tries out what the opened device can do; fills the state's limits and the info. */
 umo_status umo_opencl_facts_read(umo_opencl_state *state, umo_device_info *info, umo_error *error);
 
+/*
+ * Prepares UNIFIED memory that is published by mapping; nothing to do on a coherent device.
+ * Imported memory is with the host afterwards.
+ */
+umo_status umo_opencl_publish_init(umo_opencl_state *state, umo_memory *memory, umo_error *error);
+
+/* Takes everything back from the host and waits for it; for memory that was prepared or not. */
+void umo_opencl_publish_finish(umo_opencl_state *state, umo_memory *memory);
+
+umo_status umo_opencl_publish(void *state, uint32_t queue, umo_memory *memory, umo_side to,
+                              bool writes, size_t offset_bytes, size_t size_bytes,
+                              const umo_fence *waits, size_t wait_count, umo_fence *out);
+
 umo_status umo_opencl_program_create(void *state, const umo_program_source *source, void **out,
                                      umo_error *error);
 void umo_opencl_program_destroy(void *state, void *program);
