@@ -56,7 +56,8 @@ UMO_API void umo_region_release(umo_region *region);
 
 /**
  * Wraps memory inside a registered region or view; the same range on the same device comes from the
- * cache.
+ * cache. Bytes that are valid on the host are its owner's again: what a device still holds of them
+ * is stale.
  *
  * Errors:    NOT_FOUND  no region holds the whole range.
  *            else as umo_buffer_import().

@@ -604,3 +604,19 @@ void umo_buffer_forget(umo_buffer *buffer)
     umo_ranges_set(&buffer->valid, 0, buffer->size_bytes, 0);
     (void)pthread_mutex_unlock(&buffer->lock);
 }
+
+void umo_buffer_refresh(umo_buffer *buffer)
+{
+    const uint32_t both = UMO_SIDE_HOST | UMO_SIDE_DEVICE;
+    (void)pthread_mutex_lock(&buffer->lock);
+    for (size_t at = 0; at < buffer->size_bytes;) {
+        size_t index = umo_ranges_find(&buffer->valid, at);
+        size_t end = umo_ranges_end(&buffer->valid, index);
+        if (buffer->valid.items[index].value == both) {
+            /* Whole ranges: nothing is cut, so no room is needed. */
+            umo_ranges_set(&buffer->valid, at, end - at, UMO_SIDE_HOST);
+        }
+        at = end;
+    }
+    (void)pthread_mutex_unlock(&buffer->lock);
+}

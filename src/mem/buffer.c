@@ -176,8 +176,9 @@ static umo_status import_widen(const umo_device *device, const umo_import *impor
     return UMO_OK;
 }
 
-umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_import *import,
-                             umo_buffer **out, umo_reason *why, umo_error *error)
+umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
+                                       const umo_import *import, umo_buffer **out, umo_reason *why,
+                                       umo_error *error)
 {
     if (why != NULL) {
         *why = UMO_REASON_NONE;
@@ -220,9 +221,18 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
     buffer->deleter_data = import->data;
     buffer->deleter_user = import->user;
     object_start(buffer, device, scope, import->size_bytes, UMO_SIDE_HOST);
-    umo_scope_count_import(scope, false, import->size_bytes);
     *out = buffer;
     return UMO_OK;
+}
+
+umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_import *import,
+                             umo_buffer **out, umo_reason *why, umo_error *error)
+{
+    umo_status status = umo_buffer_import_uncounted(device, scope, import, out, why, error);
+    if (status == UMO_OK) {
+        umo_scope_count_import(scope, false, import->size_bytes);
+    }
+    return status;
 }
 
 void umo_buffer_acquire(umo_buffer *buffer)

@@ -9,6 +9,15 @@
 /* References held now: a cache that holds one asks whether anybody else does. */
 uint32_t umo_buffer_refs(const umo_buffer *buffer);
 
+/* umo_buffer_import() without counting it: the registry counts for who asked, not for itself. */
+umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
+                                       const umo_import *import, umo_buffer **out, umo_reason *why,
+                                       umo_error *error);
+
+/* The owner of imported memory may have changed bytes that the host has: what the device made of
+ * them is stale. Bytes that only the device has stay. */
+void umo_buffer_refresh(umo_buffer *buffer);
+
 /* Waits for every pending use. The first failure is returned, after all were waited for. */
 umo_status umo_buffer_settle(umo_buffer *buffer);
 

@@ -8,6 +8,7 @@
 #include "mem/registry.h"
 
 #include "base/scope.h"
+#include "base/size.h"
 #include "driver/device.h"
 #include "os/os.h"
 
@@ -25,6 +26,7 @@ typedef struct wrap {
     size_t size_bytes;
     bool writable;
     umo_buffer *buffer;
+    struct wrap *next_surplus; /* unlinked, to be freed */
 } wrap;
 
 umo_status umo_registry_create(const umo_registry_options *options, umo_scope *scope,
@@ -158,7 +160,8 @@ umo_status umo_region_register(umo_registry *registry, void *data, size_t size_b
     if (region == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a region");
     }
-    *region = (umo_region){registry, start, size_bytes, writable};
+    *region = (umo_region){
+        .registry = registry, .start = start, .size_bytes = size_bytes, .writable = writable};
 
     umo_status status = UMO_OK;
     (void)pthread_mutex_lock(&registry->lock);
@@ -184,6 +187,7 @@ umo_status umo_region_register(umo_registry *registry, void *data, size_t size_b
     memmove(&registry->regions[after + 1], &registry->regions[after],
             (registry->region_count - after) * sizeof(umo_region *));
     registry->regions[after] = region;
+    region->number = ++registry->regions_made;
     registry->region_count++;
     registry->stats.regions++;
     *out = region;
@@ -242,34 +246,85 @@ static umo_buffer *wrap_use(umo_registry *registry, wrap *w)
     return w->buffer;
 }
 
-/* Puts a new wrap into the cache, making room; the wrap that somebody else put there meanwhile is
- * used instead. */
-static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash)
+/* Unlinks idle wraps until the cache is within its limit; the caller frees them without the lock.
+ */
+static wrap *wraps_make_room(umo_registry *registry)
 {
     wrap *surplus = NULL;
+    while (registry->stats.wraps > registry->options.wraps_max) {
+        wrap *oldest = wrap_take_oldest(registry, NULL);
+        if (oldest == NULL) {
+            break;
+        }
+        registry->stats.evictions++;
+        oldest->next_surplus = surplus;
+        surplus = oldest;
+    }
+    return surplus;
+}
+
+/*
+ * Puts a new wrap into the cache, making room; the wrap that somebody else put there meanwhile is
+ * used instead. NULL when the region is gone: the next one at its address must not find the wrap.
+ */
+static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash, uint64_t number)
+{
+    wrap *surplus = fresh;
+    umo_buffer *buffer = NULL;
+    fresh->next_surplus = NULL;
     (void)pthread_mutex_lock(&registry->lock);
+    const umo_region *region = region_holding(registry, fresh->data, fresh->size_bytes);
     wrap *w =
         wrap_find(registry, hash, fresh->device, fresh->data, fresh->size_bytes, fresh->writable);
-    if (w != NULL) {
-        surplus = fresh;
-    } else {
+    if (region == NULL || region->number != number) {
+        w = NULL;
+    } else if (w == NULL) {
         w = fresh;
         umo_hash_insert(&registry->wraps, &w->link, hash);
         umo_list_push(&registry->wraps_by_use, &w->by_use);
         registry->stats.wraps++;
-        if (registry->stats.wraps > registry->options.wraps_max) {
-            umo_buffer_acquire(w->buffer); /* not the one just made */
-            surplus = wrap_take_oldest(registry, NULL);
-            umo_buffer_release(w->buffer);
-            registry->stats.evictions += surplus != NULL ? 1 : 0;
+    }
+    if (w != NULL) {
+        buffer = wrap_use(registry, w);
+        if (w == fresh) {
+            surplus = wraps_make_room(registry);
         }
     }
-    umo_buffer *buffer = wrap_use(registry, w);
     (void)pthread_mutex_unlock(&registry->lock);
-    if (surplus != NULL) {
+    while (surplus != NULL) {
+        wrap *next = surplus->next_surplus;
         wrap_free(surplus);
+        surplus = next;
     }
     return buffer;
+}
+
+/* A found region, as much of it as is needed without the lock. */
+typedef struct region_found {
+    bool found;
+    uint64_t number;
+    bool whole_pages; /* the device's pages around the range stay inside it */
+} region_found;
+
+static region_found region_look(const umo_registry *registry, const umo_device_info *info,
+                                uintptr_t start, size_t size_bytes, bool writable)
+{
+    const umo_region *region = region_holding(registry, start, size_bytes);
+    if (region == NULL || (writable && !region->writable)) {
+        return (region_found){0};
+    }
+    uintptr_t first = umo_round_down(start, info->import_align_bytes);
+    size_t wide = 0;
+    bool inside =
+        first >= region->start &&
+        umo_round_up((size_t)(start - first) + size_bytes, info->import_size_align_bytes, &wide) &&
+        wide <= region->size_bytes - (size_t)(first - region->start);
+    return (region_found){
+        .found = true,
+        .number = region->number,
+        /* To be written, only the range itself is vouched for. */
+        .whole_pages = inside && (!writable || info->import_align_bytes == 1),
+    };
 }
 
 umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_scope *scope,
@@ -278,49 +333,43 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
 {
     uintptr_t start = (uintptr_t)data;
     uint64_t hash = wrap_hash(device, start, size_bytes);
-    umo_buffer *buffer = NULL;
     if (why != NULL) {
         *why = UMO_REASON_NONE;
     }
     (void)pthread_mutex_lock(&registry->lock);
     wrap *w = wrap_find(registry, hash, device, start, size_bytes, writable);
     if (w != NULL) {
-        buffer = wrap_use(registry, w);
+        umo_buffer *buffer = wrap_use(registry, w);
         registry->stats.wrap_hits++;
         (void)pthread_mutex_unlock(&registry->lock);
+        umo_buffer_refresh(buffer);
         umo_scope_count_import(scope, true, size_bytes);
         *out = buffer;
         return UMO_OK;
     }
     registry->stats.wrap_misses++;
-    const umo_region *region = region_holding(registry, start, size_bytes);
-    bool found = region != NULL && (region->writable || !writable);
-    /* The region is whole pages of one mapping around the range when the device's pages stay inside
-     * it. */
-    bool whole_pages = false;
-    if (found) {
-        size_t align = device->info.import_align_bytes;
-        uintptr_t region_end = region->start + region->size_bytes;
-        uintptr_t first = start & ~((uintptr_t)align - 1);
-        size_t size_align = device->info.import_size_align_bytes;
-        uintptr_t behind = ((start + size_bytes - first) + size_align - 1) & ~(size_align - 1);
-        whole_pages =
-            first >= region->start && behind <= region_end - first && (!writable || align == 1);
-    }
+    region_found region = region_look(registry, &device->info, start, size_bytes, writable);
     (void)pthread_mutex_unlock(&registry->lock);
-    if (!found) {
+    if (!region.found) {
         return umo_error_set(error, UMO_E_NOT_FOUND, 0, "no registered region holds the range%s",
                              writable ? " for writing" : "");
     }
 
-    umo_import import = {
-        .data = data, .size_bytes = size_bytes, .writable = writable, .whole_pages = whole_pages};
+    umo_import import = {.data = data,
+                         .size_bytes = size_bytes,
+                         .writable = writable,
+                         .whole_pages = region.whole_pages};
+    if ((device->info.caps & UMO_CAP_COHERENT) == 0) {
+        /* No driver call tells such a device that the memory's owner wrote to it outside a bracket;
+         * a new import does. */
+        return umo_buffer_import(device, scope, &import, out, why, error);
+    }
     wrap *fresh = calloc(1, sizeof *fresh);
     if (fresh == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a wrap");
     }
     umo_status status =
-        umo_buffer_import(device, registry->scope, &import, &fresh->buffer, why, error);
+        umo_buffer_import_uncounted(device, registry->scope, &import, &fresh->buffer, why, error);
     if (status != UMO_OK) {
         free(fresh);
         return status;
@@ -330,7 +379,12 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
     fresh->data = start;
     fresh->size_bytes = size_bytes;
     fresh->writable = writable;
-    *out = wrap_keep(registry, fresh, hash);
+    umo_buffer *buffer = wrap_keep(registry, fresh, hash, region.number);
+    if (buffer == NULL) {
+        return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the region was released meanwhile");
+    }
+    umo_scope_count_import(scope, false, size_bytes);
+    *out = buffer;
     return UMO_OK;
 }
 

@@ -18,6 +18,7 @@ struct umo_registry {
     umo_scope *scope;
 
     umo_region **regions; /* sorted by start; they do not overlap */
+    uint64_t regions_made;
     size_t region_count;
     size_t region_capacity;
 
@@ -33,6 +34,7 @@ struct umo_registry {
 
 struct umo_region {
     umo_registry *registry;
+    uint64_t number; /* of its making: tells it from a later one at the same address */
     uintptr_t start;
     size_t size_bytes;
     bool writable;
