@@ -115,6 +115,19 @@ def test_device_calls_are_counted_however_they_are_bound(spied, how, library):
     assert reading.unhooked == 0
 
 
+@pytest.mark.parametrize("how", ["dlsym", "proc"])
+def test_cudas_copies_are_counted_however_they_are_bound(spied, how):
+    reading, _, _ = spied("cuda", how)
+    device = {k: v for k, v in exact(reading, "libspy_cuda.so").items() if k.startswith("device_")}
+    assert device == {
+        "device_write": (2, 1000000 + 500000),
+        "device_copy": (2, 900000 + 400000),
+        "device_read": (2, 800000 + 300000),
+        "device_any": (4, 700000 + 200000 + 20000 + 60000),
+    }
+    assert reading.unhooked == 0
+
+
 def test_a_program_runs_the_same_without_a_file_to_count_in(probe):
     env = {"LD_PRELOAD": Spy.environment("x")["LD_PRELOAD"], "PATH": "/usr/bin:/bin"}
     done = subprocess.run([str(probe), "each"], env=env, capture_output=True, text=True, timeout=60)

@@ -135,8 +135,7 @@ static void reason_set(enum umo_census_status status, const char *reason, int er
     __atomic_store_n(&header->census_status, status, __ATOMIC_RELEASE);
 }
 
-/* Reading the mappings
- * ----------------------------------------------------------------------------------------- */
+/* ---- Reading the mappings ---- */
 
 static bool maps_read(void)
 {
@@ -236,9 +235,7 @@ static bool is_left_out(const struct mapping *mapping)
     return mapping->is_shared || mapping->inode != 0;
 }
 
-/* Commands
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- Commands ---- */
 
 /*
  * Only pages that are there: one that appears later was written (or is the zero page, told apart),
@@ -514,8 +511,7 @@ static void scan(void)
     reason_set(UMO_CENSUS_OK, "", 0);
 }
 
-/* The helper thread
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The helper thread ---- */
 
 static void *census_run(void *argument)
 {

@@ -157,9 +157,7 @@ void *__memset_chk(void *to, int value, size_t size_bytes, size_t room_bytes)
     return fill(to, value, size_bytes);
 }
 
-/* dlsym
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- dlsym ---- */
 
 /* Read by the assembly below. */
 void *umo_spy_dlsym_real __attribute__((visibility("hidden")));
@@ -280,9 +278,7 @@ void *umo_spy_host_hook_find(const char *name)
     return NULL;
 }
 
-/* Start
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- Start ---- */
 
 static void child_start(void)
 {

@@ -199,31 +199,32 @@ static int scenario_string(void)
     return 0;
 }
 
-/* Devices
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Devices ---- */
 
-static int scenario_opencl(const char *how)
+static int device_run(const char *file, const char *entry, const char *how)
 {
-    /* "dlsym": the part's own table, by dlopen and dlsym; "linked": a library that is linked with
-     * the loader. */
     union {
         void *object;
         int (*function)(const char *);
     } run;
-    bool is_linked = strcmp(how, "linked") == 0;
-    void *library = dlopen(is_linked ? "libspy_cl_linked.so" : "libspy_cl_table.so", RTLD_NOW);
+    void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
         fprintf(stderr, "%s\n", dlerror());
         return 77;
     }
-    run.object = symbol(library, "cl_run");
+    run.object = symbol(library, entry);
     return run.function(how);
 }
 
-/* Pages
- * -----------------------------------------------------------------------------------------------------------
- */
+/* "dlsym": a table of entry points made at run time; "linked": a library that is linked with the
+ * loader. */
+static int scenario_opencl(const char *how)
+{
+    return device_run(strcmp(how, "linked") == 0 ? "libspy_cl_linked.so" : "libspy_cl_table.so",
+                      "cl_run", how);
+}
+
+/* ---- Pages ---- */
 
 #define PAGES 512u
 
@@ -348,6 +349,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(name, "opencl") == 0 && argc == 3) {
         return scenario_opencl(argv[2]);
+    }
+    if (strcmp(name, "cuda") == 0 && argc == 3) {
+        return device_run("libspy_cuda.so", "cuda_run", argv[2]);
     }
     if (strcmp(name, "pages") == 0 && argc == 4) {
         return scenario_pages(argv[2], argv[3]);
