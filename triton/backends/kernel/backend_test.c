@@ -1,0 +1,594 @@
+/*
+ * The backend's own functions over a kit and a device that the test controls: what is bound, on
+ * which queue, behind which fences, and that nothing stays when any step fails.
+ */
+#include "fake_device.h"
+
+#include <umo/triton.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TENSORS 2u
+
+/* ---- A kit of one model ---- */
+
+struct umo_model {
+    umo_context *context;
+    umo_unified_config unified;
+    const char *kernel;
+    char path[64];
+    int64_t batch_max;
+    umo_io inputs[TENSORS];
+    umo_io outputs[1];
+    int warnings;
+    char warning[256];
+};
+
+struct umo_instance {
+    umo_model *model;
+    umo_device *device;
+    uint32_t queue;
+};
+
+struct umo_batch {
+    int64_t rows;
+    umo_tensor inputs[TENSORS];
+    bool absent[TENSORS];
+    umo_tensor output; /* where the backend is to write; its shape is what it asked for */
+    size_t output_bytes;
+    umo_fence_set waits;
+    umo_fence done;
+};
+
+umo_io *umo_model_inputs(umo_model *model, size_t *count)
+{
+    *count = TENSORS;
+    return model->inputs;
+}
+
+umo_io *umo_model_outputs(umo_model *model, size_t *count)
+{
+    *count = 1;
+    return model->outputs;
+}
+
+const umo_unified_config *umo_model_unified(const umo_model *model)
+{
+    return &model->unified;
+}
+
+const char *umo_model_parameter(const umo_model *model, const char *key)
+{
+    return strcmp(key, "kernel") == 0 ? model->kernel : NULL;
+}
+
+const char *umo_model_file(const umo_model *model, const char *fallback)
+{
+    (void)model;
+    return fallback;
+}
+
+const char *umo_model_path(const umo_model *model)
+{
+    return model->path;
+}
+
+uint64_t umo_model_version(const umo_model *model)
+{
+    (void)model;
+    return 1;
+}
+
+int64_t umo_model_batch_max(const umo_model *model)
+{
+    return model->batch_max;
+}
+
+umo_context *umo_model_context(umo_model *model)
+{
+    return model->context;
+}
+
+void umo_model_log(const umo_model *model, bool warning, const char *format, ...)
+{
+    umo_model *mine = (umo_model *)(uintptr_t)model;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(mine->warning, sizeof mine->warning, format, arguments);
+    va_end(arguments);
+    mine->warnings += warning;
+}
+
+void umo_instance_set_device(umo_instance *instance, umo_device *device, uint32_t queue)
+{
+    instance->device = device;
+    instance->queue = queue;
+}
+
+int64_t umo_batch_rows(const umo_batch *batch)
+{
+    return batch->rows;
+}
+
+bool umo_batch_has_input(const umo_batch *batch, size_t input)
+{
+    return !batch->absent[input];
+}
+
+umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_error *error)
+{
+    (void)error;
+    *out = batch->inputs[input];
+    return UMO_OK;
+}
+
+umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
+                            const umo_shape *shape, umo_tensor *out, umo_error *error)
+{
+    (void)error;
+    assert_int_equal(output, 0);
+    assert_int_equal(dtype, UMO_FP32);
+    uint64_t bytes = 0;
+    assert_int_equal(umo_shape_bytes(shape, dtype, &bytes), UMO_OK);
+    batch->output.shape = *shape;
+    batch->output.size_bytes = (size_t)bytes;
+    *out = batch->output;
+    return UMO_OK;
+}
+
+const umo_fence_set *umo_batch_waits(const umo_batch *batch)
+{
+    return &batch->waits;
+}
+
+void umo_batch_complete(umo_batch *batch, umo_fence fence)
+{
+    batch->done = fence;
+}
+
+/* ---- Set-up ---- */
+
+static const char variable_kernel[] =
+    "{\"file\": \"test.fake\", \"function\": \"f\", \"options\": \"-O9\", \"arguments\": ["
+    "{\"input\": \"A\", \"align\": 256}, {\"input\": \"B\", \"index\": true}, {\"output\": \"Y\"}, "
+    "{\"size\": \"batch*A[0]\", \"type\": \"uint32\"}], \"global_size\": [\"A[0]\"], "
+    "\"local_size\": [16], \"outputs\": {\"Y\": [\"A[0]+B[0]\"]}}";
+
+#define ARGUMENTS 4u
+
+static void model_setup(umo_model *model, int64_t dims)
+{
+    *model = (umo_model){
+        .unified = {.enable = true, .driver = FAKE_DRIVER},
+        .kernel = variable_kernel,
+        .inputs = {{.name = "A", .dtype = UMO_FP32, .dims = {1, {dims}}, .align_bytes = 1},
+                   {.name = "B", .dtype = UMO_INT32, .dims = {1, {dims}}, .control = true}},
+        .outputs = {{.name = "Y", .dtype = UMO_FP32, .dims = {1, {dims < 0 ? -1 : 2 * dims}}}},
+    };
+    fake_device_register();
+    fake_device_reset(ARGUMENTS);
+    assert_int_equal(fake.live, 0);
+    assert_int_equal(umo_context_create(NULL, &model->context, NULL), UMO_OK);
+    (void)snprintf(model->path, sizeof model->path, "kernel_test_XXXXXX");
+    assert_non_null(mkdtemp(model->path));
+    char file[96];
+    (void)snprintf(file, sizeof file, "%s/test.fake", model->path);
+    FILE *out = fopen(file, "w");
+    assert_non_null(out);
+    assert_true(fputs("text of the program", out) >= 0);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void model_teardown(umo_model *model)
+{
+    char file[96];
+    (void)snprintf(file, sizeof file, "%s/test.fake", model->path);
+    (void)unlink(file);
+    (void)rmdir(model->path);
+    umo_context_destroy(model->context);
+    assert_int_equal(fake.live, 0);
+}
+
+static void *model_start(umo_model *model)
+{
+    void *state = NULL;
+    umo_error error = {0};
+    if (umo_backend_table.model_init(model, &state, &error) != UMO_OK) {
+        fail_msg("%s", error.text);
+    }
+    return state;
+}
+
+static umo_buffer *buffer_make(const umo_instance *instance, size_t size_bytes)
+{
+    umo_buffer *buffer = NULL;
+    assert_int_equal(umo_buffer_alloc(instance->device, umo_context_scope(instance->model->context),
+                                      size_bytes, UMO_UNIFIED, &buffer, NULL),
+                     UMO_OK);
+    return buffer;
+}
+
+/* ---- Loading ---- */
+
+static void loading_declares_what_the_kernel_needs(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
+    void *state = model_start(&model);
+    assert_int_equal(model.inputs[0].align_bytes, 256);
+    assert_false(model.inputs[0].control);
+    assert_int_equal(model.inputs[1].align_bytes, 4);
+    assert_true(model.inputs[1].control);
+    assert_int_equal(model.outputs[0].align_bytes, 4);
+    assert_string_equal(fake.text, "text of the program");
+    assert_string_equal(fake.options, "-O9");
+    umo_backend_table.model_finish(state);
+    /* An index is only what the description calls one. */
+    char kernel[sizeof variable_kernel];
+    memcpy(kernel, variable_kernel, sizeof kernel);
+    memcpy(strstr(kernel, "true"), "null", 4);
+    memcpy(strstr(kernel, ", \"index\": null"), "               ", 15);
+    model.kernel = kernel;
+    state = model_start(&model);
+    assert_false(model.inputs[1].control);
+    umo_backend_table.model_finish(state);
+    model_teardown(&model);
+}
+
+static void loading_runs_the_kernel_once(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
+    void *state = model_start(&model);
+    assert_int_equal(fake.launches, 1);
+    assert_int_equal(fake.grid.global[0], 64);
+    assert_int_equal(fake.grid.local[0], 16);
+    assert_int_equal(fake.values[3], 64);
+    assert_true(fake.args[0].size_bytes >= 64 * 4);
+    assert_true(fake.args[2].size_bytes >= 128 * 4);
+    assert_int_equal(model.warnings, 0);
+    umo_counters counters;
+    umo_scope_read(umo_context_scope(model.context), &counters);
+    assert_int_equal(counters.live_buffers, 0);
+    umo_backend_table.model_finish(state);
+    model_teardown(&model);
+}
+
+static void a_refused_size_of_our_choice_gives_way_to_the_next(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
+    fake.group_max = 20;
+    void *state = model_start(&model);
+    assert_int_equal(fake.launches, 1);
+    assert_int_equal(fake.grid.global[0], 16);
+    umo_backend_table.model_finish(state);
+    /* None will do: the model loads all the same, and says so. */
+    fake_device_reset(ARGUMENTS);
+    fake.group_max = 1;
+    state = model_start(&model);
+    assert_int_equal(fake.launches, 0);
+    assert_int_equal(model.warnings, 1);
+    assert_non_null(strstr(model.warning, "not tried at load: that work size is refused"));
+    umo_backend_table.model_finish(state);
+    model_teardown(&model);
+}
+
+static void a_refused_size_of_the_model_is_an_error(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    void *state = NULL;
+    umo_error error = {0};
+    model_setup(&model, 40);
+    fake.group_max = 1000;
+    assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
+    assert_string_equal(error.text, "test.fake, kernel 'f': that work size is refused");
+    assert_null(state);
+    model_teardown(&model);
+}
+
+static void arguments_that_do_not_fit_are_an_error(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    void *state = NULL;
+    umo_error error = {0};
+    model_setup(&model, -1);
+    fake.arg_count = 5;
+    assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
+    assert_string_equal(error.text, "test.fake, kernel 'f': the kernel takes 5 argument(s), not 4");
+    model_teardown(&model);
+}
+
+static void a_device_that_fails_the_trial_is_an_error(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    void *state = NULL;
+    umo_error error = {0};
+    model_setup(&model, -1);
+    fake.fence_says = UMO_E_DEVICE;
+    assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_DEVICE);
+    assert_non_null(strstr(error.text, "the device failed while it ran"));
+    model_teardown(&model);
+}
+
+static void instances_take_the_queues_in_turn(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
+    void *state = model_start(&model);
+    umo_instance instances[3] = {{.model = &model}, {.model = &model}, {.model = &model}};
+    void *states[3];
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(umo_backend_table.instance_init(&instances[i], state, &states[i], NULL),
+                         UMO_OK);
+        assert_int_equal(instances[i].queue, i % FAKE_QUEUES);
+        assert_non_null(instances[i].device);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        umo_backend_table.instance_finish(states[i]);
+    }
+    umo_backend_table.model_finish(state);
+    model_teardown(&model);
+}
+
+/* Each fallible call of the device fails once: the error comes out, and nothing stays. */
+static void nothing_stays_when_a_step_fails(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
+    long refused = 0;
+    for (long at = 0;; at++) {
+        void *state = NULL;
+        void *instance_state = NULL;
+        umo_error error = {0};
+        umo_instance instance = {.model = &model};
+        /* A context keeps its device open, so each round has one of its own. */
+        umo_context_destroy(model.context);
+        assert_int_equal(umo_context_create(NULL, &model.context, NULL), UMO_OK);
+        fake_device_reset(ARGUMENTS);
+        fake.fail_after = at;
+        umo_status status = umo_backend_table.model_init(&model, &state, &error);
+        if (status == UMO_OK) {
+            status = umo_backend_table.instance_init(&instance, state, &instance_state, &error);
+        }
+        refused += status != UMO_OK;
+        if (status != UMO_OK) {
+            assert_int_equal(error.status, status);
+            assert_true(strlen(error.text) > 0);
+        }
+        umo_backend_table.instance_finish(instance_state);
+        umo_backend_table.model_finish(state);
+        umo_counters counters;
+        umo_scope_read(umo_context_scope(model.context), &counters);
+        assert_int_equal(counters.live_buffers, 0);
+        assert_int_equal(counters.live_bytes, 0);
+        assert_int_equal(fake.live, 0);
+        if (fake.fail_after >= 0) {
+            break; /* all calls succeeded */
+        }
+    }
+    /* Open, program, kernel, launch; the instance's kernel and memory. What the trial alone lacks
+     * is no error. */
+    assert_int_equal(refused, 6);
+    model_teardown(&model);
+}
+
+/* ---- Executing ---- */
+
+typedef struct rig {
+    umo_model model;
+    umo_instance instance;
+    void *state;
+    void *instance_state;
+    umo_buffer *buffers[3];
+} rig;
+
+static void rig_setup(rig *r, int64_t batch_max)
+{
+    umo_error error = {0};
+    model_setup(&r->model, -1);
+    r->model.batch_max = batch_max;
+    r->instance = (umo_instance){.model = &r->model};
+    r->state = model_start(&r->model);
+    if (umo_backend_table.instance_init(&r->instance, r->state, &r->instance_state, &error) !=
+        UMO_OK) {
+        fail_msg("%s", error.text);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        r->buffers[i] = buffer_make(&r->instance, 4096);
+    }
+    fake_device_reset(ARGUMENTS);
+}
+
+static void rig_teardown(rig *r)
+{
+    for (size_t i = 0; i < 3; i++) {
+        umo_buffer_release(r->buffers[i]);
+    }
+    umo_backend_table.instance_finish(r->instance_state);
+    umo_backend_table.model_finish(r->state);
+    model_teardown(&r->model);
+}
+
+/* A batch of rows x 32 and rows x 32 elements, each tensor at an offset of its own. */
+static umo_batch batch_make(const rig *r, int64_t rows)
+{
+    umo_batch batch = {.rows = rows};
+    for (size_t i = 0; i < TENSORS; i++) {
+        batch.inputs[i] = (umo_tensor){.buffer = r->buffers[i],
+                                       .offset_bytes = 256 * (i + 1),
+                                       .size_bytes = (size_t)rows * 32 * 4,
+                                       .dtype = r->model.inputs[i].dtype,
+                                       .shape = {1, {32}}};
+        if (r->model.batch_max > 0) {
+            batch.inputs[i].shape = (umo_shape){2, {rows, 32}};
+        }
+    }
+    batch.output = (umo_tensor){.buffer = r->buffers[2], .offset_bytes = 64};
+    return batch;
+}
+
+static void a_batch_is_bound_where_it_lies(void **unused)
+{
+    (void)unused;
+    rig r;
+    rig_setup(&r, 8);
+    umo_batch batch = batch_make(&r, 3);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
+                     UMO_OK);
+    assert_int_equal(fake.launches, 1);
+    for (size_t i = 0; i < TENSORS; i++) {
+        assert_ptr_equal(fake.args[i].memory, umo_buffer_memory(r.buffers[i]));
+        assert_int_equal(fake.args[i].offset_bytes, 256 * (i + 1));
+        assert_int_equal(fake.args[i].size_bytes, 3 * 32 * 4);
+    }
+    assert_ptr_equal(fake.args[2].memory, umo_buffer_memory(r.buffers[2]));
+    assert_int_equal(fake.args[2].offset_bytes, 64);
+    assert_int_equal(fake.values[3], 3 * 32);
+    assert_int_equal(fake.grid.global[0], 32);
+    assert_int_equal(batch.output.shape.rank, 2);
+    assert_int_equal(batch.output.shape.dims[0], 3);
+    assert_int_equal(batch.output.shape.dims[1], 64);
+    assert_true(batch.done.value != 0);
+    assert_int_equal(batch.done.queue, r.instance.queue);
+    rig_teardown(&r);
+}
+
+static void a_model_without_batches_has_no_batch_dimension(void **unused)
+{
+    (void)unused;
+    rig r;
+    rig_setup(&r, 0);
+    umo_batch batch = batch_make(&r, 1);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
+                     UMO_OK);
+    assert_int_equal(batch.output.shape.rank, 1);
+    assert_int_equal(batch.output.shape.dims[0], 64);
+    assert_int_equal(fake.values[3], 32);
+    rig_teardown(&r);
+}
+
+static void a_launch_waits_for_what_is_on_its_way(void **unused)
+{
+    (void)unused;
+    rig r;
+    rig_setup(&r, 8);
+    umo_batch batch = batch_make(&r, 1);
+    const umo_fence first = {.device = r.instance.device, .queue = 1, .value = 70};
+    const umo_fence second = {.device = r.instance.device, .queue = 0, .value = 71};
+    assert_true(umo_fence_set_add(&batch.waits, first));
+    assert_true(umo_fence_set_add(&batch.waits, second));
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
+                     UMO_OK);
+    assert_int_equal(fake.wait_count, 2);
+    assert_int_equal(fake.waits[0].value, 70);
+    assert_int_equal(fake.waits[1].value, 71);
+    rig_teardown(&r);
+}
+
+static void nothing_to_write_is_nothing_to_launch(void **unused)
+{
+    (void)unused;
+    rig r;
+    rig_setup(&r, 0);
+    umo_batch batch = batch_make(&r, 1);
+    for (size_t i = 0; i < TENSORS; i++) {
+        batch.inputs[i].shape.dims[0] = 0;
+        batch.inputs[i].size_bytes = 0;
+        batch.inputs[i].buffer = NULL;
+    }
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
+                     UMO_OK);
+    assert_int_equal(fake.launches, 0);
+    assert_int_equal(batch.done.value, 0);
+    rig_teardown(&r);
+}
+
+static void an_empty_input_is_bound_to_memory_all_the_same(void **unused)
+{
+    (void)unused;
+    rig r;
+    rig_setup(&r, 0);
+    umo_batch batch = batch_make(&r, 1);
+    batch.inputs[1].shape.dims[0] = 0;
+    batch.inputs[1].size_bytes = 0;
+    batch.inputs[1].buffer = NULL;
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
+                     UMO_OK);
+    assert_int_equal(fake.launches, 1);
+    assert_non_null(fake.args[1].memory);
+    assert_int_equal(fake.args[1].offset_bytes, 0);
+    assert_int_equal(*(const int *)fake.args[1].memory->host, 0);
+    rig_teardown(&r);
+}
+
+static void what_cannot_run_is_an_error_of_the_batch(void **unused)
+{
+    (void)unused;
+    rig r;
+    umo_error error = {0};
+    rig_setup(&r, 0);
+    umo_batch batch = batch_make(&r, 1);
+    batch.absent[1] = true;
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_E_INVAL);
+    assert_string_equal(error.text, "input 'B' is absent; the kernel cannot run without it");
+    /* No work items, but something to write. */
+    batch = batch_make(&r, 1);
+    batch.inputs[0].shape.dims[0] = 0;
+    batch.inputs[0].size_bytes = 0;
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_E_INVAL);
+    assert_string_equal(error.text,
+                        "test.fake, kernel 'f': global_size[0]: \"A[0]\" is 0, but there "
+                        "are outputs to write");
+    fake.fail_after = 0;
+    batch = batch_make(&r, 1);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_E_DEVICE);
+    assert_string_equal(error.text, "test.fake, kernel 'f': the fake device fails");
+    assert_int_equal(batch.done.value, 0);
+    /* The next batch runs. */
+    batch = batch_make(&r, 1);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_OK);
+    assert_int_equal(fake.launches, 1);
+    rig_teardown(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(loading_declares_what_the_kernel_needs),
+        cmocka_unit_test(loading_runs_the_kernel_once),
+        cmocka_unit_test(a_refused_size_of_our_choice_gives_way_to_the_next),
+        cmocka_unit_test(a_refused_size_of_the_model_is_an_error),
+        cmocka_unit_test(arguments_that_do_not_fit_are_an_error),
+        cmocka_unit_test(a_device_that_fails_the_trial_is_an_error),
+        cmocka_unit_test(instances_take_the_queues_in_turn),
+        cmocka_unit_test(nothing_stays_when_a_step_fails),
+        cmocka_unit_test(a_batch_is_bound_where_it_lies),
+        cmocka_unit_test(a_model_without_batches_has_no_batch_dimension),
+        cmocka_unit_test(a_launch_waits_for_what_is_on_its_way),
+        cmocka_unit_test(nothing_to_write_is_nothing_to_launch),
+        cmocka_unit_test(an_empty_input_is_bound_to_memory_all_the_same),
+        cmocka_unit_test(what_cannot_run_is_an_error_of_the_batch),
+    };
+    return cmocka_run_group_tests_name("backend", tests, NULL, NULL);
+}

@@ -1,0 +1,203 @@
+/*
+ * The fake driver's table. One device, whose memory is the host's.
+ */
+#include "fake_device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+fake_device fake;
+
+static uint64_t fence_next = 1;
+
+void fake_device_reset(size_t arg_count)
+{
+    const long live = fake.live;
+    fake = (fake_device){.arg_count = arg_count, .fail_after = -1, .live = live};
+}
+
+static bool refuses(void)
+{
+    return fake.fail_after >= 0 && fake.fail_after-- == 0;
+}
+
+static umo_status fake_count(uint32_t *out, umo_error *error)
+{
+    (void)error;
+    *out = 1;
+    return UMO_OK;
+}
+
+static umo_status fake_open(uint32_t ordinal, const umo_driver_options *options, void **out_state,
+                            umo_device_info *out_info, umo_error *error)
+{
+    (void)ordinal;
+    (void)options;
+    if (refuses()) {
+        return umo_error_set(error, UMO_E_DEVICE, 0, "the fake device does not open");
+    }
+    *out_info = (umo_device_info){.name = "fake",
+                                  .driver = FAKE_DRIVER,
+                                  .caps = UMO_CAP_UNIFIED | UMO_CAP_COHERENT | UMO_CAP_KERNELS,
+                                  .queues = FAKE_QUEUES,
+                                  .import_align_bytes = 1,
+                                  .import_size_align_bytes = 1,
+                                  .alloc_align_bytes = 64,
+                                  .buffer_max_bytes = UINT64_C(1) << 32};
+    *out_state = &fake;
+    return UMO_OK;
+}
+
+static void fake_close(void *state)
+{
+    (void)state;
+}
+
+static umo_status fake_alloc(void *state, size_t size_bytes, umo_storage_mode mode, umo_memory *out,
+                             umo_error *error)
+{
+    (void)state;
+    void *host = refuses() ? NULL : malloc(size_bytes);
+    if (host == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "the fake device is full");
+    }
+    memset(host, 0xa5, size_bytes);
+    fake.live++;
+    *out = (umo_memory){.host = host, .native = host, .size_bytes = size_bytes, .mode = mode};
+    return UMO_OK;
+}
+
+static void fake_free(void *state, umo_memory *memory)
+{
+    (void)state;
+    free(memory->host);
+    fake.live--;
+}
+
+static umo_status fake_copy(void *state, uint32_t queue, const umo_memory *source,
+                            size_t source_offset_bytes, umo_memory *target,
+                            size_t target_offset_bytes, size_t size_bytes, const umo_fence *waits,
+                            size_t wait_count, umo_fence *out)
+{
+    (void)state;
+    (void)queue;
+    (void)waits;
+    (void)wait_count;
+    memcpy((char *)target->host + target_offset_bytes,
+           (const char *)source->host + source_offset_bytes, size_bytes);
+    *out = (umo_fence){.value = fence_next++};
+    return UMO_OK;
+}
+
+static bool fake_fence_done(void *state, uint32_t queue, uint64_t value)
+{
+    (void)state;
+    (void)queue;
+    (void)value;
+    return fake.fence_says == UMO_OK;
+}
+
+static umo_status fake_fence_wait(void *state, uint32_t queue, uint64_t value, uint64_t timeout_ns)
+{
+    (void)state;
+    (void)queue;
+    (void)value;
+    (void)timeout_ns;
+    return fake.fence_says;
+}
+
+static umo_status fake_program_create(void *state, const umo_program_source *source, void **out,
+                                      umo_error *error)
+{
+    (void)state;
+    if (refuses()) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the program does not build: line 1: no");
+    }
+    strncpy(fake.text, source->text, sizeof fake.text - 1);
+    strncpy(fake.options, source->options != NULL ? source->options : "", sizeof fake.options - 1);
+    *out = malloc(1);
+    fake.live++;
+    return UMO_OK;
+}
+
+static void fake_object_destroy(void *state, void *object)
+{
+    (void)state;
+    free(object);
+    fake.live--;
+}
+
+static umo_status fake_kernel_create(void *state, void *program, const char *name, void **out,
+                                     umo_error *error)
+{
+    (void)state;
+    (void)program;
+    if (refuses()) {
+        return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the program has no kernel '%s'", name);
+    }
+    *out = malloc(1);
+    fake.live++;
+    return UMO_OK;
+}
+
+static umo_status fake_kernel_launch(void *state, uint32_t queue, void *kernel,
+                                     const umo_kernel_arg *args, size_t arg_count,
+                                     const umo_grid *grid, const umo_fence *waits,
+                                     size_t wait_count, umo_fence *out, umo_error *error)
+{
+    (void)state;
+    (void)kernel;
+    if (refuses()) {
+        return umo_error_set(error, UMO_E_DEVICE, 0, "the fake device fails");
+    }
+    if (arg_count != fake.arg_count) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the kernel takes %zu argument(s), not %zu",
+                             fake.arg_count, arg_count);
+    }
+    if (fake.group_max != 0 && (grid->global[0] > fake.group_max ||
+                                (grid->local[0] != 0 && grid->global[0] % grid->local[0] != 0))) {
+        return umo_error_set(error, UMO_E_INVAL, -54, "that work size is refused");
+    }
+    fake.launches++;
+    fake.queue = queue;
+    fake.grid = *grid;
+    memcpy(fake.args, args, arg_count * sizeof args[0]);
+    for (size_t i = 0; i < arg_count; i++) {
+        fake.values[i] = 0;
+        if (args[i].kind == UMO_ARG_VALUE) {
+            memcpy(&fake.values[i], args[i].value, args[i].size_bytes);
+        }
+    }
+    fake.wait_count = wait_count;
+    if (wait_count > 0) {
+        memcpy(fake.waits, waits, wait_count * sizeof waits[0]);
+    }
+    *out = (umo_fence){.value = fence_next++};
+    return UMO_OK;
+}
+
+static const umo_driver driver = {
+    .abi = UMO_DRIVER_ABI,
+    .size_bytes = sizeof(umo_driver),
+    .name = FAKE_DRIVER,
+    .count = fake_count,
+    .open = fake_open,
+    .close = fake_close,
+    .alloc = fake_alloc,
+    .free = fake_free,
+    .copy = fake_copy,
+    .fence_done = fake_fence_done,
+    .fence_wait = fake_fence_wait,
+    .program_create = fake_program_create,
+    .program_destroy = fake_object_destroy,
+    .kernel_create = fake_kernel_create,
+    .kernel_destroy = fake_object_destroy,
+    .kernel_launch = fake_kernel_launch,
+};
+
+void fake_device_register(void)
+{
+    umo_error error;
+    /* A second registration is refused, which is as good. */
+    umo_status_ignore(umo_driver_register(&driver, &error));
+}
