@@ -116,13 +116,14 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     umo_mapping own;
     status = umo_os_mapping_query(base, &own);
     if (status != UMO_OK || own.inode != mapping->inode || own.device != mapping->device ||
-        own.offset_bytes != mapping->offset_bytes || own.end - own.start < view->size_bytes) {
+        own.offset_bytes + ((uintptr_t)base - own.start) != mapping->offset_bytes ||
+        own.end - (uintptr_t)base < view->size_bytes) {
         status = umo_error_set(error, UMO_E_REFUSED, 0, "the mapping changed meanwhile");
         goto fail;
     }
     view->device = own.device;
     view->inode = own.inode;
-    view->offset_bytes = own.offset_bytes;
+    view->offset_bytes = mapping->offset_bytes; /* own may start at a neighbouring view */
     view->writable = own.writable;
     status =
         umo_region_register(registry, base, view->size_bytes, view->writable, &view->region, error);
@@ -160,6 +161,10 @@ static umo_view *view_keep(umo_registry *registry, umo_view *fresh, const umo_ma
 /* Makes room for one more view of size_bytes by dropping idle ones. */
 static umo_status views_make_room(umo_registry *registry, size_t size_bytes, umo_error *error)
 {
+    if (size_bytes > registry->options.views_bytes_max) {
+        return umo_error_set(error, UMO_E_LIMIT, 0, "a view of %zu bytes is more than all may be",
+                             size_bytes);
+    }
     for (;;) {
         (void)pthread_mutex_lock(&registry->lock);
         bool fits = registry->stats.views < registry->options.views_max &&
@@ -247,7 +252,8 @@ typedef struct sweep_state {
     umo_registry *registry;
 } sweep_state;
 
-/* Marks the views whose file is mapped somewhere else than in the view itself. */
+/* Marks the views whose file is mapped somewhere else than in views: those of one file must not
+ * keep each other, and the system may show neighbouring ones as one mapping. */
 static bool sweep_visit(const umo_mapping *mapping, void *user)
 {
     const sweep_state *sweep = user;
@@ -257,11 +263,16 @@ static bool sweep_visit(const umo_mapping *mapping, void *user)
     umo_registry *registry = sweep->registry;
     uint64_t hash = view_hash(mapping->device, mapping->inode);
     (void)pthread_mutex_lock(&registry->lock);
-    for (umo_hash_link *link = umo_hash_chain(&registry->views, hash); link != NULL;
-         link = link->next) {
+    umo_hash_link *first = umo_hash_chain(&registry->views, hash);
+    bool ours = false;
+    for (umo_hash_link *link = first; link != NULL && !ours; link = link->next) {
+        const umo_view *view = UMO_LIST_ENTRY(link, umo_view, link);
+        ours = mapping->start - (uintptr_t)view->base < view->size_bytes;
+    }
+    for (umo_hash_link *link = first; link != NULL && !ours; link = link->next) {
         umo_view *view = UMO_LIST_ENTRY(link, umo_view, link);
         if (link->hash == hash && view->device == mapping->device &&
-            view->inode == mapping->inode && mapping->start != (uintptr_t)view->base) {
+            view->inode == mapping->inode) {
             view->seen = true;
         }
     }
