@@ -418,11 +418,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_server_that_cannot_load_a_model_says_which_and_why),
     };
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: inproc_test BACKENDS\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: inproc_test BACKENDS [PATTERN]\n");
         return 2;
     }
     backends = argv[1];
+    cmocka_set_test_filter(argc == 3 ? argv[2] : NULL);
     if (inproc_library_find(NULL) == NULL) {
         fprintf(stderr, "skipped: no libtritonserver; run the set-up or set UMO_TRITON_LIBRARY\n");
         return 77;

@@ -109,6 +109,12 @@ extern "C" {
     X(TRITONSERVER_ServerOptionsSetExitOnError)                                                    \
     X(TRITONSERVER_ServerOptionsSetStrictReadiness)                                                \
     X(TRITONSERVER_ServerOptionsSetExitTimeout)                                                    \
+    X(TRITONSERVER_ServerOptionsSetModelLoadRetryCount)                                            \
+    X(TRITONSERVER_ServerOptionsSetBufferManagerThreadCount)                                       \
+    X(TRITONSERVER_ServerOptionsSetModelNamespacing)                                               \
+    X(TRITONSERVER_ServerOptionsSetRateLimiterMode)                                                \
+    X(TRITONSERVER_ServerOptionsSetMetricsInterval)                                                \
+    X(TRITONSERVER_ServerOptionsSetEnablePeerAccess)                                               \
     X(TRITONSERVER_ServerOptionsSetModelLoadThreadCount)                                           \
     X(TRITONSERVER_ServerOptionsSetLogInfo)                                                        \
     X(TRITONSERVER_ServerOptionsSetLogWarn)                                                        \

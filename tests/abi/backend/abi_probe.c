@@ -568,6 +568,15 @@ static TRITONSERVER_Error *answer_summing(TRITONBACKEND_Request *request)
     return NULL;
 }
 
+/* The answer is under way or lost: only the log is left to say it, and the answer's absence. */
+static void say(TRITONSERVER_Error *error)
+{
+    if (error != NULL) {
+        fprintf(stderr, "%s\n", TRITONSERVER_ErrorMessage(error));
+        TRITONSERVER_ErrorDelete(error);
+    }
+}
+
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstance *instance,
                                                        TRITONBACKEND_Request **requests,
                                                        const uint32_t request_count)
@@ -588,22 +597,17 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
         } else {
             error = answer_plain(requests[i]);
         }
-        if (error != NULL) {
-            /* The answer is under way or lost: only the log is left to say it. */
-            fprintf(stderr, "%s\n", TRITONSERVER_ErrorMessage(error));
-            TRITONSERVER_ErrorDelete(error);
-        }
+        say(error);
         error = TRITONBACKEND_ModelInstanceReportStatistics(instance, requests[i], true, start_ns,
                                                             start_ns + 1000, start_ns + 3000,
                                                             start_ns + 6000);
-        if (error == NULL) {
-            error = TRITONBACKEND_RequestRelease(requests[i], TRITONSERVER_REQUEST_RELEASE_ALL);
-        }
-        if (error != NULL) {
-            fprintf(stderr, "%s\n", TRITONSERVER_ErrorMessage(error));
-            TRITONSERVER_ErrorDelete(error);
-        }
+        say(error);
     }
-    return TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, 5, start_ns, start_ns + 1000,
-                                                            start_ns + 3000, start_ns + 6000);
+    /* Before the first release, so that whoever has seen one finds the counts. */
+    say(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, 5, start_ns, start_ns + 1000,
+                                                         start_ns + 3000, start_ns + 6000));
+    for (uint32_t i = 0; i < request_count; i++) {
+        say(TRITONBACKEND_RequestRelease(requests[i], TRITONSERVER_REQUEST_RELEASE_ALL));
+    }
+    return NULL;
 }

@@ -298,13 +298,16 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
     }
     probe_execute(instance->model, &instance->scratch, requests, request_count, succeeded);
     end_ns = now_ns();
+    /* All statistics before the first release: whoever has seen a release finds the counts. */
     for (uint32_t i = 0; i < request_count; i++) {
         drop(TRITONBACKEND_ModelInstanceReportStatistics(handle, requests[i], succeeded[i],
                                                          start_ns, start_ns, end_ns, end_ns));
-        drop(TRITONBACKEND_RequestRelease(requests[i], TRITONSERVER_REQUEST_RELEASE_ALL));
     }
     drop(TRITONBACKEND_ModelInstanceReportBatchStatistics(handle, batch_size, start_ns, start_ns,
                                                           end_ns, end_ns));
+    for (uint32_t i = 0; i < request_count; i++) {
+        drop(TRITONBACKEND_RequestRelease(requests[i], TRITONSERVER_REQUEST_RELEASE_ALL));
+    }
     free(succeeded);
     return NULL;
 }
