@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..server import find_onnxruntime, find_tritonserver
 from .classify import Classifier
 
 DEFAULT_SIZES = tuple(mebibytes << 20 for mebibytes in (1, 4, 16, 64))
@@ -254,8 +255,6 @@ def slope(
         raise SlopeUnavailable("valgrind is not installed (package valgrind)")
     program = Path(host) if host else find_inproc_infer()
     if server_library is None:
-        from ..server import find_tritonserver
-
         server_library = find_server_library(find_tritonserver())
     judge = classifier or Classifier([("engine", engine)] if engine else [])
     left_out = [re.compile(pattern) for pattern in exclude]
@@ -306,6 +305,9 @@ def _run(
         whole = [valgrind, "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", *command]
         # Under valgrind the preloaded spy would be counted as part of what it watches.
         surroundings = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "UMO_SPY_FILE")}
+        engine = find_onnxruntime()
+        if engine is not None:
+            surroundings.setdefault("UMO_ONNXRUNTIME", str(engine))  # as TritonServer tells its server
         surroundings.update(env or {})
         try:
             done = subprocess.run(
