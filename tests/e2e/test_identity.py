@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+
 from umo.server import HOST, TritonServer
 
 RNG = np.random.default_rng(20)

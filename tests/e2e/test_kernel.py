@@ -257,7 +257,7 @@ BAD_PARAMETERS: dict[str, tuple[Any, str]] = {
     "absent": (None, "parameter kernel is missing"),
     "broken": ('{"function": "prep",', "parameter kernel: broken JSON at line 1"),
     "no_object": ("[]", "parameter kernel: an object is expected, not an array"),
-    "unknown_key": (change(funktion="prep"), "unknown key 'funktion'; allowed: file, function, options"),
+    "unknown_key": (change(functions="prep"), "unknown key 'functions'; allowed: file, function, options"),
     "unknown_argument_key": (
         arguments(5, {"value": 4.0, "typ": "float32"}),
         "arguments[5]: unknown key 'typ'; allowed: value, type",
@@ -700,6 +700,16 @@ def test_without_an_opencl_platform_other_models_live(tmp_path):
         assert "install" in reason.lower()
         data = RNG.random(100, dtype=np.float32)
         np.testing.assert_array_equal(infer(server, "echo", {"IN": data})["OUT"], data)
+
+
+def test_the_model_of_the_documentation_runs(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "umo_kernel.md").read_text()
+    program = page.split("```c\n")[1].split("```")[0]
+    text = "backend: " + page.split("```\nbackend: ")[1].split("```")[0]
+    write(tmp_path, "image_prep", text, program)
+    images = photo(2, 30, 40, 3)
+    with TritonServer(tmp_path) as server:
+        close(infer(server, "image_prep", {"IMAGE": images})["TENSOR"], prepared(images) / 4)
 
 
 def test_a_model_is_replaced_while_the_server_runs(tmp_path):

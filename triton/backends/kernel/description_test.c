@@ -134,8 +134,8 @@ static void mistakes_are_named_by_their_place(void **state)
         {"0.485", "0x10", "broken JSON"},
         {"-3", "99999999999999999999", "broken JSON"},
         /* Program */
-        {"\"file\"", "\"fiel\"",
-         "parameter kernel: unknown key 'fiel'; allowed: file, function, options, arguments, "
+        {"\"file\"", "\"files\"",
+         "parameter kernel: unknown key 'files'; allowed: file, function, options, arguments, "
          "global_size, local_size, outputs"},
         {"prep.cl", "", "file: the text is empty"},
         {"prep.cl", "../other/1/model.cl", "file: '../other/1/model.cl' is no plain name"},
