@@ -82,6 +82,7 @@ typedef struct umo_memory {
     size_t size_bytes;
     umo_storage_mode mode;
     bool imported;
+    bool cleared;      /**< by alloc: it holds nobody's bytes (zeros, or poison) */
     void *driver_data; /**< the driver's own */
 } umo_memory;
 
@@ -167,7 +168,8 @@ typedef struct umo_driver {
     /** All memory was freed and all programs destroyed before. Waits for the queues. */
     void (*close)(void *state);
 
-    /** size_bytes > 0. Contents undefined (poison in test mode). */
+    /** size_bytes > 0. Contents undefined (poison in test mode); memory that may still hold what
+     * somebody else wrote to it is not marked as cleared. */
     umo_status (*alloc)(void *state, size_t size_bytes, umo_storage_mode mode, umo_memory *out,
                         umo_error *error);
     /** All uses have completed. */

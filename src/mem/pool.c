@@ -7,6 +7,7 @@
  * corruption.
  */
 #include "base/hash.h"
+#include "base/scope.h"
 #include "base/size.h"
 #include "mem/buffer.h"
 
@@ -89,6 +90,7 @@ umo_status umo_pool_create(const umo_pool_options *options, umo_pool **out, umo_
     }
     (void)pthread_mutex_init(&pool->lock, NULL);
     umo_device_acquire(options->device);
+    umo_scope_acquire(options->scope);
     *out = pool;
     return UMO_OK;
 }
@@ -102,6 +104,7 @@ void umo_pool_destroy(umo_pool *pool)
     umo_hash_finish(&pool->blocks);
     (void)pthread_mutex_destroy(&pool->lock);
     umo_device_release(pool->options.device);
+    umo_scope_destroy(pool->options.scope);
     free(pool);
 }
 
@@ -185,6 +188,17 @@ static void block_give_out(umo_pool *pool, block *b, size_t size_bytes, uint64_t
     }
 }
 
+/* Gives a block that is out back to the device: it still holds another owner's bytes. */
+static void block_discard(umo_pool *pool, block *b)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    umo_hash_remove(&pool->blocks, &b->link);
+    pool->stats.live_bytes -= b->size_bytes;
+    pool->stats.reserved_bytes -= umo_buffer_size(b->buffer);
+    (void)pthread_mutex_unlock(&pool->lock);
+    block_free(b);
+}
+
 static umo_status block_create(umo_pool *pool, size_t rounded, uint32_t class_index, block **out,
                                umo_error *error)
 {
@@ -230,24 +244,26 @@ umo_status umo_pool_alloc(umo_pool *pool, size_t size_bytes, uint64_t owner, umo
     }
     (void)pthread_mutex_unlock(&pool->lock);
 
-    umo_status status;
+    umo_status status = UMO_OK;
     if (b == NULL) {
         status = block_create(pool, rounded, class_index, &b, error);
         if (status != UMO_OK) {
             return status;
         }
+        /* A device may give out again what another block gave back. */
+        foreign = !umo_buffer_memory(b->buffer)->cleared;
         (void)pthread_mutex_lock(&pool->lock);
         umo_hash_insert(&pool->blocks, &b->link, block_hash(b->buffer));
         pool->stats.reserved_bytes += rounded;
         block_give_out(pool, b, size_bytes, owner);
         (void)pthread_mutex_unlock(&pool->lock);
-    } else if (foreign) {
+    }
+    if (foreign) {
         status = block_scrub(b);
-        if (status != UMO_OK) {
-            (void)umo_error_set(error, status, 0, "a block could not be cleared for its new owner");
-            umo_status_ignore(umo_pool_free(pool, b->buffer));
-            return status;
-        }
+    }
+    if (status != UMO_OK) {
+        block_discard(pool, b);
+        return umo_error_set(error, status, 0, "a block could not be cleared for its owner");
     }
     *out = b->buffer;
     return UMO_OK;

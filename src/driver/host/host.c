@@ -257,6 +257,7 @@ static umo_status host_alloc(void *opaque, size_t size_bytes, umo_storage_mode m
         .native = native,
         .size_bytes = size_bytes,
         .mode = mode,
+        .cleared = true,
     };
     return UMO_OK;
 }

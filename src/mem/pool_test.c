@@ -1,0 +1,578 @@
+/*
+ * The pool: size classes, misuse, limits, and that no owner ever sees another one's bytes.
+ */
+#include "driver/wrapper_test.h"
+
+#include "base/scope.h"
+#include "mem/buffer.h"
+
+#include <umo/pool.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define SECRET 0x5E
+
+typedef struct rig {
+    umo_device *device;
+    umo_scope *scope;
+    umo_pool *pool;
+} rig;
+
+static rig rig_open(umo_storage_mode mode, const wrapper_switches *switches,
+                    const umo_driver_options *options, uint64_t limit_bytes, size_t keep_bytes_max)
+{
+    rig r = {0};
+    r.device = wrapper_device(switches, options);
+    assert_non_null(r.device);
+    assert_int_equal(umo_scope_create(NULL, "pool", limit_bytes, &r.scope, NULL), UMO_OK);
+    const umo_pool_options what = {
+        .device = r.device, .scope = r.scope, .mode = mode, .keep_bytes_max = keep_bytes_max};
+    assert_int_equal(umo_pool_create(&what, &r.pool, NULL), UMO_OK);
+    return r;
+}
+
+static void rig_close(rig *r)
+{
+    wrapper = (wrapper_switches){.apart = wrapper.apart};
+    umo_pool_destroy(r->pool);
+    umo_counters c;
+    umo_scope_read(r->scope, &c);
+    assert_int_equal(c.live_bytes, 0);
+    assert_int_equal(c.live_buffers, 0);
+    umo_scope_destroy(r->scope);
+    umo_device_release(r->device);
+    assert_int_equal(wrapper_calls.live, 0);
+    wrapper = (wrapper_switches){0};
+}
+
+static umo_pool_stats stats(const rig *r)
+{
+    umo_pool_stats s;
+    umo_pool_read(r->pool, &s);
+    return s;
+}
+
+static umo_buffer *take(const rig *r, size_t size_bytes, uint64_t owner)
+{
+    umo_buffer *buffer = NULL;
+    assert_int_equal(umo_pool_alloc(r->pool, size_bytes, owner, &buffer, NULL), UMO_OK);
+    assert_true(umo_buffer_size(buffer) >= size_bytes);
+    return buffer;
+}
+
+static void give(const rig *r, umo_buffer *buffer)
+{
+    assert_int_equal(umo_pool_free(r->pool, buffer), UMO_OK);
+}
+
+/* Every size up to a mebibyte: long enough, at most a quarter too long, and classes in order. The
+ * sizes go through one block at a time, so the pool is destroyed and made for each batch. */
+static void a_block_is_long_enough_and_not_much_longer(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    size_t before = 0;
+    for (size_t size = 1; size <= (size_t)1 << 20; size += size < 5000 ? 1 : 997) {
+        umo_buffer *buffer = take(&r, size, 0);
+        size_t have = umo_buffer_size(buffer);
+        assert_true(have >= size);
+        assert_true(have <= 64 || have - size <= size / 4);
+        assert_true(have >= before);
+        before = have;
+        give(&r, buffer);
+        /* What it is rounded to is its own class: no block of the class is shorter. */
+        umo_buffer *exact = take(&r, have, 0);
+        assert_ptr_equal(exact, buffer);
+        give(&r, exact);
+        if (size >= 2) {
+            umo_pool_trim(r.pool, 0);
+        }
+    }
+    for (unsigned shift = 6; shift < 40; shift++) {
+        const size_t power = (size_t)1 << shift;
+        const size_t sizes[] = {power - 1, power, power + 1};
+        const size_t expected[] = {power, power, power + power / 4};
+        for (size_t i = 0; i < 3 && shift < 22; i++) {
+            umo_buffer *buffer = take(&r, sizes[i], 0);
+            assert_int_equal(umo_buffer_size(buffer), expected[i]);
+            give(&r, buffer);
+        }
+    }
+    rig_close(&r);
+}
+
+static void impossible_sizes_are_refused(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    umo_buffer *buffer = NULL;
+    const size_t sizes[] = {
+        0, SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, SIZE_MAX / 2 + 2, ((size_t)7 << 61) + 1};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        assert_int_not_equal(umo_pool_alloc(r.pool, sizes[i], 0, &buffer, NULL), UMO_OK);
+        assert_null(buffer);
+    }
+    assert_int_equal(stats(&r).live_bytes, 0);
+    umo_pool *pool = NULL;
+    umo_pool_options bad = {.device = NULL, .scope = r.scope};
+    assert_int_equal(umo_pool_create(&bad, &pool, NULL), UMO_E_INVAL);
+    bad = (umo_pool_options){.device = r.device};
+    assert_int_equal(umo_pool_create(&bad, &pool, NULL), UMO_E_INVAL);
+    bad = (umo_pool_options){.device = r.device, .scope = r.scope, .mode = (umo_storage_mode)3};
+    assert_int_equal(umo_pool_create(&bad, &pool, NULL), UMO_E_INVAL);
+    const wrapper_switches lacks = {.caps_off = UMO_CAP_PRIVATE};
+    umo_device *device = wrapper_device(&lacks, NULL);
+    bad = (umo_pool_options){.device = device, .scope = r.scope, .mode = UMO_PRIVATE};
+    assert_int_equal(umo_pool_create(&bad, &pool, NULL), UMO_E_UNSUPPORTED);
+    assert_null(pool);
+    umo_device_release(device);
+    umo_pool_destroy(NULL);
+    rig_close(&r);
+}
+
+static void a_double_free_and_a_foreign_buffer_are_errors(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    rig other = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    umo_buffer *buffer = take(&r, 100, 1);
+    assert_int_equal(umo_pool_free(other.pool, buffer), UMO_E_INVAL);
+    give(&r, buffer);
+    assert_int_equal(umo_pool_free(r.pool, buffer), UMO_E_INVAL);
+    assert_int_equal(umo_pool_free(r.pool, buffer), UMO_E_INVAL);
+    umo_buffer *first = take(&r, 100, 1);
+    umo_buffer *second = take(&r, 100, 1);
+    assert_ptr_equal(first, buffer);
+    assert_ptr_not_equal(first, second); /* not given out twice */
+    umo_buffer *foreign = NULL;
+    assert_int_equal(umo_buffer_alloc(r.device, r.scope, 100, UMO_UNIFIED, &foreign, NULL), UMO_OK);
+    assert_int_equal(umo_pool_free(r.pool, foreign), UMO_E_INVAL);
+    assert_int_equal(umo_pool_free(r.pool, NULL), UMO_E_INVAL);
+    umo_buffer_release(foreign);
+    assert_int_equal(stats(&r).live_bytes, 200);
+    give(&r, first);
+    give(&r, second);
+    assert_int_equal(stats(&r).live_bytes, 0);
+    assert_int_equal(stats(&other).live_bytes, 0);
+    umo_pool_trim(r.pool, 0);
+    rig_close(&other);
+    rig_close(&r);
+}
+
+static void figures_add_up(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 1000);
+    umo_buffer *blocks[10];
+    for (size_t i = 0; i < 10; i++) {
+        blocks[i] = take(&r, 250, 0); /* 256 each */
+    }
+    umo_pool_stats s = stats(&r);
+    assert_int_equal(s.live_bytes, 2500);
+    assert_int_equal(s.peak_bytes, 2500);
+    assert_int_equal(s.reserved_bytes, 2560);
+    assert_int_equal(s.misses, 10);
+    for (size_t i = 0; i < 10; i++) {
+        give(&r, blocks[i]);
+        assert_true(stats(&r).reserved_bytes <= (9 - i) * 256 + 1000);
+    }
+    s = stats(&r);
+    assert_int_equal(s.live_bytes, 0);
+    assert_int_equal(s.reserved_bytes, 768); /* three blocks within the kept bytes */
+    umo_counters c;
+    umo_scope_read(r.scope, &c);
+    assert_int_equal(c.live_bytes, 768);
+    umo_buffer *again = take(&r, 200, 0);
+    assert_int_equal(stats(&r).hits, 0); /* 200 is of a shorter class */
+    give(&r, again);
+    again = take(&r, 230, 0);
+    assert_int_equal(stats(&r).hits, 1);
+    give(&r, again);
+    umo_pool_trim(r.pool, 500);
+    assert_in_range(stats(&r).reserved_bytes, 0, 500);
+    umo_pool_trim(r.pool, 0);
+    assert_int_equal(stats(&r).reserved_bytes, 0);
+    assert_int_equal(stats(&r).peak_bytes, 2500);
+    rig_close(&r);
+}
+
+static void a_hit_calls_no_driver(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    give(&r, take(&r, 4096, 7));
+    uint64_t before = wrapper_calls.alloc;
+    for (int i = 0; i < 100; i++) {
+        give(&r, take(&r, 4000, 7));
+    }
+    assert_int_equal(wrapper_calls.alloc, before);
+    rig_close(&r);
+}
+
+static void a_limit_takes_what_is_kept_first(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 4096, 0);
+    umo_buffer *small[16];
+    for (size_t i = 0; i < 16; i++) {
+        small[i] = take(&r, 256, 0);
+    }
+    umo_buffer *none = NULL;
+    assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
+    assert_null(none);
+    for (size_t i = 0; i < 16; i++) {
+        give(&r, small[i]);
+    }
+    /* All of the budget is kept in short blocks: they go. */
+    umo_buffer *big = take(&r, 4096, 0);
+    assert_int_equal(stats(&r).reserved_bytes, 4096);
+    assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
+    give(&r, big);
+    rig_close(&r);
+}
+
+/* ---- owners ---- */
+
+/* Writes a secret on a side of the whole block, as a tenant does. */
+static void fill(umo_buffer *buffer, umo_side side)
+{
+    size_t size_bytes = umo_buffer_size(buffer);
+    if (side == UMO_SIDE_DEVICE) {
+        unsigned char *secret = malloc(size_bytes);
+        assert_non_null(secret);
+        memset(secret, SECRET, size_bytes);
+        umo_fence fence;
+        assert_int_equal(umo_buffer_upload(buffer, 0, secret, size_bytes, 2, &fence), UMO_OK);
+        assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+        free(secret);
+        return;
+    }
+    const umo_access write = {.size_bytes = size_bytes, .side = side, .use = UMO_WRITE};
+    umo_fence_set waits;
+    assert_int_equal(umo_access_begin(buffer, &write, &waits), UMO_OK);
+    assert_int_equal(umo_fence_set_wait(&waits, UINT64_MAX), UMO_OK);
+    memset(umo_buffer_host(buffer), SECRET, size_bytes);
+    assert_int_equal(umo_access_end(buffer, &write, (umo_fence){0}), UMO_OK);
+}
+
+static void assert_no_secret(const void *bytes, size_t size_bytes)
+{
+    const unsigned char *at = bytes;
+    for (size_t i = 0; i < size_bytes; i++) {
+        assert_int_not_equal(at[i], SECRET);
+    }
+}
+
+/* Looks everywhere that a new owner could: both sides raw, and through brackets and downloads. */
+static void assert_clean(umo_buffer *buffer)
+{
+    size_t size_bytes = umo_buffer_size(buffer);
+    const umo_memory *memory = umo_buffer_memory(buffer);
+    assert_no_secret(memory->native, size_bytes);
+    if (umo_buffer_host(buffer) != NULL) {
+        assert_no_secret(umo_buffer_host(buffer), size_bytes);
+    }
+    for (int side = UMO_SIDE_HOST; side <= UMO_SIDE_DEVICE; side++) {
+        const umo_access read = {.size_bytes = size_bytes, .side = (umo_side)side, .use = UMO_READ};
+        umo_fence_set waits;
+        assert_int_equal(umo_access_begin(buffer, &read, &waits), UMO_OK);
+        assert_int_equal(umo_fence_set_wait(&waits, UINT64_MAX), UMO_OK);
+        assert_no_secret(side == UMO_SIDE_HOST ? umo_buffer_host(buffer) : memory->native,
+                         size_bytes);
+        assert_int_equal(umo_access_end(buffer, &read, (umo_fence){0}), UMO_OK);
+    }
+    void *back = calloc(1, size_bytes);
+    assert_non_null(back);
+    umo_fence fence;
+    assert_int_equal(umo_buffer_download(buffer, 0, back, size_bytes, 1, &fence), UMO_OK);
+    assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+    assert_no_secret(back, size_bytes);
+    free(back);
+}
+
+static void no_owner_sees_anothers_bytes(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < UMO_STORAGE_MODES * 2 * 2 * 2; variant++) {
+        const wrapper_switches switches = {.apart = (variant / 12) % 2 != 0};
+        const umo_driver_options options = {.delay_ns = (variant / 3) % 2 != 0 ? 10000 : 0,
+                                            .test_mode = (variant / 6) % 2 != 0};
+        rig r = rig_open((umo_storage_mode)(variant % 3), &switches, &options, 0, 0);
+        for (int side = UMO_SIDE_HOST; side <= UMO_SIDE_DEVICE; side++) {
+            /* Both sides hold it, the second one last. */
+            umo_buffer *buffer = take(&r, 1000, 1);
+            fill(buffer, UMO_SIDE_HOST);
+            fill(buffer, (umo_side)side);
+            give(&r, buffer);
+            umo_buffer *next = take(&r, 1000, 2);
+            assert_ptr_equal(next, buffer);
+            assert_clean(next);
+            fill(next, (umo_side)side);
+            give(&r, next);
+            /* Nobody is somebody else too. */
+            next = take(&r, 900, 0);
+            assert_clean(next);
+            fill(next, (umo_side)side);
+            give(&r, next);
+            next = take(&r, 1000, 1);
+            assert_clean(next);
+            give(&r, next);
+            umo_pool_trim(r.pool, 0);
+        }
+        rig_close(&r);
+    }
+}
+
+static void the_same_owner_pays_for_no_clearing(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_PRIVATE, NULL, NULL, 0, 0);
+    umo_buffer *buffer = take(&r, 1000, 1);
+    fill(buffer, UMO_SIDE_DEVICE);
+    give(&r, buffer);
+    uint64_t before = wrapper_calls.transfer;
+    assert_ptr_equal(take(&r, 1000, 1), buffer);
+    assert_int_equal(wrapper_calls.transfer, before);
+    give(&r, buffer);
+    rig_close(&r);
+}
+
+static const char *failing;
+
+static bool fails_named(const char *entry)
+{
+    return failing != NULL && strcmp(entry, failing) == 0;
+}
+
+/* A block that could not be cleared must not reach its new owner later as its own. */
+static void a_clearing_that_fails_is_not_forgotten(void **state)
+{
+    (void)state;
+    const umo_storage_mode modes[] = {UMO_MANAGED, UMO_PRIVATE, UMO_UNIFIED};
+    for (int m = 0; m < 3; m++) {
+        const wrapper_switches switches = {.fails = fails_named, .apart = modes[m] == UMO_UNIFIED};
+        rig r = rig_open(modes[m], &switches, NULL, 0, 0);
+        umo_buffer *buffer = take(&r, 1000, 1);
+        fill(buffer, UMO_SIDE_HOST);
+        fill(buffer, UMO_SIDE_DEVICE);
+        give(&r, buffer);
+        failing = modes[m] == UMO_UNIFIED ? "publish" : "transfer";
+        umo_buffer *next = NULL;
+        umo_status status = umo_pool_alloc(r.pool, 1000, 2, &next, NULL);
+        failing = NULL;
+        if (status == UMO_OK) {
+            give(&r, next); /* it gave another block */
+        } else {
+            assert_null(next);
+        }
+        for (int i = 0; i < 2; i++) {
+            next = take(&r, 1000, 2);
+            assert_clean(next);
+            give(&r, next);
+        }
+        assert_int_equal(stats(&r).live_bytes, 0);
+        rig_close(&r);
+    }
+}
+
+/* Memory that goes back to the device and comes from it again, uncleared, as devices do. */
+static void *recycled;
+static size_t recycled_bytes;
+static umo_driver recycler;
+
+static umo_status recycler_alloc(void *device_state, size_t size_bytes, umo_storage_mode mode,
+                                 umo_memory *out, umo_error *error)
+{
+    umo_status status = umo_driver_host.alloc(device_state, size_bytes, mode, out, error);
+    if (status == UMO_OK) {
+        out->cleared = false;
+    }
+    if (status == UMO_OK && recycled != NULL) {
+        size_t both = size_bytes < recycled_bytes ? size_bytes : recycled_bytes;
+        memcpy(out->native, recycled, both);
+        if (out->host != NULL) {
+            memcpy(out->host, recycled, both);
+        }
+    }
+    return status;
+}
+
+static void recycler_free(void *device_state, umo_memory *memory)
+{
+    free(recycled);
+    recycled = malloc(memory->size_bytes);
+    recycled_bytes = memory->size_bytes;
+    if (recycled != NULL) {
+        memcpy(recycled, memory->native, memory->size_bytes);
+    }
+    umo_driver_host.free(device_state, memory);
+}
+
+static void memory_fresh_from_the_device_shows_nobodys_bytes(void **state)
+{
+    (void)state;
+    recycler = umo_driver_host;
+    recycler.name = "recycler";
+    recycler.alloc = recycler_alloc;
+    recycler.free = recycler_free;
+    assert_int_equal(umo_driver_register(&recycler, NULL), UMO_OK);
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        rig r = {0};
+        assert_int_equal(umo_device_open("recycler", 0, NULL, &r.device, NULL), UMO_OK);
+        assert_int_equal(umo_scope_create(NULL, "pool", 0, &r.scope, NULL), UMO_OK);
+        const umo_pool_options what = {
+            .device = r.device, .scope = r.scope, .mode = (umo_storage_mode)mode};
+        assert_int_equal(umo_pool_create(&what, &r.pool, NULL), UMO_OK);
+        umo_buffer *buffer = take(&r, 1000, 1);
+        fill(buffer, UMO_SIDE_HOST);
+        fill(buffer, UMO_SIDE_DEVICE);
+        give(&r, buffer);
+        umo_pool_trim(r.pool, 0);
+        buffer = take(&r, 1000, 2);
+        assert_clean(buffer);
+        give(&r, buffer);
+        rig_close(&r);
+    }
+    free(recycled);
+    recycled = NULL;
+}
+
+static void a_pool_keeps_its_scope(void **state)
+{
+    (void)state;
+    umo_device *device = wrapper_device(NULL, NULL);
+    umo_scope *scope = NULL;
+    umo_pool *pool = NULL;
+    assert_int_equal(umo_scope_create(NULL, "short", 0, &scope, NULL), UMO_OK);
+    const umo_pool_options what = {.device = device, .scope = scope};
+    assert_int_equal(umo_pool_create(&what, &pool, NULL), UMO_OK);
+    umo_scope_destroy(scope);
+    umo_buffer *buffer = NULL;
+    assert_int_equal(umo_pool_alloc(pool, 100, 0, &buffer, NULL), UMO_OK);
+    assert_int_equal(umo_pool_free(pool, buffer), UMO_OK);
+    umo_pool_destroy(pool);
+    umo_device_release(device);
+}
+
+/* A block comes back with a command still running on it: its next taker waits. */
+static void a_block_with_a_pending_use_is_waited_for(void **state)
+{
+    (void)state;
+    const umo_driver_options options = {.delay_ns = 2000000};
+    rig r = rig_open(UMO_PRIVATE, NULL, &options, 0, 0);
+    static unsigned char secret[1024];
+    memset(secret, SECRET, sizeof secret);
+    for (uint64_t owner = 1; owner <= 2; owner++) {
+        umo_buffer *buffer = take(&r, 1024, 1);
+        umo_fence fence;
+        assert_int_equal(umo_buffer_upload(buffer, 0, secret, 1024, 3, &fence), UMO_OK);
+        give(&r, buffer);
+        assert_ptr_equal(take(&r, 1024, owner), buffer);
+        if (owner == 2) {
+            assert_true(umo_fence_done(fence));
+            assert_clean(buffer);
+        } else {
+            unsigned char mine[1024] = {0};
+            umo_fence later;
+            assert_int_equal(umo_buffer_upload(buffer, 0, mine, 1024, 0, &later), UMO_OK);
+            assert_int_equal(umo_fence_wait(later, UINT64_MAX), UMO_OK);
+            assert_true(umo_fence_done(fence));
+            assert_no_secret(umo_buffer_memory(buffer)->native, 1024);
+        }
+        give(&r, buffer);
+    }
+    rig_close(&r);
+}
+
+/* ---- threads ---- */
+
+enum {
+    THREADS = 4,
+    ROUNDS = 2000,
+    HELD = 6
+};
+
+typedef struct worker {
+    const rig *r;
+    unsigned seed;
+    uint64_t owner;
+} worker;
+
+static void *work(void *argument)
+{
+    worker *w = argument;
+    umo_buffer *held[HELD] = {0};
+    size_t sizes[HELD] = {0};
+    for (int i = 0; i < ROUNDS; i++) {
+        size_t at = (size_t)rand_r(&w->seed) % HELD;
+        if (held[at] != NULL) {
+            const unsigned char *bytes = umo_buffer_host(held[at]);
+            for (size_t k = 0; k < sizes[at]; k++) {
+                if (bytes[k] != (unsigned char)w->owner) {
+                    return w; /* somebody else has it too */
+                }
+            }
+            if (umo_pool_free(w->r->pool, held[at]) != UMO_OK) {
+                return w;
+            }
+            held[at] = NULL;
+            continue;
+        }
+        sizes[at] = 1 + (size_t)rand_r(&w->seed) % 700;
+        if (umo_pool_alloc(w->r->pool, sizes[at], w->owner, &held[at], NULL) != UMO_OK) {
+            return w;
+        }
+        memset(umo_buffer_host(held[at]), (int)w->owner, sizes[at]);
+        if (i % 100 == 0) {
+            umo_pool_trim(w->r->pool, 512);
+        }
+    }
+    for (size_t i = 0; i < HELD; i++) {
+        if (held[i] != NULL && umo_pool_free(w->r->pool, held[i]) != UMO_OK) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+static void threads_never_share_a_block(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 3000);
+    pthread_t threads[THREADS];
+    worker workers[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i] = (worker){&r, i + 1, i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        void *failed = &r;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_int_equal(stats(&r).live_bytes, 0);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_block_is_long_enough_and_not_much_longer),
+        cmocka_unit_test(impossible_sizes_are_refused),
+        cmocka_unit_test(a_double_free_and_a_foreign_buffer_are_errors),
+        cmocka_unit_test(figures_add_up),
+        cmocka_unit_test(a_hit_calls_no_driver),
+        cmocka_unit_test(a_limit_takes_what_is_kept_first),
+        cmocka_unit_test(no_owner_sees_anothers_bytes),
+        cmocka_unit_test(the_same_owner_pays_for_no_clearing),
+        cmocka_unit_test(a_clearing_that_fails_is_not_forgotten),
+        cmocka_unit_test(memory_fresh_from_the_device_shows_nobodys_bytes),
+        cmocka_unit_test(a_pool_keeps_its_scope),
+        cmocka_unit_test(a_block_with_a_pending_use_is_waited_for),
+        cmocka_unit_test(threads_never_share_a_block),
+    };
+    return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
+}
