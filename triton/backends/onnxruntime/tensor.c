@@ -12,24 +12,21 @@ enum {
     LENGTH_BYTES = 4
 };
 
-static const struct {
-    ort_element element;
-    umo_dtype dtype;
-} types[] = {
-    {ORT_ELEMENT_BOOL, UMO_BOOL},     {ORT_ELEMENT_UINT8, UMO_UINT8},
-    {ORT_ELEMENT_UINT16, UMO_UINT16}, {ORT_ELEMENT_UINT32, UMO_UINT32},
-    {ORT_ELEMENT_UINT64, UMO_UINT64}, {ORT_ELEMENT_INT8, UMO_INT8},
-    {ORT_ELEMENT_INT16, UMO_INT16},   {ORT_ELEMENT_INT32, UMO_INT32},
-    {ORT_ELEMENT_INT64, UMO_INT64},   {ORT_ELEMENT_FLOAT16, UMO_FP16},
-    {ORT_ELEMENT_FLOAT, UMO_FP32},    {ORT_ELEMENT_DOUBLE, UMO_FP64},
-    {ORT_ELEMENT_STRING, UMO_BYTES},  {ORT_ELEMENT_BFLOAT16, UMO_BF16},
+static const ort_element elements[UMO_DTYPES] = {
+    [UMO_BOOL] = ORT_ELEMENT_BOOL,     [UMO_UINT8] = ORT_ELEMENT_UINT8,
+    [UMO_UINT16] = ORT_ELEMENT_UINT16, [UMO_UINT32] = ORT_ELEMENT_UINT32,
+    [UMO_UINT64] = ORT_ELEMENT_UINT64, [UMO_INT8] = ORT_ELEMENT_INT8,
+    [UMO_INT16] = ORT_ELEMENT_INT16,   [UMO_INT32] = ORT_ELEMENT_INT32,
+    [UMO_INT64] = ORT_ELEMENT_INT64,   [UMO_FP16] = ORT_ELEMENT_FLOAT16,
+    [UMO_FP32] = ORT_ELEMENT_FLOAT,    [UMO_FP64] = ORT_ELEMENT_DOUBLE,
+    [UMO_BYTES] = ORT_ELEMENT_STRING,  [UMO_BF16] = ORT_ELEMENT_BFLOAT16,
 };
 
 umo_dtype ort_dtype_from_element(int element)
 {
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        if ((int)types[i].element == element) {
-            return types[i].dtype;
+    for (int dtype = UMO_DTYPE_INVALID + 1; dtype < UMO_DTYPES; dtype++) {
+        if ((int)elements[dtype] == element) {
+            return (umo_dtype)dtype;
         }
     }
     return UMO_DTYPE_INVALID;
@@ -37,12 +34,7 @@ umo_dtype ort_dtype_from_element(int element)
 
 int ort_element_from_dtype(umo_dtype dtype)
 {
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        if (types[i].dtype == dtype) {
-            return (int)types[i].element;
-        }
-    }
-    return ORT_ELEMENT_UNDEFINED;
+    return (int)elements[dtype];
 }
 
 void ort_scratch_finish(ort_scratch *scratch)
@@ -137,14 +129,11 @@ static umo_status wrap_strings(const ort_runtime *runtime, const char *name,
 static umo_status wrap_numbers(const ort_runtime *runtime, const umo_tensor *tensor,
                                ort_value **out, umo_error *error)
 {
-    /* An empty tensor may have no address; ONNX Runtime wants one and does not use it. */
-    static char nothing;
     const ort_api *api = &runtime->api;
-    void *data = tensor->data != NULL ? tensor->data : &nothing;
     return ort_check(api,
-                     api->create_tensor_with_data(runtime->cpu_memory, data, tensor->size_bytes,
-                                                  tensor->shape.dims, tensor->shape.rank,
-                                                  ort_element_from_dtype(tensor->dtype), out),
+                     api->create_tensor_with_data(
+                         runtime->cpu_memory, tensor->data, tensor->size_bytes, tensor->shape.dims,
+                         tensor->shape.rank, ort_element_from_dtype(tensor->dtype), out),
                      "bind a tensor", error);
 }
 
