@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares the names in triton_abi.h with what the real server's library exports.
 
-usage: abi_symbols.py HEADER [BACKEND...]
+usage: abi_symbols.py HEADER BACKENDS
 
 Red when the header declares a call that the library lacks, when the library exports a TRITONSERVER_ or
-TRITONBACKEND_ call that the header neither declares nor leaves out by name, and when a backend library
-given needs a TRITON symbol that the server lacks, or exports anything but entry points.
+TRITONBACKEND_ call that the header neither declares nor leaves out by name, and when a backend in the
+directory BACKENDS needs a TRITON symbol that the server lacks, or exports anything but entry points.
 """
 
 import glob
@@ -54,8 +54,9 @@ def declared(header):
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
+    backends = sorted(glob.glob(f"{sys.argv[2]}/*/libtriton_*.so"))
     path = library()
     if path is None:
         print("skipped: no libtritonserver; run the set-up or set UMO_TRITON_LIBRARY")
@@ -70,13 +71,16 @@ def main():
     for name in sorted(exported - ours):
         if not LEFT_OUT.fullmatch(name):
             problems.append(f"in the library, but not declared: {name}")
-    for backend in sys.argv[2:]:
+    if not backends:
+        problems.append(f"no backend in {sys.argv[2]}")
+    for backend in backends:
         for name in sorted(symbols(backend, "--undefined-only")):
             if name.startswith("TRITON") and name not in exported:
                 problems.append(f"{os.path.basename(backend)} needs {name}, which nobody has")
         for name in sorted(symbols(backend, "--defined-only") - ENTRY_POINTS):
             problems.append(f"{os.path.basename(backend)} exports {name}")
     print("\n".join(problems) or f"{len(ours)} declarations agree with {len(exported)} symbols")
+    print("backends:", ", ".join(os.path.basename(backend) for backend in backends))
     sys.exit(1 if problems else 0)
 
 
