@@ -87,6 +87,20 @@ def test_hidden_copies_pass_the_spy_but_not_the_census(served):
     assert len(page_failures(one)) == 1
 
 
+def test_what_the_server_dirties_by_itself_is_taken_off(served):
+    if served.census.why_unavailable() is not None:
+        pytest.skip("no census on this machine")
+    floor = describe("null", served.http_url)
+    options = {"floor": floor, "requests": 8, "transports": ("shm",), "verify": False}
+    nothing = seen(served, "null", **options)["shm"]
+    assert nothing.pages_floor and nothing.pages_over_floor is not None
+    assert nothing.pages_over_floor < 16
+    hidden = seen(served, "sneaky", **options)["shm"]
+    assert hidden.pages_over_floor in range(SIZE // PAGE - 16, SIZE // PAGE + 16)
+    assert page_failures(nothing, max_pages=16) == []
+    assert "on top of the server's own" in page_failures(hidden, max_pages=16)[0]
+
+
 def test_the_census_sees_the_outputs_where_they_belong(served):
     one = seen(served, "copying", transports=("shm",), requests=1)["shm"]
     if one.census is None:

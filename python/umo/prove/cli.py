@@ -107,6 +107,9 @@ def _table(model: str, observations: list[Observation]) -> Table:
     if any(seen.copied["other"] + seen.copied["runtime"] for seen in observations):
         columns.append(("other", lambda seen: _size(seen.copied["other"] + seen.copied["runtime"])))
     columns.append(("pages", lambda seen: "-" if seen.pages_outside is None else str(seen.pages_outside)))
+    if any(seen.pages_floor is not None for seen in observations):
+        columns.append(("floor", lambda seen: "-" if seen.pages_floor is None else str(seen.pages_floor)))
+        caption += " floor: those of a model that touches nothing."
     columns.append(("answers", lambda seen: "differ" if seen.wrong else "right" if seen.compared else "not compared"))
     table = Table(title=f"{model}: what one request copies and dirties", caption=caption)
     for name, _ in columns:
@@ -170,6 +173,9 @@ def prove(
     expect_zero: Annotated[
         bool, typer.Option(help="Fail unless the backend copied nothing, by all witnesses.")
     ] = False,
+    floor: Annotated[
+        str | None, typer.Option(help="A model of the same form that touches nothing: its pages are taken off.")
+    ] = None,
     max_pages: Annotated[
         int | None, typer.Option(help="Fail if a request over shm dirties more pages outside its outputs.", min=0)
     ] = None,
@@ -217,17 +223,23 @@ def prove(
     try:
         with console.status("starting the server") as status:
             with ProvedServer(
-                model_repository, backend_directory, backend_config=settings, explicit=True, load_models=[model]
+                model_repository,
+                backend_directory,
+                backend_config=settings,
+                explicit=True,
+                load_models=[model] + ([floor] if floor else []),
             ) as server:
                 spec = describe(model, server.http_url)
+                lowest = describe(floor, server.http_url) if floor else None
                 why = server.census.why_unavailable() if census else "not asked for"
                 if census and why:
                     missing.append(f"census: {why}")
                 for count in batches:
                     observations += observe(
                         server, spec, batch=count, size_bytes=int(size * (1 << 20)), dims=dims, transports=ways,
-                        requests=requests, warmup=warmup, census=not why, verify=verify, expected=right, inputs=inputs,
-                        tolerance=tolerance, classifier=classifier, progress=status.update,
+                        requests=requests, warmup=warmup, census=not why, floor=lowest, verify=verify,
+                        expected=right, inputs=inputs, tolerance=tolerance, classifier=classifier,
+                        progress=status.update,
                     )  # fmt: skip
             if instructions:
                 slopes = _slopes(

@@ -40,12 +40,21 @@ class Observation:
     """Bytes a request in smaller copies, by role."""
     pages_outside: int | None
     """Pages dirtied outside the declared outputs; None without a census."""
+    pages_floor: int | None
+    """The same for a model that touches nothing, asked in the same way of the same server; None if there was none."""
     pages_by_kind: dict[str, int]
     census: CensusReport | None
     reading: Reading
     compared: bool
     wrong: tuple[str, ...]
     """What is wrong with the answers; empty when they are right, or were not compared."""
+
+    @property
+    def pages_over_floor(self) -> int | None:
+        """Pages that the backend adds to what the server dirties for any request; pages_outside without a floor."""
+        if self.pages_outside is None:
+            return None
+        return max(0, self.pages_outside - (self.pages_floor or 0))
 
     def as_json(self, classifier: Classifier) -> dict[str, Any]:
         """Everything, for a file."""
@@ -59,6 +68,7 @@ class Observation:
             "device_copied": self.device_copied,
             "small": self.small,
             "pages_outside": self.pages_outside,
+            "pages_floor": self.pages_floor,
             "pages_by_kind": self.pages_by_kind,
             "census": self.census.as_json() if self.census else None,
             "spy": self.reading.as_json(classifier),
@@ -78,6 +88,7 @@ def observe(
     requests: int = 3,
     warmup: int = 2,
     census: bool = True,
+    floor: ModelSpec | None = None,
     verify: bool = True,
     expected: Mapping[str, np.ndarray] | None = None,
     inputs: Mapping[str, np.ndarray] | None = None,
@@ -89,6 +100,7 @@ def observe(
 
     inputs    what to ask with; default: random tensors of `size_bytes` where the model leaves the shape open
     expected  the right answers; default: those of the first request, so that all transports must agree
+    floor     a model with the same inputs and outputs whose backend touches nothing: what it dirties is the server's
 
     Raises TrafficError, CensusUnavailable, CensusError.
     """
@@ -96,6 +108,7 @@ def observe(
     data = dict(inputs or make_inputs(spec, batch=batch, size_bytes=size_bytes, dims=dims or {}))
     bytes_in = sum(len(wire_bytes(array)) for array in data.values())
     found = []
+    floors = _floors(server, floor, data, transports, requests, warmup, progress) if floor and census else {}
     with channels(
         spec, data, http_url=server.http_url, grpc_url=server.grpc_url, transports=transports
     ) as (reference, ways):  # fmt: skip
@@ -107,11 +120,48 @@ def observe(
             found.append(
                 _observe_one(
                     server, way, batch=batch, requests=requests, warmup=warmup, census=census,
-                    right=right if verify else None, tolerance=tolerance, judge=judge,
+                    right=right if verify else None,
+                    pages_floor=floors.get(way.transport), tolerance=tolerance, judge=judge,
                     bytes_in=bytes_in, bytes_out=bytes_out,
                 )
             )  # fmt: skip
     return found
+
+
+def _floors(
+    server: ProvedServer,
+    spec: ModelSpec,
+    data: Mapping[str, np.ndarray],
+    transports: Sequence[str],
+    requests: int,
+    warmup: int,
+    progress: Callable[[str], None] | None,
+) -> dict[str, int]:
+    """Pages outside the outputs by transport, for a model that touches nothing."""
+    floors = {}
+    with channels(
+        spec, data, http_url=server.http_url, grpc_url=server.grpc_url, transports=transports
+    ) as (_, ways):  # fmt: skip
+        for way in ways:
+            if progress is not None:
+                progress(f"{spec.name}: {way.transport}, what the server dirties by itself")
+            for _ in range(warmup):
+                way.infer()
+            floors[way.transport] = _least_dirty(server, way, requests)[0]
+    return floors
+
+
+def _least_dirty(server: ProvedServer, way: Channel, requests: int) -> tuple[int, CensusReport]:
+    """The census of the request that dirtied least: the server's other threads only ever add pages."""
+    seen = []
+    for _ in range(requests):
+        way.prepare()
+        server.census.arm()
+        way.infer()
+        report = server.census.scan()
+        seen.append((report.outside(way.outputs), report))
+    server.census.disarm()
+    return min(seen, key=lambda one: one[0])
 
 
 def _observe_one(
@@ -122,6 +172,7 @@ def _observe_one(
     requests: int,
     warmup: int,
     census: bool,
+    pages_floor: int | None,
     right: Mapping[str, np.ndarray] | None,
     tolerance: float,
     judge: Classifier,
@@ -146,16 +197,7 @@ def _observe_one(
     report: CensusReport | None = None
     pages: int | None = None
     if census:
-        for _ in range(requests):
-            way.prepare()
-            server.census.arm()
-            way.infer()
-            scanned = server.census.scan()
-            outside = scanned.outside(way.outputs)
-            # Threads of the server that run by themselves only ever add pages.
-            if pages is None or outside < pages:
-                pages, report = outside, scanned
-        server.census.disarm()
+        pages, report = _least_dirty(server, way, requests)
     return Observation(
         transport=way.transport,
         batch=batch,
@@ -166,6 +208,7 @@ def _observe_one(
         device_copied=_by_role(reading, judge, DEVICE_COPIES, requests, min_size=LARGE_BYTES),
         small=_by_role(reading, judge, (*HOST_COPIES, *DEVICE_COPIES), requests, below=LARGE_BYTES),
         pages_outside=pages,
+        pages_floor=pages_floor,
         pages_by_kind={**report.by_kind(), "vanished": report.vanished_pages} if report else {},
         census=report,
         reading=reading,
@@ -223,8 +266,10 @@ def page_failures(seen: Observation, max_pages: int | None = None) -> list[str]:
     where = f"{seen.transport}, batch {seen.batch}"
     limit = PAGES_ALLOWANCE if max_pages is None else max_pages
     why = []
-    if seen.pages_outside is not None and seen.pages_outside > limit:
-        why.append(f"{where}: {seen.pages_outside} pages were dirtied outside the outputs, more than {limit}")
+    over = seen.pages_over_floor
+    if over is not None and over > limit:
+        than = f"more than {limit}" + (f" on top of the server's own {seen.pages_floor}" if seen.pages_floor else "")
+        why.append(f"{where}: {over} pages were dirtied outside the outputs, {than}")
     if seen.census.unknown:
         size = sum(size for _, size, _ in seen.census.unknown)
         why.append(f"{where}: the kernel would not watch {len(seen.census.unknown)} mappings of {size} bytes together")
