@@ -34,7 +34,7 @@ UMO_API void umo_context_destroy(umo_context *context);
 /**
  * Joins the process's default context, making it if this is the first.
  *
- * @param options  NULL joins whatever is there. A budget must equal the existing one, or be 0.
+ * @param options  NULL joins whatever is there. Each field must equal the existing one, or be 0.
  *
  * Errors:    INVAL  the context exists with another configuration (the text names the field).
  *            NOMEM.

@@ -3,6 +3,8 @@
  * find this one object, because libumo.so.0 exists once: one budget, one set of counters, one
  * registration cache.
  */
+#include "mem/registry.h"
+
 #include <umo/context.h>
 
 #include <pthread.h>
@@ -69,20 +71,52 @@ static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
 static umo_context *default_context;
 static size_t default_refs;
 
+/* The field in which a configuration asks for something else than the context has; NULL when they
+ * agree. Zero asks for nothing. */
+static const char *options_differ(const umo_context *context, const umo_context_options *wanted,
+                                  uint64_t *asked, uint64_t *have)
+{
+    const umo_registry_options *registry = &context->registry->options;
+    const umo_context_options *made = &context->options;
+    const struct {
+        const char *name;
+        uint64_t asked;
+        uint64_t have;
+    } fields[] = {
+        {"budget_bytes", wanted->budget_bytes, made->budget_bytes},
+        {"wraps_max", wanted->registry.wraps_max, registry->wraps_max},
+        {"views_max", wanted->registry.views_max, registry->views_max},
+        {"views_bytes_max", wanted->registry.views_bytes_max, registry->views_bytes_max},
+        {"delay_ns", wanted->driver.delay_ns, made->driver.delay_ns},
+        {"test_mode", wanted->driver.test_mode ? 1 : 0, made->driver.test_mode ? 1 : 0},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (fields[i].asked != 0 && fields[i].asked != fields[i].have) {
+            *asked = fields[i].asked;
+            *have = fields[i].have;
+            return fields[i].name;
+        }
+    }
+    return NULL;
+}
+
 umo_status umo_context_default_acquire(const umo_context_options *options, umo_context **out,
                                        umo_error *error)
 {
     umo_status status = UMO_OK;
+    uint64_t asked = 0;
+    uint64_t have = 0;
+    const char *field = NULL;
     (void)pthread_mutex_lock(&default_lock);
     if (default_context == NULL) {
         status = umo_context_create(options, &default_context, error);
-    } else if (options != NULL && options->budget_bytes != 0 &&
-               options->budget_bytes != default_context->options.budget_bytes) {
-        status =
-            umo_error_set(error, UMO_E_INVAL, 0,
-                          "budget_bytes is %llu, but this process's context was made with %llu",
-                          (unsigned long long)options->budget_bytes,
-                          (unsigned long long)default_context->options.budget_bytes);
+    } else if (options != NULL) {
+        field = options_differ(default_context, options, &asked, &have);
+    }
+    if (field != NULL) {
+        status = umo_error_set(error, UMO_E_INVAL, 0,
+                               "%s is %llu, but this process's context was made with %llu", field,
+                               (unsigned long long)asked, (unsigned long long)have);
     }
     if (status == UMO_OK) {
         default_refs++;
