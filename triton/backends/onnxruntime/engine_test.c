@@ -17,9 +17,6 @@
 
 #include <cmocka.h>
 
-extern const umo_backend umo_backend_table;
-const umo_backend umo_backend_table = {.name = "test"};
-
 enum {
     SKIPPED = 77
 };
