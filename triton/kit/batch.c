@@ -235,20 +235,25 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
         response_send(&instance->requests[i]);
     }
     uint64_t end_ns = kit_now_ns();
+    /* All statistics before the first release: who waits for a request's end may read them right
+     * after. */
     for (uint32_t i = 0; i < count; i++) {
-        kit_request *request = &instance->requests[i];
+        const kit_request *request = &instance->requests[i];
         (void)kit_from_triton(
             TRITONBACKEND_ModelInstanceReportStatistics(instance->triton, request->triton,
                                                         request->error.status == UMO_OK, start_ns,
                                                         compute_start_ns, compute_end_ns, end_ns),
             NULL);
-        (void)kit_from_triton(
-            TRITONBACKEND_RequestRelease(request->triton, TRITONSERVER_REQUEST_RELEASE_ALL), NULL);
     }
     if (rows > 0) {
         (void)kit_from_triton(
             TRITONBACKEND_ModelInstanceReportBatchStatistics(
                 instance->triton, rows, start_ns, compute_start_ns, compute_end_ns, end_ns),
             NULL);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        (void)kit_from_triton(TRITONBACKEND_RequestRelease(instance->requests[i].triton,
+                                                           TRITONSERVER_REQUEST_RELEASE_ALL),
+                              NULL);
     }
 }
