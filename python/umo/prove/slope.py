@@ -28,6 +28,16 @@ DEFAULT_SIZES = tuple(mebibytes << 20 for mebibytes in (1, 4, 16, 64))
 FLAT = 0.001
 """Instructions per byte up to which a library counts as not walking over the tensor."""
 
+# glibc's memcpy changes its ways with the size: `rep movsb` counts once a byte, wide non-temporal stores a tenth of it, so
+# that copying 16 MB can count less than copying 4 MB. One loop for every size makes a copy show as a slope.
+_ONE_MEMCPY = ":".join(
+    (
+        "glibc.cpu.x86_rep_movsb_threshold=0x3fffffffffffffff",
+        "glibc.cpu.x86_rep_stosb_threshold=0x3fffffffffffffff",
+        "glibc.cpu.x86_non_temporal_threshold=0xfffffffffffffff",
+    )
+)
+
 _PROPAGATION_ROUNDS = 64
 
 
@@ -305,6 +315,7 @@ def _run(
         whole = [valgrind, "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}", *command]
         # Under valgrind the preloaded spy would be counted as part of what it watches.
         surroundings = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "UMO_SPY_FILE")}
+        surroundings["GLIBC_TUNABLES"] = _ONE_MEMCPY
         engine = find_onnxruntime()
         if engine is not None:
             surroundings.setdefault("UMO_ONNXRUNTIME", str(engine))  # as TritonServer tells its server
