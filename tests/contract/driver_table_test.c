@@ -211,7 +211,8 @@ static void many_threads_share_one_queue(void **state)
     if ((t->info.caps & UMO_CAP_PRIVATE) == 0) {
         skip();
     }
-    assert_int_equal(driver->alloc(t->state, THREADS * SLOT, UMO_PRIVATE, &memory, NULL), UMO_OK);
+    assert_int_equal(driver->alloc(t->state, (size_t)THREADS * SLOT, UMO_PRIVATE, &memory, NULL),
+                     UMO_OK);
     memset(members, 0, sizeof members);
     for (uint32_t i = 0; i < THREADS; i++) {
         members[i].all = &all;

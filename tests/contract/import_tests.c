@@ -133,17 +133,17 @@ static void neighbours_in_one_page_are_written_at_the_same_time(void **state)
     unsigned char expected[SLOTS * SLOT];
     umo_buffer *in[SLOTS];
     umo_buffer *out[SLOTS];
-    for (unsigned i = 0; i < SLOTS; i++) {
+    for (size_t i = 0; i < SLOTS; i++) {
         const umo_import import = {.data = pages + i * SLOT, .size_bytes = SLOT, .writable = true};
         assert_true(import_or_reason(c, &import, &out[i]));
         in[i] = contract_alloc(c, UMO_UNIFIED, SLOT);
-        contract_host_pattern(in[i], 0, SLOT, i);
-        contract_pattern(expected + i * SLOT, SLOT, i);
+        contract_host_pattern(in[i], 0, SLOT, (unsigned)i);
+        contract_pattern(expected + i * SLOT, SLOT, (unsigned)i);
     }
-    for (unsigned i = 0; i < SLOTS; i++) {
-        (void)contract_device_copy(c, i % c->info->queues, in[i], 0, out[i], 0, SLOT);
+    for (size_t i = 0; i < SLOTS; i++) {
+        (void)contract_device_copy(c, (uint32_t)i % c->info->queues, in[i], 0, out[i], 0, SLOT);
     }
-    for (unsigned i = 0; i < SLOTS; i++) {
+    for (size_t i = 0; i < SLOTS; i++) {
         umo_buffer_release(in[i]);
         umo_buffer_release(out[i]);
     }

@@ -60,7 +60,7 @@ static int gpu_teardown(void **state)
 static void pattern(unsigned char *bytes, size_t size, unsigned seed)
 {
     for (size_t i = 0; i < size; i++) {
-        bytes[i] = (unsigned char)(seed * 31u + i * 7u + i / 251u);
+        bytes[i] = (unsigned char)((size_t)seed * 31 + i * 7 + i / 251);
     }
 }
 

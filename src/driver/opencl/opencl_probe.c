@@ -6,7 +6,6 @@
 
 #include "os/os.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Memory for the probes: guarded host pages, a wrap of a range in their middle, a device buffer to
@@ -106,12 +105,12 @@ static bool probe_host_writes(const probe *p)
     if (!probe_ended(p, code, event)) {
         return false;
     }
-    unsigned char *back = malloc(p->size_bytes);
+    unsigned char *back = umo_os_pages_alloc(p->size_bytes);
     bool right = back != NULL &&
                  api->clEnqueueReadBuffer(p->queue, p->mirror, CL_TRUE, 0, p->size_bytes, back, 0,
                                           NULL, NULL) == CL_SUCCESS &&
                  all_bytes(back, p->size_bytes, HOST_BYTE);
-    free(back);
+    umo_os_pages_free(back, p->size_bytes);
     return right;
 }
 

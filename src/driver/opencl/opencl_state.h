@@ -111,17 +111,17 @@ umo_status umo_opencl_publish_init(umo_opencl_state *state, umo_memory *memory, 
 /* Takes everything back from the host and waits for it; for memory that was prepared or not. */
 void umo_opencl_publish_finish(umo_opencl_state *state, umo_memory *memory);
 
-umo_status umo_opencl_publish(void *state, uint32_t queue, umo_memory *memory, umo_side to,
+umo_status umo_opencl_publish(void *opaque, uint32_t queue, umo_memory *memory, umo_side to,
                               bool writes, size_t offset_bytes, size_t size_bytes,
                               const umo_fence *waits, size_t wait_count, umo_fence *out);
 
-umo_status umo_opencl_program_create(void *state, const umo_program_source *source, void **out,
+umo_status umo_opencl_program_create(void *opaque, const umo_program_source *source, void **out,
                                      umo_error *error);
-void umo_opencl_program_destroy(void *state, void *program);
-umo_status umo_opencl_kernel_create(void *state, void *program, const char *name, void **out,
-                                    umo_error *error);
-void umo_opencl_kernel_destroy(void *state, void *kernel);
-umo_status umo_opencl_kernel_launch(void *state, uint32_t queue, void *kernel,
+void umo_opencl_program_destroy(void *opaque, void *opaque_program);
+umo_status umo_opencl_kernel_create(void *opaque, void *opaque_program, const char *name,
+                                    void **out, umo_error *error);
+void umo_opencl_kernel_destroy(void *opaque, void *opaque_kernel);
+umo_status umo_opencl_kernel_launch(void *opaque, uint32_t queue, void *opaque_kernel,
                                     const umo_kernel_arg *args, size_t arg_count,
                                     const umo_grid *grid, const umo_fence *waits, size_t wait_count,
                                     umo_fence *out, umo_error *error);
