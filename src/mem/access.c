@@ -139,8 +139,9 @@ static size_t open_count(const umo_buffer *buffer)
     return open;
 }
 
-/* A command of ours moved no bytes after all: its target side lacks them, the other one keeps them.
- * Room for one mark was reserved. */
+/* A command of ours moved no bytes after all: its target side lacks them, the other one keeps them,
+ * or, where the target side was written since, what was made of them is worth nothing. Room for one
+ * mark was reserved. */
 static void move_undo(umo_buffer *buffer, const umo_access *move)
 {
     size_t end = move->offset_bytes + move->size_bytes;
@@ -149,7 +150,9 @@ static void move_undo(umo_buffer *buffer, const umo_access *move)
         uint32_t value = buffer->valid.items[index].value;
         size_t range_end = umo_ranges_end(&buffer->valid, index);
         size_t stop = range_end < end ? range_end : end;
-        umo_ranges_set(&buffer->valid, at, stop - at, value & ~(uint32_t)move->side);
+        uint32_t left = value & ~(uint32_t)move->side;
+        umo_ranges_set(&buffer->valid, at, stop - at,
+                       left == 0 && value != 0 ? RANGE_FAILED : left);
         at = stop;
     }
 }
