@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from umo.prove import Census, CensusReport, CensusUnavailable, Region, Spy
+from umo.prove import Census, CensusError, CensusReport, CensusUnavailable, Region, Spy
 from umo.prove.census import _minus, _union
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -154,6 +154,8 @@ def test_declared_outputs_are_left_out_page_by_page(page_probe):
     # the right size at the wrong place, and no size, excuse nothing
     assert page_probe.counted("shared 30").outside([Region(key, 100 * PAGE, 30 * PAGE)]) in about(30)
     assert page_probe.counted("shared 30").outside([Region(key, 8 * PAGE, 0)]) in about(30)
+    with pytest.raises(CensusError, match="no shared-memory object or file /gone"):
+        page_probe.counted("shared 30").outside([Region("/gone", 0, PAGE)])
 
 
 def test_every_arm_starts_anew(page_probe):

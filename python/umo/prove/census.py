@@ -44,8 +44,11 @@ class Region:
         return own if own.exists() else Path(self.key)
 
     def identity(self) -> tuple[int, int]:
-        """(device, inode) as /proc/self/maps names them."""
-        found = os.stat(self.path())
+        """(device, inode) as /proc/self/maps names them. Raises CensusError when the object is gone."""
+        try:
+            found = os.stat(self.path())
+        except OSError as error:
+            raise CensusError(f"no shared-memory object or file {self.key}: {error.strerror}") from error
         return (os.major(found.st_dev) << 32 | os.minor(found.st_dev), found.st_ino)
 
 

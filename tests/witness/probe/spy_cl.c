@@ -9,7 +9,6 @@
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #ifdef SPY_CL_TABLE
@@ -25,6 +24,11 @@ static void *entry(const char *name)
 #endif
 
 __attribute__((visibility("default"))) int cl_run(const char *how);
+
+enum {
+    BLOCK_BYTES = 1 << 20
+};
+static char host[2 * BLOCK_BYTES];
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -51,27 +55,22 @@ int cl_run(const char *how)
         CALL(clGetDeviceIDs)(platform, CL_DEVICE_TYPE_ALL, 1, &device, &count) != CL_SUCCESS) {
         return 77;
     }
-    size_t size = 1 << 20;
-    char *host = calloc(2, size);
-    if (host == NULL) {
-        return 1;
-    }
     cl_context context = CALL(clCreateContext)(NULL, 1, &device, NULL, NULL, &status);
     TRY(status);
     cl_command_queue queue =
         CALL(clCreateCommandQueueWithProperties)(context, device, NULL, &status);
     TRY(status);
-    cl_mem a = CALL(clCreateBuffer)(context, CL_MEM_READ_WRITE, size, NULL, &status);
+    cl_mem a = CALL(clCreateBuffer)(context, CL_MEM_READ_WRITE, BLOCK_BYTES, NULL, &status);
     TRY(status);
-    cl_mem b = CALL(clCreateBuffer)(context, CL_MEM_READ_WRITE, size, NULL, &status);
+    cl_mem b = CALL(clCreateBuffer)(context, CL_MEM_READ_WRITE, BLOCK_BYTES, NULL, &status);
     TRY(status);
     cl_mem c = CALL(clCreateBuffer)(context, CL_MEM_COPY_HOST_PTR, 500000, host, &status);
     TRY(status);
     host[0] = 42;
     TRY(CALL(clEnqueueWriteBuffer)(queue, a, CL_TRUE, 0, 1000000, host, 0, NULL, NULL));
     TRY(CALL(clEnqueueCopyBuffer)(queue, a, b, 0, 0, 900000, 0, NULL, NULL));
-    TRY(CALL(clEnqueueReadBuffer)(queue, b, CL_TRUE, 0, 800000, host + size, 0, NULL, NULL));
-    if (host[size] != 42) {
+    TRY(CALL(clEnqueueReadBuffer)(queue, b, CL_TRUE, 0, 800000, host + BLOCK_BYTES, 0, NULL, NULL));
+    if (host[BLOCK_BYTES] != 42) {
         fprintf(stderr, "the copies do not arrive\n");
         return 1;
     }
@@ -91,6 +90,5 @@ int cl_run(const char *how)
     TRY(CALL(clReleaseMemObject)(c));
     TRY(CALL(clReleaseCommandQueue)(queue));
     TRY(CALL(clReleaseContext)(context));
-    free(host);
     return 0;
 }

@@ -37,6 +37,7 @@ typedef union {
 } entry;
 
 static void *driver;
+static char host[2 * BLOCK_BYTES];
 static entry proc_address;
 
 static entry get(const char *name)
@@ -75,7 +76,7 @@ static entry get(const char *name)
 
 /* Rows of 100 bytes from host to device; `words` is the parameter structure of the second version,
  * every field a word. */
-static int pitched_copies(uint64_t device, const char *host)
+static int pitched_copies(uint64_t device)
 {
     size_t plane[16] = {0};
     plane[2] = IN_HOST_MEMORY;
@@ -109,11 +110,9 @@ int cuda_run(const char *how)
     void *context = NULL;
     uint64_t a = 0;
     uint64_t b = 0;
-    char *host = calloc(2, BLOCK_BYTES);
     driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (driver == NULL || host == NULL) {
-        fprintf(stderr, "%s\n", driver == NULL ? dlerror() : "out of memory");
-        free(host);
+    if (driver == NULL) {
+        fprintf(stderr, "%s\n", dlerror());
         return 77;
     }
     if (strcmp(how, "proc") == 0) {
@@ -139,7 +138,7 @@ int cuda_run(const char *how)
     TRY(get("cuMemcpyDtoHAsync_v2").read_async(host + BLOCK_BYTES, b, 300000, NULL));
     TRY(get("cuMemcpy").linear(b, a, 700000));
     TRY(get("cuMemcpyAsync").linear_async(b, a, 200000, NULL));
-    TRY(pitched_copies(a, host));
+    TRY(pitched_copies(a));
     TRY(get("cuCtxSynchronize").synchronize());
     if (host[BLOCK_BYTES] != 42) {
         fprintf(stderr, "the copies do not arrive\n");
@@ -148,6 +147,5 @@ int cuda_run(const char *how)
     TRY(get("cuMemFree_v2").free(a));
     TRY(get("cuMemFree_v2").free(b));
     TRY(get("cuDevicePrimaryCtxRelease_v2").release(device));
-    free(host);
     return 0;
 }

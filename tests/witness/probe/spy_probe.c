@@ -71,6 +71,7 @@ static int scenario_each(void)
     memmove(block_b, block_b + 10, 50000); /* and downwards */
     check(memcmp(block_b, block_a, 50000) == 0, "memmove down");
     check(mempcpy(block_b, block_a, 40000) == block_b + 40000, "mempcpy");
+    // NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.bcopy): it is counted as well
     bcopy(block_a, block_b, 30000);
     check(memset(block_b, 7, 20000) == block_b && block_b[19999] == 7, "memset");
     check(__memcpy_chk(block_b, block_a, 70000, BLOCK_BYTES) == block_b, "__memcpy_chk");
@@ -269,13 +270,22 @@ static int scenario_pages(const char *shm_key, const char *file_path)
     shared[0] = 1;
     printf("ready\n");
     while (fgets(command, sizeof command, stdin) != NULL) {
-        unsigned count = 0;
-        char verb[32];
-        if (sscanf(command, "%31s %u", verb, &count) != 2 || count > 200) {
+        char *number = strchr(command, ' ');
+        if (number == NULL) {
             return 1;
         }
-        unsigned char *fresh = NULL;
-        for (unsigned i = 0; i < count; i++) {
+        *number++ = '\0';
+        const char *verb = command;
+        unsigned long count = strtoul(number, NULL, 10);
+        if (count > 200) {
+            return 1;
+        }
+        bool is_fleeting = strcmp(verb, "fleeting") == 0;
+        unsigned char *fresh = anonymous;
+        if (is_fleeting || strcmp(verb, "new") == 0) {
+            fresh = pages_map(MAP_PRIVATE | MAP_ANONYMOUS, -1, PROT_READ | PROT_WRITE);
+        }
+        for (unsigned long i = 0; i < count; i++) {
             if (strcmp(verb, "write") == 0) {
                 anonymous[i * page + 17] = 2;
             } else if (strcmp(verb, "read") == 0) {
@@ -301,22 +311,16 @@ static int scenario_pages(const char *shm_key, const char *file_path)
                 reserved[i * page] = 1;
             } else if (strcmp(verb, "syscall") == 0) {
                 check(pread(file, anonymous + i * page, 1, 0) == 1, "pread");
-            } else if (strcmp(verb, "new") == 0) {
-                fresh = i == 0 ? pages_map(MAP_PRIVATE | MAP_ANONYMOUS, -1, PROT_READ | PROT_WRITE)
-                               : fresh;
+            } else if (strcmp(verb, "new") == 0 || is_fleeting) {
                 fresh[i * page] = 1;
-            } else if (strcmp(verb, "fleeting") == 0) {
-                fresh = i == 0 ? pages_map(MAP_PRIVATE | MAP_ANONYMOUS, -1, PROT_READ | PROT_WRITE)
-                               : fresh;
-                fresh[i * page] = 1;
-                if (i + 1 == count) {
-                    munmap(fresh, PAGES * page);
-                }
             } else if (strcmp(verb, "forbid") == 0) {
                 userfaultfd_forbid();
             } else {
                 return 1;
             }
+        }
+        if (is_fleeting) {
+            munmap(fresh, PAGES * page);
         }
         printf("done\n");
     }
