@@ -165,7 +165,9 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
     input->triton = triton;
     input->dtype = (umo_dtype)dtype;
     input->shape.rank = rank;
-    memcpy(input->shape.dims, dims, rank * sizeof *dims);
+    if (rank > 0) {
+        memcpy(input->shape.dims, dims, rank * sizeof *dims); /* dims is NULL for a scalar */
+    }
     input->size_bytes = size_bytes;
     input->pieces = pieces;
     input->data = NULL;

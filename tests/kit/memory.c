@@ -1,0 +1,96 @@
+/*
+ * Guarded memory; see memory.h. Bytes that no tensor covers hold a pattern.
+ */
+#include "memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PATTERN 0xC3
+
+static size_t page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Reserves the pages with a guard on both sides; the file is mapped over them where there is one.
+ */
+static memory pages_map(size_t size_bytes, int file)
+{
+    size_t page = page_bytes();
+    memory m = {.size_bytes = size_bytes, .file = file};
+    m.pages_bytes = (size_bytes + page - 1) / page * page;
+    m.pages_bytes = m.pages_bytes == 0 ? page : m.pages_bytes;
+    char *reserved = mmap(NULL, m.pages_bytes + 2 * page, PROT_NONE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED) {
+        abort();
+    }
+    m.pages = reserved + page;
+    int flags = MAP_FIXED | (file >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+    if (mmap(m.pages, m.pages_bytes, PROT_READ | PROT_WRITE, flags, file, 0) == MAP_FAILED) {
+        abort();
+    }
+    return m;
+}
+
+memory memory_private(size_t size_bytes)
+{
+    memory m = pages_map(size_bytes, -1);
+    m.data = m.pages + m.pages_bytes - size_bytes;
+    memset(m.pages, PATTERN, m.pages_bytes);
+    return m;
+}
+
+memory memory_shared(size_t size_bytes)
+{
+    size_t page = page_bytes();
+    size_t whole = size_bytes == 0 ? page : (size_bytes + page - 1) / page * page;
+    int file = memfd_create("kit-test", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, (off_t)whole) != 0) {
+        abort();
+    }
+    memory m = pages_map(size_bytes, file);
+    m.data = m.pages;
+    memset(m.pages, PATTERN, m.pages_bytes);
+    return m;
+}
+
+memory memory_again(const memory *shared)
+{
+    memory m = pages_map(shared->size_bytes, dup(shared->file));
+    m.data = m.pages;
+    return m;
+}
+
+void memory_close(memory *m, bool reads)
+{
+    if (m->pages != NULL && !m->closed) {
+        m->closed = true;
+        (void)mprotect(m->pages, m->pages_bytes, reads ? PROT_READ : PROT_NONE);
+    }
+}
+
+void memory_unmap(memory *m)
+{
+    if (m->pages != NULL) {
+        (void)munmap(m->pages - page_bytes(), m->pages_bytes + 2 * page_bytes());
+        if (m->file >= 0) {
+            (void)close(m->file);
+        }
+    }
+    *m = (memory){.file = -1};
+}
+
+bool memory_clean_outside(const memory *m, const char *from, size_t size_bytes)
+{
+    for (const char *at = m->pages; at < m->pages + m->pages_bytes; at++) {
+        bool inside = at >= from && at < from + size_bytes;
+        if (!inside && (unsigned char)*at != PATTERN) {
+            return false;
+        }
+    }
+    return true;
+}
