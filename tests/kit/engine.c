@@ -298,6 +298,9 @@ static umo_status execute(umo_instance *instance, void *state, umo_batch *batch,
         umo_batch_fail(batch, engine.which, UMO_E_INVAL, "the engine does not like this one");
     }
     umo_status status = inputs_take(batch, inputs, tensors, error);
+    if (status == UMO_OK && engine.between != NULL) {
+        engine.between(batch);
+    }
     if (status == UMO_OK && engine.trouble == TROUBLE_AFTER_INPUTS) {
         status = umo_error_set(error, UMO_E_DEVICE, 0, "the engine stumbled");
     }

@@ -49,7 +49,8 @@ typedef struct engine_settings {
     bool completes;   /* the configuration: one input, one output */
     engine_trouble trouble;
     size_t which;
-    void (*before)(umo_batch *batch); /* called first in execute */
+    void (*before)(umo_batch *batch);  /* called first in execute */
+    void (*between)(umo_batch *batch); /* called when all inputs were taken */
 
     /* What was seen. */
     _Atomic uint64_t batches;

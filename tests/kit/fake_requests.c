@@ -32,7 +32,7 @@ void fake_request_expect_answered(const TRITONBACKEND_Request *request)
 
 void fake_request_destroy(TRITONBACKEND_Request *request)
 {
-    for (uint32_t i = 0; i < request->input_count; i++) {
+    for (uint32_t i = 0; i < FAKE_TENSORS_MAX; i++) {
         free(request->inputs[i].pieces);
     }
     for (uint32_t i = 0; i < request->response.output_count; i++) {

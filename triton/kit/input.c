@@ -36,6 +36,14 @@ static const char *run_find(const umo_batch *batch, size_t input)
     return batch->members[0]->inputs[input].data;
 }
 
+/* A client may have changed its strings since they were checked; ours are what the engine gets. */
+static umo_status strings_check_again(const kit_input *in, const char *copy, umo_error *error)
+{
+    uint64_t count = 0;
+    umo_status status = umo_shape_count(&in->shape, &count);
+    return status != UMO_OK ? status : umo_bytes_check(copy, (size_t)in->size_bytes, count, error);
+}
+
 /* Takes scratch memory and copies the batch's bytes into it. */
 static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
                               umo_error *error)
@@ -62,6 +70,9 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
         const kit_input *in = &batch->members[i]->inputs[input];
         status = kit_input_gather(in, target, error);
+        if (status == UMO_OK && in->dtype == UMO_BYTES) {
+            status = strings_check_again(in, target, error);
+        }
         target += in->size_bytes;
     }
     if (status != UMO_OK) {
@@ -214,6 +225,15 @@ umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_
         status = slot_place(batch, input, slot, error);
         if (status == UMO_OK && instance->device != NULL) {
             status = kit_slot_open(batch, slot, UMO_READ, error);
+            if (status == UMO_E_BUSY && slot->in_place) {
+                /* Another instance is writing an output there: what is read is the clients' race,
+                 * but not ours. */
+                kit_slot_unbind(slot);
+                status = slot_gather(batch, input, slot, UMO_REASON_OVERLAP, error);
+                if (status == UMO_OK) {
+                    status = kit_slot_open(batch, slot, UMO_READ, error);
+                }
+            }
         }
     }
     if (status != UMO_OK) {

@@ -56,6 +56,53 @@ static umo_status pieces_read(kit_input *input, umo_error *error)
     return UMO_OK;
 }
 
+/* A walk over serialized strings that come in pieces: a length may lie in several of them. */
+typedef struct strings_walk {
+    uint64_t elements; /* whole ones so far */
+    uint32_t length;   /* of the present one, as far as it was read */
+    uint32_t length_bytes;
+    uint64_t left; /* bytes of the present one still to come */
+} strings_walk;
+
+static umo_status strings_step(const void *data, size_t size_bytes, void *user)
+{
+    strings_walk *walk = user;
+    const unsigned char *bytes = data;
+    for (size_t at = 0; at < size_bytes;) {
+        if (walk->length_bytes < 4) {
+            walk->length |= (uint32_t)bytes[at++] << (8 * walk->length_bytes++);
+            walk->left = walk->length;
+        } else {
+            size_t skip = walk->left < size_bytes - at ? (size_t)walk->left : size_bytes - at;
+            at += skip;
+            walk->left -= skip;
+        }
+        if (walk->length_bytes == 4 && walk->left == 0) {
+            walk->elements++;
+            walk->length = 0;
+            walk->length_bytes = 0;
+        }
+    }
+    return UMO_OK;
+}
+
+/* In a batch, strings lie one behind the other: one too many or too few in a request would move
+ * those of the next. */
+static umo_status strings_check(const kit_input *input, umo_error *error)
+{
+    strings_walk walk = {0};
+    uint64_t count = 0;
+    umo_status status = umo_shape_count(&input->shape, &count);
+    if (status == UMO_OK) {
+        status = kit_input_visit(input, strings_step, &walk, error);
+    }
+    if (status == UMO_OK && (walk.elements != count || walk.length_bytes != 0)) {
+        status = umo_error_set(error, UMO_E_INVAL, 0, "its bytes are not %llu strings",
+                               (unsigned long long)count);
+    }
+    return status;
+}
+
 static bool dims_fit(const umo_io *io, const umo_shape *shape, uint32_t skip)
 {
     if (shape->rank != io->dims.rank + skip) {
@@ -102,7 +149,12 @@ static void input_check(umo_instance *instance, kit_request *request, const umo_
     }
     uint64_t expected = input->size_bytes;
     if (io->dtype != UMO_BYTES && umo_shape_bytes(&input->shape, io->dtype, &expected) != UMO_OK) {
-        expected = UINT64_MAX;
+        (void)kit_request_fail(request, UMO_E_INVAL,
+                               "input '%s' of model '%s' has shape %s, which is too large for %s",
+                               io->name, model->name,
+                               umo_shape_format(&input->shape, text, sizeof text),
+                               umo_dtype_name(io->dtype));
+        return;
     }
     if (input->size_bytes != expected) {
         (void)kit_request_fail(request, UMO_E_INVAL,
@@ -177,6 +229,9 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
     }
     umo_error why = {0};
     status = pieces_read(input, &why);
+    if (status == UMO_OK && input->dtype == UMO_BYTES) {
+        status = strings_check(input, &why);
+    }
     if (status != UMO_OK) {
         return umo_error_set(error, status, 0, "input '%s' of model '%s': %s", name, model->name,
                              why.text);
