@@ -433,11 +433,14 @@ static void every_call_fails_once(bool after)
         more = failed;
         if (!more) {
             assert_int_equal(status, UMO_OK);
+            assert_int_equal(run(shared, foreign, 0, false), UMO_OK);
             break;
         }
         survived += status == UMO_OK ? 1 : 0;
-        /* What a failure left behind must not hurt the next one. */
-        assert_int_equal(run(shared, foreign, 0, false), UMO_OK);
+        /* What failures left behind must not hurt the next one. */
+        if (at % 8 == 0) {
+            assert_int_equal(run(shared, foreign, 0, false), UMO_OK);
+        }
     }
     print_message("%lu calls failed, %lu of them without an effect on the result\n", at - 1,
                   survived);
