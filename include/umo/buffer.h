@@ -162,18 +162,6 @@ UMO_API UMO_MUST_USE umo_status umo_access_abort(umo_buffer *buffer, const umo_a
                                                  umo_fence done);
 
 /**
- * Says that somebody outside wrote a range on a side: a client that filled its shared memory again,
- * between two uses of one wrap. The bytes are then valid on that side only, so the next use on the
- * other side brings them.
- *
- * Errors:    INVAL a range outside the buffer; NOMEM.
- * Threads:   any. Open brackets do not forbid it: whoever writes under a reader races with or
- * without this call. Cost:      one short lock.
- */
-UMO_API UMO_MUST_USE umo_status umo_buffer_mark_written(umo_buffer *buffer, size_t offset_bytes,
-                                                        size_t size_bytes, umo_side side);
-
-/**
  * Copies host memory into a range, straight to the device side of two-sided memory: the
  * conventional way in.
  *

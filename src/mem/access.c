@@ -502,24 +502,6 @@ umo_status umo_access_abort(umo_buffer *buffer, const umo_access *access, umo_fe
     return access_close(buffer, access, done, false);
 }
 
-umo_status umo_buffer_mark_written(umo_buffer *buffer, size_t offset_bytes, size_t size_bytes,
-                                   umo_side side)
-{
-    if (!umo_range_fits(offset_bytes, size_bytes, buffer->size_bytes) ||
-        (side != UMO_SIDE_HOST && side != UMO_SIDE_DEVICE)) {
-        return UMO_E_INVAL;
-    }
-    umo_status status = UMO_OK;
-    (void)pthread_mutex_lock(&buffer->lock);
-    if (!umo_ranges_reserve(&buffer->valid, 1 + open_count(buffer))) {
-        status = UMO_E_NOMEM;
-    } else if (size_bytes > 0) {
-        umo_ranges_set(&buffer->valid, offset_bytes, size_bytes, (uint32_t)side);
-    }
-    (void)pthread_mutex_unlock(&buffer->lock);
-    return status;
-}
-
 uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t size_bytes)
 {
     if (size_bytes == 0 || !umo_range_fits(offset_bytes, size_bytes, buffer->size_bytes)) {

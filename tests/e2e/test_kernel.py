@@ -658,10 +658,7 @@ def test_clients_that_read_one_input_at_once_are_all_answered(server, model):
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param(
-            "prep_in_place_many",
-            marks=pytest.mark.xfail(reason="the kit answers 503 while another instance writes to the same place"),
-        ),
+        "prep_in_place_many",
         "prep_off_many",
     ],
 )

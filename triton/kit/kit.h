@@ -166,8 +166,11 @@ umo_status kit_input_visit(const kit_input *input,
 
 /* place.c */
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
-/* Opens the device bracket of a slot and joins its waits to the batch's. */
+/* Opens the device bracket of a slot and joins its waits to the batch's. BUSY: another instance
+ * uses the memory. */
 umo_status kit_slot_open(umo_batch *batch, kit_slot *slot, umo_use use, umo_error *error);
+/* Lets go of memory that was bound in place. */
+void kit_slot_unbind(kit_slot *slot);
 /* Closes the bracket, gives back wrap, view and block. */
 void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded);
 /* Binds size_bytes at data to the instance's device. REFUSED with a reason when that cannot be. */

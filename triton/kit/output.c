@@ -247,6 +247,16 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
         }
         if (status == UMO_OK && instance->device != NULL) {
             status = kit_slot_open(batch, slot, UMO_WRITE, error);
+            if (status == UMO_E_BUSY && slot->in_place) {
+                /* Clients share an output, and another instance is at it. Each gets a whole answer,
+                 * the last one stays. */
+                kit_slot_unbind(slot);
+                slot->reason = UMO_REASON_OVERLAP;
+                status = slot_take_scratch(batch, slot, error);
+                if (status == UMO_OK) {
+                    status = kit_slot_open(batch, slot, UMO_WRITE, error);
+                }
+            }
         }
     }
     if (status == UMO_OK) {

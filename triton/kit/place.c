@@ -101,6 +101,16 @@ umo_status kit_slot_wrap(umo_batch *batch, kit_slot *slot, const kit_place *plac
     return status;
 }
 
+void kit_slot_unbind(kit_slot *slot)
+{
+    umo_buffer_release(slot->wrap);
+    slot->wrap = NULL;
+    umo_view_release(slot->view);
+    slot->view = NULL;
+    slot->in_place = false;
+    slot->server_data = NULL;
+}
+
 void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
 {
     if (slot->open) {
@@ -109,10 +119,7 @@ void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
                                     : umo_access_abort(buffer, &slot->access, batch->done));
         slot->open = false;
     }
-    umo_buffer_release(slot->wrap);
-    slot->wrap = NULL;
-    umo_view_release(slot->view);
-    slot->view = NULL;
+    kit_slot_unbind(slot);
     if (slot->block != NULL) {
         umo_instance *instance = batch->instance;
         if (umo_pool_free(instance->scratch, slot->block) != UMO_OK) {
