@@ -68,6 +68,7 @@ typedef struct arguments {
     bool shm;
     bool reverse;
     bool metrics;
+    bool step;
     const char *dump;
 } arguments;
 
@@ -85,6 +86,8 @@ static const char usage[] =
     "    [--param KEY=VALUE]               a string parameter of every request; repeat\n"
     "    [--config BACKEND,KEY=VALUE]      a backend setting; repeat\n"
     "    [--dump FILE]                     the outputs of the last round, one after the other\n"
+    "    [--step]                          say \"ready\" and wait for a line before each measured "
+    "round\n"
     "    [--metrics]                       print the server's metrics after the JSON line\n"
     "    [--log LEVEL]                     -1 quiet, 0 errors (default), 1 warnings, 2 all\n";
 
@@ -271,16 +274,27 @@ static void setting_parse(arguments *args, char *text)
 static void arguments_parse(int argc, char **argv, arguments *args)
 {
     static const struct option options[] = {
-        {"lib", required_argument, NULL, 'l'},      {"repo", required_argument, NULL, 'r'},
-        {"backends", required_argument, NULL, 'b'}, {"model", required_argument, NULL, 'm'},
-        {"input", required_argument, NULL, 'i'},    {"output", required_argument, NULL, 'o'},
-        {"requests", required_argument, NULL, 'n'}, {"warmup", required_argument, NULL, 'w'},
-        {"parallel", required_argument, NULL, 'p'}, {"pieces", required_argument, NULL, 'k'},
-        {"offset", required_argument, NULL, 'f'},   {"config", required_argument, NULL, 'c'},
-        {"param", required_argument, NULL, 'a'},    {"dump", required_argument, NULL, 'd'},
-        {"log", required_argument, NULL, 'v'},      {"shm", no_argument, NULL, 's'},
-        {"reverse", no_argument, NULL, 'e'},        {"metrics", no_argument, NULL, 't'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+        {"lib", required_argument, NULL, 'l'},
+        {"repo", required_argument, NULL, 'r'},
+        {"backends", required_argument, NULL, 'b'},
+        {"model", required_argument, NULL, 'm'},
+        {"input", required_argument, NULL, 'i'},
+        {"output", required_argument, NULL, 'o'},
+        {"requests", required_argument, NULL, 'n'},
+        {"warmup", required_argument, NULL, 'w'},
+        {"parallel", required_argument, NULL, 'p'},
+        {"pieces", required_argument, NULL, 'k'},
+        {"offset", required_argument, NULL, 'f'},
+        {"config", required_argument, NULL, 'c'},
+        {"param", required_argument, NULL, 'a'},
+        {"dump", required_argument, NULL, 'd'},
+        {"log", required_argument, NULL, 'v'},
+        {"shm", no_argument, NULL, 's'},
+        {"reverse", no_argument, NULL, 'e'},
+        {"metrics", no_argument, NULL, 't'},
+        {"step", no_argument, NULL, 'x'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     int option;
 
@@ -345,6 +359,9 @@ static void arguments_parse(int argc, char **argv, arguments *args)
             break;
         case 't':
             args->metrics = true;
+            break;
+        case 'x':
+            args->step = true;
             break;
         default:
             fputs(usage, option == 'h' ? stdout : stderr);
@@ -606,6 +623,23 @@ static void round_run(const arguments *args, inproc_request **slots, uint64_t *l
     }
 }
 
+/* Lets a witness look at the process between two rounds. read and write, since stdio would dirty
+ * pages. */
+static void step_wait(void)
+{
+    static const char ready[] = "ready\n";
+    char byte = 0;
+
+    if (write(STDOUT_FILENO, ready, sizeof(ready) - 1) != sizeof(ready) - 1) {
+        die("nobody listens");
+    }
+    while (byte != '\n') {
+        if (read(STDIN_FILENO, &byte, 1) != 1) {
+            die("--step: the input has ended");
+        }
+    }
+}
+
 /* FNV-1a over every output as the server reports it, slot by slot. */
 static uint64_t outputs_sum(const arguments *args, inproc_request **slots, uint64_t *output_bytes,
                             FILE *dump)
@@ -730,6 +764,9 @@ int main(int argc, char **argv)
     CALLGRIND_ZERO_STATS;
     wall_ns = now_ns();
     for (size_t i = 0; i < args.requests; i++) {
+        if (args.step) {
+            step_wait();
+        }
         round_run(&args, slots, latencies + i * args.parallel);
     }
     wall_ns = now_ns() - wall_ns;
