@@ -33,6 +33,24 @@ def probe() -> Path:
     return program
 
 
+MIXED = """backend: "copying"
+max_batch_size: 0
+input [
+  { name: "A" data_type: TYPE_INT64 dims: [ -1, 2 ] },
+  { name: "B" data_type: TYPE_STRING dims: [ -1 ] },
+  { name: "C" data_type: TYPE_FP16 dims: [ 3, -1 ] },
+  { name: "D" data_type: TYPE_BOOL dims: [ 5 ] }
+]
+output [
+  { name: "OA" data_type: TYPE_INT64 dims: [ -1, 2 ] },
+  { name: "OB" data_type: TYPE_STRING dims: [ -1 ] },
+  { name: "OC" data_type: TYPE_FP16 dims: [ 3, -1 ] },
+  { name: "OD" data_type: TYPE_BOOL dims: [ 5 ] }
+]
+instance_group [{ kind: KIND_CPU count: 1 }]
+"""
+
+
 @pytest.fixture
 def spied(probe: Path, tmp_path: Path) -> Callable[..., tuple[Reading, Spy, subprocess.CompletedProcess[str]]]:
     """Runs a scenario of the probe under the spy to its end."""
@@ -77,6 +95,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "config.pbtxt").write_text(CONFIG.format(backend=backend, batch=batch))
+    (folder / "mixed" / "1").mkdir(parents=True)
+    (folder / "mixed" / "config.pbtxt").write_text(MIXED)
     return folder
 
 

@@ -87,7 +87,7 @@ def _size(count: int) -> str:
     raise AssertionError(count)
 
 
-def _table(model: str, observations: list[Observation]) -> Table:
+def _table(model: str, observations: list[Observation], slopes: SlopeReport | None) -> Table:
     columns: list[tuple[str, Any]] = [
         ("transport", lambda seen: seen.transport),
         ("batch", lambda seen: str(seen.batch)),
@@ -110,6 +110,10 @@ def _table(model: str, observations: list[Observation]) -> Table:
     if any(seen.pages_floor is not None for seen in observations):
         columns.append(("floor", lambda seen: "-" if seen.pages_floor is None else str(seen.pages_floor)))
         caption += " floor: those of a model that touches nothing."
+    backend = slopes.by_role.get("backend") if slopes else None
+    if backend is not None:
+        columns.append(("instr/B", lambda _: f"{backend.swing:.4f}"))
+        caption += " instr/B: what a byte more costs the backend, asked in one process."
     columns.append(("answers", lambda seen: "differ" if seen.wrong else "right" if seen.compared else "not compared"))
     table = Table(title=f"{model}: what one request copies and dirties", caption=caption)
     for name, _ in columns:
@@ -261,7 +265,7 @@ def prove(
         console.print(f"umo-prove: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(Exit.NO_WITNESS) from error
 
-    console.print(_table(model, observations))
+    console.print(_table(model, observations, slopes))
     if slopes is not None:
         console.print(_slope_table(slopes, classifier))
     for line in [*notes, *(f"not available: {line}" for line in missing)]:

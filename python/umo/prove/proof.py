@@ -18,8 +18,8 @@ from .traffic import Channel, ModelSpec, channels, differences, make_inputs, sha
 SMALL_ALLOWANCE_BYTES = 4096
 """Names, shapes and headers that a backend may copy for one request, in calls of less than LARGE_BYTES."""
 
-PAGES_ALLOWANCE = 128
-"""Pages that the server's own bookkeeping may dirty for one request (40 to 90 with a backend that touches nothing)."""
+PAGES_ALLOWANCE = 256
+"""Pages that the server's own bookkeeping may dirty for one request (40 to 130 with a backend that touches nothing)."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ DEFAULT_SIZES = tuple(mebibytes << 20 for mebibytes in (1, 4, 16, 64))
 FLAT = 0.001
 """Instructions per byte up to which a library counts as not walking over the tensor."""
 
-# glibc's memcpy changes its ways with the size: `rep movsb` counts once a byte, wide non-temporal stores a tenth of it, so
-# that copying 16 MB can count less than copying 4 MB. One loop for every size makes a copy show as a slope.
+# glibc's memcpy changes its ways with the size: `rep movsb` counts once a byte, wide non-temporal stores a tenth of it,
+# so that copying 16 MB can count less than copying 4 MB. One loop for every size makes a copy show as a slope.
 _ONE_MEMCPY = ":".join(
     (
         "glibc.cpu.x86_rep_movsb_threshold=0x3fffffffffffffff",
