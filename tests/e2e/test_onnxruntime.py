@@ -11,6 +11,8 @@ import math
 import os
 import re
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ import tritonclient.http as httpclient
 import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto
 from tritonclient.utils import InferenceServerException
+
 from umo.models import small
 from umo.models.onnx_graph import FLOAT, Graph
 from umo.server import Metrics, ServerError, TritonServer
@@ -126,6 +129,15 @@ def gather_rows() -> onnx.ModelProto:
     return g.model()
 
 
+def top_half(n: int) -> onnx.ModelProto:
+    """X [n] -> TOP [n / 2], sorted: the engine's steps depend on the values."""
+    g = Graph("top_half")
+    g.input("X", FLOAT, [n])
+    g.nodes.append(onnx.helper.make_node("TopK", ["X", g.constant([n // 2], dtype=np.int64)], ["TOP", "WHERE"], axis=0))
+    g.output("TOP", FLOAT, [n // 2])
+    return g.model()
+
+
 def liar() -> onnx.ModelProto:
     """X [n] -> Y, declared as [n] but twice as long."""
     g = Graph("liar")
@@ -194,6 +206,7 @@ GOOD: dict[str, tuple[onnx.ModelProto, dict[str, Any]]] = {
         small.gather(),
         config([unbatched("DATA"), unbatched("INDEX", dtype="INT64")], [unbatched("PICKED")]),
     ),
+    "top_half": (top_half(20000), config([("X", "FP32", [20000])], [("TOP", "FP32", [10000])])),
     "liar": (liar(), config([unbatched("X")], [unbatched("Y")])),
     "liar_believed_not": (
         liar(),
@@ -616,6 +629,46 @@ def test_copies_are_named(server: TritonServer) -> None:
     shm_ask(server, "upper", {"TEXT": strings("abc")}, ["UPPER"])
     counted(server, before, "umo_copy_bytes_total", 2 * 8, model="nonzero", reason="unknown_shape")
     counted(server, before, "umo_copy_bytes_total", 4 + 3, model="upper", reason="engine_strings")
+
+
+def test_client_that_rewrites_what_is_being_sorted_harms_nobody(server: TritonServer) -> None:
+    # On the client's own memory the engine leaves its arrays within seconds.
+    n, answers = 20000, 0
+    x = rng.random(n, np.float32)
+    before = server.metrics()
+    with (
+        contextlib.closing(grpcclient.InferenceServerClient(server.grpc_url)) as client,
+        Region(client, 4 * n) as source,
+    ):
+        source.write(x)
+        tensor = grpcclient.InferInput("X", [n], "FP32")
+        tensor.set_shared_memory(source.name, 4 * n)
+        writer = subprocess.Popen([sys.executable, "-c", _REWRITE, "/dev/shm/" + source.name])
+        try:
+            end = time.monotonic() + 4
+            while time.monotonic() < end:
+                client.infer("top_half", [tensor])
+                answers += 1
+        finally:
+            writer.kill()
+            writer.wait()
+    copied = {"model": "top_half", "direction": "in", "reason": "control_data"}
+    counted(server, before, "umo_copy_bytes_total", 4 * n * answers, **copied)
+    ask_and_check(server, "http", "top_half", {"X": x}, ["TOP"])
+
+
+_REWRITE = """
+import mmap, sys
+import numpy as np
+with open(sys.argv[1], "r+b") as file:
+    data = np.frombuffer(mmap.mmap(file.fileno(), 0), np.float32)
+generator = np.random.default_rng(1)
+patterns = [generator.random(data.size, np.float32), -generator.random(data.size, np.float32),
+            np.zeros(data.size, np.float32), np.full(data.size, np.nan, np.float32)]
+while True:
+    for pattern in patterns:
+        data[:] = pattern
+"""
 
 
 # --- several at once ------------------------------------------------------------------------------------------------

@@ -72,6 +72,18 @@ static const onnx_model table = {
     .outputs = {{"P", ORT_ELEMENT_FLOAT, {"b", "m"}}},
 };
 
+/* X, D float [n] -> I, where X is not zero, and P = D[I]; N = -D. */
+static const onnx_model selecting = {
+    .inputs = {{"X", ORT_ELEMENT_FLOAT, {"n"}}, {"D", ORT_ELEMENT_FLOAT, {"n"}}},
+    .nodes = {{"NonZero", {"X"}, "W"},
+              {"Neg", {"D"}, "N"},
+              {"Transpose", {"W"}, "I"},
+              {"GatherND", {"D", "I"}, "P"}},
+    .outputs = {{"I", ORT_ELEMENT_INT64, {"n", "1"}},
+                {"P", ORT_ELEMENT_FLOAT, {"n"}},
+                {"N", ORT_ELEMENT_FLOAT, {"n"}}},
+};
+
 /* B bool [n] -> C = not B. */
 static const onnx_model negation = {
     .inputs = {{"B", ORT_ELEMENT_BOOL, {"n"}}},
@@ -326,7 +338,7 @@ static void bool_must_be_zero_or_one_unless_clients_are_trusted(void **state)
         assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_E_INVAL);
         in[i] = was;
     }
-    l.model->check_bools = false;
+    l.model->guarded = false;
     in[3] = 2;
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
     unload(&l);
@@ -356,6 +368,39 @@ static void bad_row_fails_alone(void **state)
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_E_INVAL);
     assert_non_null(strstr(error.text, "out of data bounds"));
     unload(&l);
+}
+
+static void what_steers_the_engine_stays_out_of_clients_reach(void **state)
+{
+    (void)state;
+    loaded l;
+    umo_error error = {0};
+    float x[2] = {1, 2};
+    float d[2] = {5, 6};
+    float p[2];
+    float n[2];
+    int64_t i[2];
+    for (int trusted = 0; trusted < 2; trusted++) {
+        model_make(&l.umo, &selecting);
+        l.umo.batch_unset = false;
+        l.umo.unified.trusted_clients = trusted != 0;
+        assert_int_equal(load(&l, &error), UMO_OK);
+        assert_int_equal(l.umo.inputs[0].control, !trusted); /* NonZero reads it */
+        assert_false(l.umo.inputs[1].control);
+        umo_batch batch = {.requests = 1,
+                           .rows = 1,
+                           .inputs = {host_tensor(x, sizeof x, UMO_FP32, 1, 2, 0),
+                                      host_tensor(d, sizeof d, UMO_FP32, 1, 2, 0)},
+                           .outputs = {{.data = i}, {.data = p}, {.data = n}}};
+        assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
+        assert_int_equal(batch.late[0], !trusted); /* GatherND reads it again */
+        assert_int_equal(batch.reason[0], trusted ? UMO_REASON_NONE : UMO_REASON_CONTROL_DATA);
+        assert_false(batch.late[1]);
+        assert_false(batch.late[2]);
+        memcpy(i, batch.outputs[0].data, sizeof i);
+        assert_true(i[0] == 0 && i[1] == 1 && p[0] == 5 && p[1] == 6 && n[1] == -6);
+        unload(&l);
+    }
 }
 
 static void every_type_has_one_partner(void **state)
@@ -614,6 +659,7 @@ int main(void)
         cmocka_unit_test(strings_that_end_early_are_refused),
         cmocka_unit_test(bool_must_be_zero_or_one_unless_clients_are_trusted),
         cmocka_unit_test(bad_row_fails_alone),
+        cmocka_unit_test(what_steers_the_engine_stays_out_of_clients_reach),
         cmocka_unit_test(every_type_has_one_partner),
         cmocka_unit_test(sessions_are_shared_or_not_as_configured),
         cmocka_unit_test(every_failing_call_is_reported_and_leaves_nothing),

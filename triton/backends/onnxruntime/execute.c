@@ -217,7 +217,7 @@ static umo_status bind_inputs(ort_instance *instance, int64_t row, umo_error *er
         }
         const umo_tensor *tensor = engine_view(&instance->inputs[i], &model->inputs[i], row, &copy);
         const char *name = model->inputs[i].spec->name;
-        umo_status status = ort_value_wrap(model->runtime, name, tensor, model->check_bools,
+        umo_status status = ort_value_wrap(model->runtime, name, tensor, model->guarded,
                                            &instance->input_values[instance->fed], error);
         if (status != UMO_OK) {
             return status;
@@ -285,6 +285,14 @@ static umo_status compute(ort_instance *instance, int64_t row, umo_error *error)
     return status;
 }
 
+static umo_reason late_reason(const ort_bound *output)
+{
+    if (output->spec->dtype == UMO_BYTES) {
+        return UMO_REASON_ENGINE_STRINGS;
+    }
+    return output->kept_private ? UMO_REASON_CONTROL_DATA : UMO_REASON_UNKNOWN_SHAPE;
+}
+
 /* Copies what the engine allocated to the responses. */
 static umo_status deliver_late(ort_instance *instance, umo_batch *batch, umo_error *error)
 {
@@ -303,10 +311,9 @@ static umo_status deliver_late(ort_instance *instance, umo_batch *batch, umo_err
             result.shape.dims[result.shape.rank++] = 1;
         }
         if (status == UMO_OK) {
-            status = umo_batch_output_late(
-                batch, i, result.dtype, &result.shape, result.data, result.size_bytes,
-                result.dtype == UMO_BYTES ? UMO_REASON_ENGINE_STRINGS : UMO_REASON_UNKNOWN_SHAPE,
-                error);
+            status =
+                umo_batch_output_late(batch, i, result.dtype, &result.shape, result.data,
+                                      result.size_bytes, late_reason(&model->outputs[i]), error);
         }
         if (status != UMO_OK) {
             return status;

@@ -70,6 +70,40 @@ static umo_status load(ort_model *model, umo_error *error)
     return status;
 }
 
+/* Whether a tensor's bytes must not stay where a client can write to them. */
+static bool is_steered(const ort_model *model, const char *name)
+{
+    return model->guarded && (model->graph == NULL || ort_graph_is_steered(model->graph, name));
+}
+
+/* Has the kit snapshot the inputs that steer the engine, beyond those whose type says so. */
+static void guard_inputs(ort_model *model)
+{
+    size_t count;
+    umo_io *inputs = umo_model_inputs(model->umo, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (!inputs[i].control && is_steered(model, inputs[i].name)) {
+            inputs[i].control = true;
+        }
+    }
+}
+
+static umo_status read_graph(ort_model *model, umo_error *error)
+{
+    umo_error why = {0};
+    umo_status status = ort_graph_read(model->path, &model->graph, &why);
+    if (status == UMO_E_NOMEM) {
+        return umo_error_set(error, status, 0, "%s", why.text);
+    }
+    if (status != UMO_OK) {
+        umo_model_log(model->umo, true,
+                      "%s: every input in shared memory is copied, because nothing tells what the "
+                      "model does with it",
+                      why.text);
+    }
+    return UMO_OK;
+}
+
 umo_status ort_model_init(umo_model *umo, void **state, umo_error *error)
 {
     ort_model *model = calloc(1, sizeof *model);
@@ -77,9 +111,13 @@ umo_status ort_model_init(umo_model *umo, void **state, umo_error *error)
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory to load the model");
     }
     model->umo = umo;
-    model->check_bools = !umo_model_unified(umo)->trusted_clients;
+    model->guarded = !umo_model_unified(umo)->trusted_clients;
     pthread_mutex_init(&model->lock, NULL);
     umo_status status = load(model, error);
+    if (status == UMO_OK && model->guarded) {
+        status = read_graph(model, error);
+        guard_inputs(model);
+    }
     if (status != UMO_OK) {
         ort_model_finish(model);
         return status;
@@ -102,6 +140,7 @@ void ort_model_finish(void *state)
         model->runtime->api.release_session(model->session);
     }
     ort_plan_finish(&model->plan);
+    ort_graph_destroy(model->graph);
     ort_description_finish(&model->description);
     ort_runtime_release(model->runtime);
     ort_options_finish(&model->options);
@@ -174,6 +213,7 @@ umo_status ort_model_complete(umo_model *umo, void *state, umo_error *error)
             return status;
         }
     }
+    guard_inputs(model);
     for (size_t i = 0; i < is->outputs.count; i++) {
         const ort_spec *spec = &is->outputs.specs[i];
         umo_error why = {0};
@@ -294,9 +334,23 @@ static umo_status bind_input(const ort_description *is, const umo_io *io, bool b
     return check_tensor("input", io, spec, batches, error);
 }
 
-static umo_status bind_output(const ort_description *is, const umo_io *io, bool batches,
+/* An output that the model itself reads again, so that a client could change it meanwhile. */
+static bool is_kept_private(const ort_model *model, const ort_spec *spec)
+{
+    if (!model->guarded || !umo_model_unified(model->umo)->enable) {
+        return false;
+    }
+    if (model->graph == NULL) {
+        return true;
+    }
+    return umo_dtype_is_control(spec->dtype) ? ort_graph_reads(model->graph, spec->name)
+                                             : ort_graph_is_steered(model->graph, spec->name);
+}
+
+static umo_status bind_output(const ort_model *model, const umo_io *io, bool batches,
                               ort_bound *out, umo_error *error)
 {
+    const ort_description *is = &model->description;
     const ort_spec *spec = ort_spec_find(&is->outputs, io->name);
     if (spec == NULL) {
         char names[160];
@@ -304,7 +358,10 @@ static umo_status bind_output(const ort_description *is, const umo_io *io, bool 
                              "the model has no output '%s'; its outputs are %s", io->name,
                              list_names(&is->outputs, names, sizeof names));
     }
-    *out = (ort_bound){.io = io, .spec = spec, .squeezed = is_squeezed(io, spec, batches)};
+    *out = (ort_bound){.io = io,
+                       .spec = spec,
+                       .squeezed = is_squeezed(io, spec, batches),
+                       .kept_private = is_kept_private(model, spec)};
     return check_tensor("output", io, spec, batches, error);
 }
 
@@ -338,8 +395,10 @@ umo_status ort_model_check(umo_model *umo, void *state, umo_error *error)
         status = bind_input(is, &inputs[i], batches, &model->inputs[i], error);
     }
     for (size_t i = 0; status == UMO_OK && i < model->output_count; i++) {
-        status = bind_output(is, &outputs[i], batches, &model->outputs[i], error);
+        status = bind_output(model, &outputs[i], batches, &model->outputs[i], error);
     }
+    ort_graph_destroy(model->graph);
+    model->graph = NULL;
     if (status != UMO_OK) {
         return status;
     }

@@ -6,6 +6,7 @@
 #ifndef UMO_ORT_MODEL_H
 #define UMO_ORT_MODEL_H
 
+#include "graph.h"
 #include "options.h"
 #include "ort_api.h"
 #include "plan.h"
@@ -19,12 +20,14 @@ typedef struct ort_model {
     ort_options options;
     char *path;
     ort_description description;
+    ort_graph
+        *graph;   /**< until the model is checked; NULL when it cannot be read or does not matter */
+    bool guarded; /**< clients may write to shared memory while the engine reads it */
     ort_bound *inputs; /**< one a configured input */
     size_t input_count;
     ort_bound *outputs;
     size_t output_count;
     ort_plan plan;
-    bool check_bools;
     pthread_mutex_t lock;
     ort_session *session; /**< under lock; taken by the first instance unless sessions are shared */
 } ort_model;

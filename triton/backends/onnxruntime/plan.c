@@ -68,7 +68,8 @@ static ort_output_plan plan_output(const ort_plan *plan, const ort_bound *output
 {
     const ort_spec *spec = output->spec;
     /* Rank 0 is also what ONNX Runtime says of a tensor whose rank the model does not tell. */
-    ort_output_plan result = {.possible = spec->dtype != UMO_BYTES && spec->shape.rank > 0,
+    ort_output_plan result = {.possible = spec->dtype != UMO_BYTES && spec->shape.rank > 0 &&
+                                          !output->kept_private,
                               .rank = spec->shape.rank};
     for (uint32_t d = 0; result.possible && d < result.rank; d++) {
         result.dims[d] = plan_dim(plan, output, d, batches);

@@ -49,8 +49,8 @@ typedef struct ort_plan {
 typedef struct ort_bound {
     const umo_io *io;
     const ort_spec *spec; /**< outlives the plan */
-    bool squeezed; /**< one element a row: clients say [1] at the end, which the engine does not
-                      have */
+    bool squeezed;        /**< one element a row: clients say [1], which the engine does not have */
+    bool kept_private;    /**< an output that the model reads again in a way its bytes can steer */
 } ort_bound;
 
 /**
