@@ -147,9 +147,9 @@ def test_a_backend_that_touches_nothing_is_flat(repository, backends):
 
 def test_a_copying_backend_is_charged_with_libcs_memcpy(repository, backends):
     report = measured("copying", repository, backends)
-    # How libc copies depends on the size (rep movsb, registers, past the cache): this need be no line, but is not flat.
-    backend = report.by_role["backend"]
-    assert not backend.is_flat()
+    # Two copies by wide registers, load and store; the run makes libc copy by one method at every size.
+    assert 0.05 < report.by_role["backend"].slope < 0.5
+    assert not report.by_role["backend"].is_flat()
     assert abs(report.by_role["server"].slope) < FLAT
 
 

@@ -160,8 +160,8 @@ class Fit:
     """The costliest point less the cheapest, by the range of the sizes: instructions per byte, never negative."""
 
     def is_flat(self, limit: float = FLAT) -> bool:
-        """Whether the cost does not depend on the size. Judged by the swing and not by the slope: a copy changes its
-        method with the size, so its costs may lie on no line, and even on a falling one."""
+        """Whether the cost does not depend on the size. Judged by the swing and not by the slope: a backend may copy
+        small tensors only, or change its method with the size, and then its costs lie on no line."""
         return self.swing <= limit
 
 
