@@ -78,8 +78,11 @@ UMO_API void umo_buffer_acquire(umo_buffer *buffer);
  * Threads: any. */
 UMO_API void umo_buffer_release(umo_buffer *buffer);
 
+/** Bytes of the buffer, as asked for. Threads: any. */
 UMO_API size_t umo_buffer_size(const umo_buffer *buffer);
+/** UNIFIED for imported memory. Threads: any. */
 UMO_API umo_storage_mode umo_buffer_mode(const umo_buffer *buffer);
+/** Lives at least as long as the buffer. Threads: any. */
 UMO_API umo_device *umo_buffer_device(const umo_buffer *buffer);
 
 /** What a launch binds. Valid inside a device bracket. */
@@ -119,8 +122,13 @@ typedef struct umo_fence_set {
  * yourself. */
 UMO_API bool umo_fence_set_add(umo_fence_set *set, umo_fence fence);
 
-/** Waits for all and empties the set. The first failure is returned, after all were waited for.
- * TIMEOUT leaves the set as it is: not all have passed. */
+/**
+ * Waits for all and empties the set.
+ *
+ * Errors:    DEVICE   the first failure, after all were waited for.
+ *            TIMEOUT  not all have passed; the set stays as it is.
+ * Threads:   any, each with its own set.
+ */
 UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns);
 
 /**
@@ -175,7 +183,12 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_upload(umo_buffer *buffer, size_t off
                                                   const void *data, size_t size_bytes,
                                                   uint32_t queue, umo_fence *done);
 
-/** Copies a range into host memory: the conventional way out. Otherwise as umo_buffer_upload(). */
+/**
+ * Copies a range into host memory: the conventional way out.
+ *
+ * Errors:    as umo_buffer_upload(); also DEVICE when the command that was to write the bytes
+ * failed. Threads, cost: as umo_buffer_upload().
+ */
 UMO_API UMO_MUST_USE umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes,
                                                     void *data, size_t size_bytes, uint32_t queue,
                                                     umo_fence *done);

@@ -46,7 +46,9 @@ UMO_API UMO_MUST_USE umo_status umo_context_default_acquire(const umo_context_op
 /** The last release destroys it. Threads: any. */
 UMO_API void umo_context_default_release(umo_context *context);
 
+/** The root scope: the sum of everything in the context. Lives as long as it. Threads: any. */
 UMO_API umo_scope *umo_context_scope(umo_context *context);
+/** The registration cache. Lives as long as the context. Threads: any. */
 UMO_API umo_registry *umo_context_registry(umo_context *context);
 
 /**

@@ -52,6 +52,7 @@ UMO_API UMO_MUST_USE umo_status umo_device_open(const char *driver, uint32_t ord
                                                 const umo_driver_options *options, umo_device **out,
                                                 umo_error *error);
 
+/** One more reference. Threads: any. */
 UMO_API void umo_device_acquire(umo_device *device);
 
 /** NULL is allowed. The last release waits for the queues and closes the device. */

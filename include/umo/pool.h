@@ -64,6 +64,7 @@ UMO_API UMO_MUST_USE umo_status umo_pool_free(umo_pool *pool, umo_buffer *buffer
 /** Gives kept blocks back to the device until at most keep_bytes are kept. Threads: any. */
 UMO_API void umo_pool_trim(umo_pool *pool, size_t keep_bytes);
 
+/** Reads the figures, all of one instant. Threads: any. */
 UMO_API void umo_pool_read(umo_pool *pool, umo_pool_stats *out);
 
 #ifdef __cplusplus

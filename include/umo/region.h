@@ -140,6 +140,7 @@ typedef struct umo_registry_stats {
     uint64_t evictions;
 } umo_registry_stats;
 
+/** Reads the figures, all of one instant. Threads: any. */
 UMO_API void umo_registry_read(umo_registry *registry, umo_registry_stats *out);
 
 #ifdef __cplusplus

@@ -16,48 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool umo_fence_set_add(umo_fence_set *set, umo_fence fence)
-{
-    if (fence.value == 0) {
-        return true;
-    }
-    for (size_t i = 0; i < set->count; i++) {
-        umo_fence *have = &set->fences[i];
-        if (have->device == fence.device && have->queue == fence.queue) {
-            have->value = have->value > fence.value ? have->value : fence.value;
-            return true;
-        }
-    }
-    if (set->count == UMO_WAITS_MAX) {
-        return false;
-    }
-    set->fences[set->count++] = fence;
-    return true;
-}
-
-umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t timeout_ns)
-{
-    uint64_t start = timeout_ns == UINT64_MAX ? 0 : umo_os_now_ns();
-    umo_status result = UMO_OK;
-    bool pending = false;
-    for (size_t i = 0; i < set->count; i++) {
-        uint64_t left = timeout_ns;
-        if (timeout_ns != UINT64_MAX) {
-            uint64_t spent = umo_os_now_ns() - start;
-            left = spent < timeout_ns ? timeout_ns - spent : 0;
-        }
-        umo_status status = umo_fence_wait(set->fences[i], left);
-        result = result == UMO_OK ? status : result;
-        pending = pending || status == UMO_E_TIMEOUT;
-    }
-    if (pending) {
-        /* Also behind a failure: what has not passed must not be forgotten. */
-        return UMO_E_TIMEOUT;
-    }
-    set->count = 0;
-    return result;
-}
-
 static bool uses_overlap(const umo_access *a, const umo_access *b)
 {
     return a->size_bytes > 0 && b->size_bytes > 0 &&
@@ -80,26 +38,6 @@ static bool access_equal(const umo_access *a, const umo_access *b)
 static umo_status wait_later(umo_fence_set *waits, umo_fence fence)
 {
     return umo_fence_set_add(waits, fence) ? UMO_OK : umo_fence_wait(fence, UINT64_MAX);
-}
-
-/* A fence that is kept must not outlive its device; our own outlives us anyway. */
-static void fence_hold(const umo_buffer *buffer, umo_fence fence)
-{
-    if (fence.value != 0 && fence.device != buffer->device) {
-        umo_device_acquire(fence.device);
-    }
-}
-
-static void fence_let_go(const umo_buffer *buffer, umo_fence fence)
-{
-    if (fence.value != 0 && fence.device != buffer->device) {
-        umo_device_release(fence.device);
-    }
-}
-
-static void use_drop(umo_buffer *buffer, size_t index)
-{
-    buffer->uses[index] = buffer->uses[--buffer->use_count];
 }
 
 static bool uses_reserve(umo_buffer *buffer, size_t more)
@@ -174,8 +112,8 @@ static bool use_retire(umo_buffer *buffer, size_t index)
                            RANGE_FAILED);
         }
     }
-    fence_let_go(buffer, use->fence);
-    use_drop(buffer, index);
+    umo_use_fence_drop(buffer, use->fence);
+    umo_use_drop(buffer, index);
     return true;
 }
 
@@ -216,11 +154,6 @@ static bool reads_failed(const umo_buffer *buffer, const umo_access *access)
         at = umo_ranges_end(&buffer->valid, index);
     }
     return false;
-}
-
-static bool two_sided(const umo_buffer *buffer)
-{
-    return buffer->memory.mode != UMO_UNIFIED;
 }
 
 /* The host's address of a byte, the shadow of PRIVATE memory included. */
@@ -332,7 +265,7 @@ static umo_status range_bring(umo_buffer *buffer, const umo_access *access, size
     /* Bytes that are valid nowhere are undefined: there is nothing to bring. */
     bool brings = lacks && valid != 0 && (access->use & UMO_READ) != 0;
     umo_status status = UMO_OK;
-    if (two_sided(buffer)) {
+    if (umo_buffer_two_sided(buffer)) {
         if (brings) {
             status = range_transfer(buffer, access, offset_bytes, size_bytes, waits);
         }
@@ -346,7 +279,8 @@ static umo_status range_bring(umo_buffer *buffer, const umo_access *access, size
     }
     if (status == UMO_OK && brings) {
         umo_scope_count_transfer(access->scope != NULL ? access->scope : buffer->scope,
-                                 side_direction(access->side), two_sided(buffer), size_bytes);
+                                 side_direction(access->side), umo_buffer_two_sided(buffer),
+                                 size_bytes);
         umo_ranges_set(&buffer->valid, offset_bytes, size_bytes, valid | (uint32_t)access->side);
     }
     return status;
@@ -429,7 +363,7 @@ static void stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence
 {
     umo_device *device = buffer->device;
     umo_side stale = access->side == UMO_SIDE_HOST ? UMO_SIDE_DEVICE : UMO_SIDE_HOST;
-    if (!two_sided(buffer) || (device->info.caps & UMO_CAP_POISON) == 0 ||
+    if (!umo_buffer_two_sided(buffer) || (device->info.caps & UMO_CAP_POISON) == 0 ||
         (stale == UMO_SIDE_HOST && umo_buffer_host(buffer) == NULL)) {
         return;
     }
@@ -476,11 +410,11 @@ static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo
                            succeeded ? (uint32_t)access->side : 0u);
         }
         if (done.value == 0) {
-            use_drop(buffer, i);
+            umo_use_drop(buffer, i);
         } else {
             use->open = false;
             use->fence = done;
-            fence_hold(buffer, done);
+            umo_use_fence_hold(buffer, done);
         }
         if (succeeded && (access->use & UMO_WRITE) != 0) {
             stale_poison(buffer, access, done);
@@ -518,108 +452,4 @@ uint32_t umo_buffer_valid(const umo_buffer *buffer, size_t offset_bytes, size_t 
     }
     (void)pthread_mutex_unlock(lock);
     return valid;
-}
-
-/* One explicit copy between the caller's memory and a side: the device's where there are two, else
- * the only one. */
-static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data, size_t size_bytes,
-                             uint32_t queue, umo_side to, umo_fence *done)
-{
-    bool upload = to == UMO_SIDE_DEVICE;
-    umo_access access = {.offset_bytes = offset_bytes,
-                         .size_bytes = size_bytes,
-                         .side = two_sided(buffer) ? UMO_SIDE_DEVICE : UMO_SIDE_HOST,
-                         .use = upload ? UMO_WRITE : UMO_READ,
-                         .queue = queue};
-    umo_fence_set waits;
-    umo_status status = umo_access_begin(buffer, &access, &waits);
-    if (status != UMO_OK || size_bytes == 0) {
-        *done = (umo_fence){0};
-        return status;
-    }
-    umo_device *device = buffer->device;
-    umo_fence fence = {0};
-    if (two_sided(buffer)) {
-        umo_fence own[UMO_WAITS_MAX];
-        size_t own_count = 0;
-        status = umo_device_waits(device, waits.fences, waits.count, own, &own_count);
-        if (status == UMO_OK) {
-            status = device->driver->transfer(device->state, queue, &buffer->memory, to,
-                                              buffer->memory_offset + offset_bytes, size_bytes,
-                                              data, own, own_count, &fence);
-        }
-        fence.device = device;
-        fence.queue = queue;
-    } else {
-        status = umo_fence_set_wait(&waits, UINT64_MAX);
-        if (status == UMO_OK) {
-            void *host = host_byte(buffer, offset_bytes);
-            memcpy(upload ? host : data, upload ? data : host, size_bytes);
-        }
-    }
-    if (status != UMO_OK) {
-        umo_status_ignore(umo_access_abort(buffer, &access, (umo_fence){0}));
-        return status;
-    }
-    umo_scope_count_transfer(buffer->scope, side_direction(to), true, size_bytes);
-    *done = fence;
-    return umo_access_end(buffer, &access, fence);
-}
-
-umo_status umo_buffer_upload(umo_buffer *buffer, size_t offset_bytes, const void *data,
-                             size_t size_bytes, uint32_t queue, umo_fence *done)
-{
-    return bytes_move(buffer, offset_bytes, (void *)(uintptr_t)data, size_bytes, queue,
-                      UMO_SIDE_DEVICE, done);
-}
-
-umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes, void *data,
-                               size_t size_bytes, uint32_t queue, umo_fence *done)
-{
-    return bytes_move(buffer, offset_bytes, data, size_bytes, queue, UMO_SIDE_HOST, done);
-}
-
-umo_status umo_buffer_settle(umo_buffer *buffer)
-{
-    umo_status result = UMO_OK;
-    for (bool found = true; found;) {
-        found = false;
-        umo_fence fence = {0};
-        (void)pthread_mutex_lock(&buffer->lock);
-        for (size_t i = buffer->use_count; i-- > 0 && !found;) {
-            if (!buffer->uses[i].open) {
-                found = true;
-                fence = buffer->uses[i].fence;
-                use_drop(buffer, i);
-            }
-        }
-        (void)pthread_mutex_unlock(&buffer->lock);
-        umo_status status = umo_fence_wait(fence, UINT64_MAX);
-        result = result == UMO_OK ? status : result;
-        fence_let_go(buffer, fence);
-    }
-    return result;
-}
-
-void umo_buffer_forget(umo_buffer *buffer)
-{
-    (void)pthread_mutex_lock(&buffer->lock);
-    umo_ranges_set(&buffer->valid, 0, buffer->size_bytes, 0);
-    (void)pthread_mutex_unlock(&buffer->lock);
-}
-
-void umo_buffer_refresh(umo_buffer *buffer)
-{
-    const uint32_t both = UMO_SIDE_HOST | UMO_SIDE_DEVICE;
-    (void)pthread_mutex_lock(&buffer->lock);
-    for (size_t at = 0; at < buffer->size_bytes;) {
-        size_t index = umo_ranges_find(&buffer->valid, at);
-        size_t end = umo_ranges_end(&buffer->valid, index);
-        if (buffer->valid.items[index].value == both) {
-            /* Whole ranges: nothing is cut, so no room is needed. */
-            umo_ranges_set(&buffer->valid, at, end - at, UMO_SIDE_HOST);
-        }
-        at = end;
-    }
-    (void)pthread_mutex_unlock(&buffer->lock);
 }

@@ -24,6 +24,10 @@ umo_status umo_buffer_settle(umo_buffer *buffer);
 /* Marks all bytes undefined; no bracket is open and all uses have completed. */
 void umo_buffer_forget(umo_buffer *buffer);
 
+/* Overwrites all bytes on both sides with zeros and waits; they are undefined afterwards. Not
+ * counted as a transfer: nobody asked for these bytes. */
+umo_status umo_buffer_clear(umo_buffer *buffer);
+
 /* May the device write to it? */
 bool umo_buffer_writable(const umo_buffer *buffer);
 

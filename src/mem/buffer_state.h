@@ -1,5 +1,6 @@
 /*
- * The inside of a umo_buffer, shared by buffer.c (life) and access.c (brackets) alone.
+ * The inside of a umo_buffer, shared by buffer.c (life), uses.c and access.c (brackets) and move.c
+ * (copies on demand) alone.
  */
 #ifndef UMO_MEM_BUFFER_STATE_H
 #define UMO_MEM_BUFFER_STATE_H
@@ -48,5 +49,19 @@ struct umo_buffer {
     buffer_use inline_uses[USES_INLINE];
     umo_buffer *next_spare;
 };
+
+/* A fence that is kept must not outlive its device; the buffer's own device outlives the buffer
+ * anyway. */
+void umo_use_fence_hold(const umo_buffer *buffer, umo_fence fence);
+void umo_use_fence_drop(const umo_buffer *buffer, umo_fence fence);
+
+/* Takes a use out of the list. The lock is held. */
+void umo_use_drop(umo_buffer *buffer, size_t index);
+
+/* Are there two memories that have to be kept in step? */
+static inline bool umo_buffer_two_sided(const umo_buffer *buffer)
+{
+    return buffer->memory.mode != UMO_UNIFIED;
+}
 
 #endif

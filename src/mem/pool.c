@@ -144,39 +144,6 @@ void umo_pool_trim(umo_pool *pool, size_t keep_bytes)
     }
 }
 
-/* Clears a block that comes from another owner, on the host side where its next owner could read
- * it. */
-static umo_status block_scrub(block *b)
-{
-    umo_status status = umo_buffer_settle(b->buffer);
-    umo_buffer_forget(b->buffer);
-    size_t size_bytes = umo_buffer_size(b->buffer);
-    umo_access access = {.size_bytes = size_bytes, .side = UMO_SIDE_HOST, .use = UMO_WRITE};
-    umo_fence_set waits;
-    if (status == UMO_OK) {
-        status = umo_access_begin(b->buffer, &access, &waits);
-    }
-    if (status != UMO_OK) {
-        return status;
-    }
-    status = umo_fence_set_wait(&waits, UINT64_MAX);
-    memset(umo_buffer_host(b->buffer), 0, size_bytes);
-    umo_status ended = umo_access_end(b->buffer, &access, (umo_fence){0});
-    if (status != UMO_OK || ended != UMO_OK || umo_buffer_mode(b->buffer) == UMO_UNIFIED) {
-        return status != UMO_OK ? status : ended;
-    }
-    /* Two-sided memory: the zeros go to the device too. */
-    access.side = UMO_SIDE_DEVICE;
-    access.use = UMO_READ;
-    status = umo_access_begin(b->buffer, &access, &waits);
-    if (status == UMO_OK) {
-        status = umo_fence_set_wait(&waits, UINT64_MAX);
-        ended = umo_access_end(b->buffer, &access, (umo_fence){0});
-    }
-    umo_buffer_forget(b->buffer);
-    return status != UMO_OK ? status : ended;
-}
-
 static void block_give_out(umo_pool *pool, block *b, size_t size_bytes, uint64_t owner)
 {
     b->live = true;
@@ -259,7 +226,7 @@ umo_status umo_pool_alloc(umo_pool *pool, size_t size_bytes, uint64_t owner, umo
         (void)pthread_mutex_unlock(&pool->lock);
     }
     if (foreign) {
-        status = block_scrub(b);
+        status = umo_buffer_clear(b->buffer);
     }
     if (status != UMO_OK) {
         block_discard(pool, b);

@@ -15,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WRAPS_MAX_DEFAULT 4096
-#define VIEWS_MAX_DEFAULT 1024
-
 typedef struct wrap {
     umo_hash_link link;
     umo_list_link by_use;
@@ -28,37 +25,6 @@ typedef struct wrap {
     umo_buffer *buffer;
     struct wrap *next_surplus; /* unlinked, to be freed */
 } wrap;
-
-umo_status umo_registry_create(const umo_registry_options *options, umo_scope *scope,
-                               umo_registry **out, umo_error *error)
-{
-    umo_registry *registry = calloc(1, sizeof *registry);
-    if (registry == NULL || !umo_hash_init(&registry->wraps) || !umo_hash_init(&registry->views)) {
-        if (registry != NULL) {
-            umo_hash_finish(&registry->wraps);
-            umo_hash_finish(&registry->views);
-        }
-        free(registry);
-        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the registration cache");
-    }
-    if (options != NULL) {
-        registry->options = *options;
-    }
-    umo_registry_options *o = &registry->options;
-    o->wraps_max = o->wraps_max != 0 ? o->wraps_max : WRAPS_MAX_DEFAULT;
-    o->views_max = o->views_max != 0 ? o->views_max : VIEWS_MAX_DEFAULT;
-    if (o->views_bytes_max == 0) {
-        uint64_t memory = umo_os_memory_bytes();
-        o->views_bytes_max = memory != 0 ? memory : UINT64_MAX;
-    }
-    (void)pthread_mutex_init(&registry->lock, NULL);
-    umo_list_init(&registry->wraps_by_use);
-    umo_list_init(&registry->views_by_use);
-    umo_scope_acquire(scope);
-    registry->scope = scope;
-    *out = registry;
-    return UMO_OK;
-}
 
 /* Takes a wrap out of the cache; its reference is given back by the caller, without the lock. */
 static void wrap_unlink(umo_registry *registry, wrap *w)
@@ -104,20 +70,6 @@ void umo_registry_drop_wraps(umo_registry *registry, const umo_region *region)
         }
         wrap_free(w);
     }
-}
-
-void umo_registry_destroy(umo_registry *registry)
-{
-    if (registry == NULL) {
-        return;
-    }
-    umo_registry_drop_views(registry);
-    umo_hash_finish(&registry->wraps);
-    umo_hash_finish(&registry->views);
-    free(registry->regions);
-    (void)pthread_mutex_destroy(&registry->lock);
-    umo_scope_destroy(registry->scope);
-    free(registry);
 }
 
 /* Index of the first region that starts behind address. */
@@ -386,13 +338,6 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
     umo_scope_count_import(scope, false, size_bytes);
     *out = buffer;
     return UMO_OK;
-}
-
-void umo_registry_read(umo_registry *registry, umo_registry_stats *out)
-{
-    (void)pthread_mutex_lock(&registry->lock);
-    *out = registry->stats;
-    (void)pthread_mutex_unlock(&registry->lock);
 }
 
 umo_status umo_mapping_query(const void *address, umo_mapping *out)
