@@ -35,8 +35,10 @@ struct ort_graph {
     size_t file_bytes;
     node *nodes;
     size_t node_count;
+    size_t node_capacity;
     span *names;
     size_t name_count;
+    size_t name_capacity;
 };
 
 /* Field numbers of ONNX. */
@@ -257,27 +259,43 @@ static umo_status broken(umo_error *error)
     return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "the model file is not in ONNX's own form");
 }
 
-static umo_status grow(void **array, size_t count, size_t element_bytes, umo_error *error)
+/* Room for one more element. */
+static umo_status grow(void **array, size_t count, size_t *capacity, size_t element_bytes,
+                       umo_error *error)
 {
-    /* Doubles at powers of two. */
-    if ((count & (count - 1)) != 0) {
+    if (count < *capacity) {
         return UMO_OK;
     }
-    void *grown = realloc(*array, (count == 0 ? 1 : 2 * count) * element_bytes);
+    size_t wanted = count < 16 ? 16 : 2 * count;
+    void *grown = realloc(*array, wanted * element_bytes);
     if (grown == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory to read the model's graph");
     }
     *array = grown;
+    *capacity = wanted;
     return UMO_OK;
 }
 
 static umo_status add_name(ort_graph *graph, span name, umo_error *error)
 {
     void *names = graph->names;
-    umo_status status = grow(&names, graph->name_count, sizeof *graph->names, error);
+    umo_status status =
+        grow(&names, graph->name_count, &graph->name_capacity, sizeof *graph->names, error);
     graph->names = names;
     if (status == UMO_OK) {
         graph->names[graph->name_count++] = name;
+    }
+    return status;
+}
+
+static umo_status add_node(ort_graph *graph, const node *made, umo_error *error)
+{
+    void *nodes = graph->nodes;
+    umo_status status =
+        grow(&nodes, graph->node_count, &graph->node_capacity, sizeof *graph->nodes, error);
+    graph->nodes = nodes;
+    if (status == UMO_OK) {
+        graph->nodes[graph->node_count++] = *made;
     }
     return status;
 }
@@ -329,13 +347,8 @@ static umo_status read_node(ort_graph *graph, span body, int depth, umo_error *e
     if (status == UMO_OK) {
         status = read_names(graph, body, NODE_OUTPUT, &made, error);
     }
-    void *nodes = graph->nodes;
     if (status == UMO_OK) {
-        status = grow(&nodes, graph->node_count, sizeof *graph->nodes, error);
-    }
-    graph->nodes = nodes;
-    if (status == UMO_OK) {
-        graph->nodes[graph->node_count++] = made;
+        status = add_node(graph, &made, error);
     }
     field f;
     while (status == UMO_OK && body.size_bytes > 0) {
