@@ -3,7 +3,6 @@
  */
 #include "allocations.h"
 
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -80,7 +79,6 @@ char *plain_text(const char *text)
 
 void allocations_start(uint64_t number)
 {
-    json_set_alloc_funcs(__wrap_malloc, free);
     atomic_store(&counted, 0);
     atomic_store(&failing, number);
     atomic_store(&counting, true);

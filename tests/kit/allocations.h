@@ -2,8 +2,9 @@
  * Every allocation of the kit and of libumo, counted, and one of them failing on demand.
  *
  * The linker routes malloc, calloc, realloc, strdup and asprintf of all objects of a test program
- * through here (--wrap), jansson is given our functions. The fake server and the tests themselves
- * use the plain ones below, so that what is counted is the kit's and libumo's alone.
+ * through here (--wrap). The fake server and the tests themselves use the plain ones below, so that
+ * what is counted is the kit's and libumo's alone. Jansson's own are left alone: it crashes without
+ * memory.
  */
 #ifndef UMO_TESTS_KIT_ALLOCATIONS_H
 #define UMO_TESTS_KIT_ALLOCATIONS_H

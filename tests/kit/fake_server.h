@@ -10,7 +10,7 @@
 #ifndef UMO_TESTS_KIT_FAKE_SERVER_H
 #define UMO_TESTS_KIT_FAKE_SERVER_H
 
-#include "memory.h"
+#include "guarded.h"
 
 #include "kit/abi/triton_abi.h"
 
@@ -20,7 +20,7 @@
 
 /* Memory that one or more requests lie in. */
 typedef struct fake_region {
-    memory memory;
+    guarded memory;
     unsigned users; /* requests without a FINAL response */
     bool output;    /* a client reads it after the response; else it is taken away */
 } fake_region;
@@ -58,7 +58,7 @@ struct TRITONBACKEND_Output {
     bool asked; /* for its buffer */
     char *data;
     size_t size_bytes;
-    memory own;     /* the server's, where the client gave none */
+    guarded own;    /* the server's, where the client gave none */
     char *received; /* a copy made at FINAL */
 };
 

@@ -183,13 +183,18 @@ static void batch_run(umo_instance *instance, size_t count)
 }
 
 /* Sends the FINAL response. The request itself is released afterwards. */
-static void response_send(kit_request *request)
+static void response_send(const umo_model *model, kit_request *request)
 {
     TRITONSERVER_Error *failure = NULL;
-    if (request->response == NULL) {
-        (void)kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton), NULL);
+    umo_error error = {0};
+    /* Without a response nobody ever answers the client, so it is asked for once more. */
+    for (int i = 0; i < 2 && request->response == NULL; i++) {
+        (void)kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton),
+                              &error);
     }
     if (request->response == NULL) {
+        umo_model_log(model, true, "a request goes without an answer: %s", error.text);
+        (void)kit_request_fail(request, error.status, "%s", error.text);
         return;
     }
     if (request->error.status != UMO_OK) {
@@ -232,7 +237,7 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     /* Before the answers: who has one and reads /metrics then finds it counted. */
     kit_metrics_update(instance->model->metrics, instance->model->scope);
     for (uint32_t i = 0; i < count; i++) {
-        response_send(&instance->requests[i]);
+        response_send(instance->model, &instance->requests[i]);
     }
     uint64_t end_ns = kit_now_ns();
     /* All statistics before the first release: who waits for a request's end may read them right

@@ -40,7 +40,11 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *triton)
     if (status != UMO_OK) {
         return kit_error(status, error.text[0] != '\0' ? error.text : umo_status_name(status));
     }
-    return TRITONBACKEND_ModelSetState(triton, model);
+    TRITONSERVER_Error *failed = TRITONBACKEND_ModelSetState(triton, model);
+    if (failed != NULL) {
+        kit_model_destroy(model);
+    }
+    return failed;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *triton)
@@ -70,7 +74,11 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelIns
     if (status != UMO_OK) {
         return kit_error(status, error.text[0] != '\0' ? error.text : umo_status_name(status));
     }
-    return TRITONBACKEND_ModelInstanceSetState(triton, instance);
+    failed = TRITONBACKEND_ModelInstanceSetState(triton, instance);
+    if (failed != NULL) {
+        kit_instance_destroy(instance);
+    }
+    return failed;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_ModelInstance *triton)

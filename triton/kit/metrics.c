@@ -118,13 +118,19 @@ static void series_create(const kit_metrics *metrics, family_index family, const
         parameters[count++] = TRITONSERVER_ParameterNew(
             labels[i].name, TRITONSERVER_PARAMETER_STRING, labels[i].value);
     }
+    bool complete = true;
     for (size_t i = 0; i < count; i++) {
         given[i] = parameters[i];
+        complete = complete && parameters[i] != NULL;
     }
-    (void)kit_from_triton(
-        TRITONSERVER_MetricNew(&s->metric, metrics->families[family], given, count), NULL);
+    if (complete) {
+        (void)kit_from_triton(
+            TRITONSERVER_MetricNew(&s->metric, metrics->families[family], given, count), NULL);
+    }
     for (size_t i = 0; i < count; i++) {
-        TRITONSERVER_ParameterDelete(parameters[i]);
+        if (parameters[i] != NULL) {
+            TRITONSERVER_ParameterDelete(parameters[i]);
+        }
     }
 }
 

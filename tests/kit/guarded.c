@@ -1,7 +1,7 @@
 /*
- * Guarded memory; see memory.h. Bytes that no tensor covers hold a pattern.
+ * Guarded memory; see guarded.h. Bytes that no tensor covers hold a pattern.
  */
-#include "memory.h"
+#include "guarded.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +17,10 @@ static size_t page_bytes(void)
 
 /* Reserves the pages with a guard on both sides; the file is mapped over them where there is one.
  */
-static memory pages_map(size_t size_bytes, int file)
+static guarded pages_map(size_t size_bytes, int file)
 {
     size_t page = page_bytes();
-    memory m = {.size_bytes = size_bytes, .file = file};
+    guarded m = {.size_bytes = size_bytes, .file = file};
     m.pages_bytes = (size_bytes + page - 1) / page * page;
     m.pages_bytes = m.pages_bytes == 0 ? page : m.pages_bytes;
     char *reserved = mmap(NULL, m.pages_bytes + 2 * page, PROT_NONE,
@@ -36,15 +36,15 @@ static memory pages_map(size_t size_bytes, int file)
     return m;
 }
 
-memory memory_private(size_t size_bytes)
+guarded guarded_private(size_t size_bytes)
 {
-    memory m = pages_map(size_bytes, -1);
+    guarded m = pages_map(size_bytes, -1);
     m.data = m.pages + m.pages_bytes - size_bytes;
     memset(m.pages, PATTERN, m.pages_bytes);
     return m;
 }
 
-memory memory_shared(size_t size_bytes)
+guarded guarded_shared(size_t size_bytes)
 {
     size_t page = page_bytes();
     size_t whole = size_bytes == 0 ? page : (size_bytes + page - 1) / page * page;
@@ -52,20 +52,20 @@ memory memory_shared(size_t size_bytes)
     if (file < 0 || ftruncate(file, (off_t)whole) != 0) {
         abort();
     }
-    memory m = pages_map(size_bytes, file);
+    guarded m = pages_map(size_bytes, file);
     m.data = m.pages;
     memset(m.pages, PATTERN, m.pages_bytes);
     return m;
 }
 
-memory memory_again(const memory *shared)
+guarded guarded_again(const guarded *shared)
 {
-    memory m = pages_map(shared->size_bytes, dup(shared->file));
+    guarded m = pages_map(shared->size_bytes, dup(shared->file));
     m.data = m.pages;
     return m;
 }
 
-void memory_close(memory *m, bool reads)
+void guarded_close(guarded *m, bool reads)
 {
     if (m->pages != NULL && !m->closed) {
         m->closed = true;
@@ -73,7 +73,7 @@ void memory_close(memory *m, bool reads)
     }
 }
 
-void memory_unmap(memory *m)
+void guarded_unmap(guarded *m)
 {
     if (m->pages != NULL) {
         (void)munmap(m->pages - page_bytes(), m->pages_bytes + 2 * page_bytes());
@@ -81,10 +81,10 @@ void memory_unmap(memory *m)
             (void)close(m->file);
         }
     }
-    *m = (memory){.file = -1};
+    *m = (guarded){.file = -1};
 }
 
-bool memory_clean_outside(const memory *m, const char *from, size_t size_bytes)
+bool guarded_clean_outside(const guarded *m, const char *from, size_t size_bytes)
 {
     for (const char *at = m->pages; at < m->pages + m->pages_bytes; at++) {
         bool inside = at >= from && at < from + size_bytes;
