@@ -165,10 +165,11 @@ static void batch_run(umo_instance *instance, size_t count)
         status = umo_error_set(&error, completed, 0, "the device failed while it ran model '%s'",
                                model->name);
     }
-    /* Uploads that the engine never waited for, on an early error, still read the requests' memory.
-     */
-    if (status != UMO_OK) {
-        umo_status_ignore(umo_fence_set_wait(&batch->waits, UINT64_MAX));
+    /* Copies to the device that the engine never waited for still read the requests' memory. */
+    umo_status waited = umo_fence_set_wait(&batch->waits, UINT64_MAX);
+    if (status == UMO_OK && waited != UMO_OK) {
+        status = umo_error_set(&error, waited, 0, "the device failed while model '%s' was prepared",
+                               model->name);
     }
     if (status == UMO_OK) {
         status = kit_outputs_deliver(batch, &error);

@@ -237,6 +237,8 @@ umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_
         }
     }
     if (status != UMO_OK) {
+        /* An engine that asks again gets another try, and never a half-made tensor. */
+        kit_slot_finish(batch, slot, false);
         return status;
     }
     *out = slot->tensor;
