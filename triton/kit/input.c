@@ -161,7 +161,7 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *sl
         }
     }
     slot->in_place = true;
-    slot->server_data = data;
+    slot->extent = kit_extent_find(instance, data, size_bytes);
     *why = UMO_REASON_NONE;
     return UMO_OK;
 }
@@ -217,7 +217,7 @@ umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_
     }
     slot->used = true;
     slot->in_place = false;
-    slot->server_data = NULL;
+    slot->extent = (kit_extent){0};
     slot->reason = UMO_REASON_NONE;
     umo_status status = umo_tensor_init(&slot->tensor, nothing, (size_t)total,
                                         model->inputs[input].dtype, &shape, error);

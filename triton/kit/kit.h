@@ -72,6 +72,15 @@ typedef struct kit_place {
     bool client_writable; /* shared memory, or nobody can tell */
 } kit_place;
 
+/* A range of the server's memory, and of the file behind it: one file may be mapped twice. */
+typedef struct kit_extent {
+    const char *data;
+    size_t size_bytes;
+    uint64_t device;
+    uint64_t inode; /* 0 for none */
+    uint64_t offset_bytes;
+} kit_extent;
+
 /* One tensor of a batch, in or out, while it is in use. */
 typedef struct kit_slot {
     bool used;
@@ -83,8 +92,8 @@ typedef struct kit_slot {
     umo_access access;
     bool open;
     bool in_place;
-    umo_reason reason;       /* why it is not in place */
-    const char *server_data; /* the server's address range of an in-place tensor */
+    umo_reason reason; /* why it is not in place */
+    kit_extent extent; /* of an in-place tensor */
     size_t row_bytes;
 } kit_slot;
 
@@ -166,6 +175,8 @@ umo_status kit_input_visit(const kit_input *input,
 
 /* place.c */
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
+/* What a range is made of; empty memory is NULL. */
+kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes);
 /* Opens the device bracket of a slot and joins its waits to the batch's. BUSY: another instance
  * uses the memory. */
 umo_status kit_slot_open(umo_batch *batch, kit_slot *slot, umo_use use, umo_error *error);

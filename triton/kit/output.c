@@ -120,35 +120,41 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
     }
 }
 
-static bool ranges_overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+static bool extents_overlap(const kit_extent *a, const kit_extent *b)
 {
-    return a != NULL && b != NULL && a_bytes > 0 && b_bytes > 0 && a < b + b_bytes &&
-           b < a + a_bytes;
+    if (a->data == NULL || b->data == NULL || a->size_bytes == 0 || b->size_bytes == 0) {
+        return false;
+    }
+    bool one_file = a->inode != 0 && a->inode == b->inode && a->device == b->device;
+    return (a->data < b->data + b->size_bytes && b->data < a->data + a->size_bytes) ||
+           (one_file && a->offset_bytes < b->offset_bytes + b->size_bytes &&
+            b->offset_bytes < a->offset_bytes + a->size_bytes);
 }
 
-/* Would writing [data, data + size) destroy an input or another output that is in place? */
-static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const char *data,
-                            size_t size_bytes)
+/* Would writing the range destroy an input or another output that is in place? */
+static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const kit_extent *range)
 {
-    const umo_model *model = batch->instance->model;
+    umo_instance *instance = batch->instance;
+    const umo_model *model = instance->model;
     for (size_t i = 0; i < model->input_count; i++) {
         const kit_slot *slot = &batch->inputs[i];
-        if (slot->used && slot->in_place &&
-            ranges_overlap(data, size_bytes, slot->server_data, slot->tensor.size_bytes)) {
+        if (slot->used && slot->in_place && extents_overlap(range, &slot->extent)) {
             return true;
         }
         /* An input that is taken later must not find its bytes overwritten. */
         for (size_t m = 0; !slot->used && m < batch->count; m++) {
             const kit_input *in = &batch->members[m]->inputs[i];
-            if (in->present && ranges_overlap(data, size_bytes, in->data, (size_t)in->size_bytes)) {
-                return true;
+            if (in->present) {
+                kit_extent extent = kit_extent_find(instance, in->data, (size_t)in->size_bytes);
+                if (extents_overlap(range, &extent)) {
+                    return true;
+                }
             }
         }
     }
     for (size_t i = 0; i < model->output_count; i++) {
         const kit_slot *slot = &batch->outputs[i];
-        if (slot != self && slot->used && slot->in_place &&
-            ranges_overlap(data, size_bytes, slot->server_data, slot->tensor.size_bytes)) {
+        if (slot != self && slot->used && slot->in_place && extents_overlap(range, &slot->extent)) {
             return true;
         }
     }
@@ -162,6 +168,7 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
     const umo_model *model = instance->model;
     size_t size_bytes = slot->tensor.size_bytes;
     bool on_device = instance->device != NULL;
+    kit_extent extent = {0};
     if (!model->unified.enable) {
         *why = UMO_REASON_DISABLED;
     } else if (run == NULL) {
@@ -170,8 +177,9 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
         *why = UMO_REASON_MISALIGNED;
     } else if (on_device && size_bytes < model->unified.zero_copy_threshold) {
         *why = UMO_REASON_BELOW_THRESHOLD;
-    } else if (output_overlaps(batch, slot, run, size_bytes)) {
-        *why = UMO_REASON_OVERLAP;
+    } else {
+        extent = kit_extent_find(instance, run, size_bytes);
+        *why = output_overlaps(batch, slot, &extent) ? UMO_REASON_OVERLAP : UMO_REASON_NONE;
     }
     if (*why != UMO_REASON_NONE) {
         return UMO_OK;
@@ -190,7 +198,7 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
         }
     }
     slot->in_place = true;
-    slot->server_data = run;
+    slot->extent = extent;
     return UMO_OK;
 }
 
@@ -228,7 +236,7 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
     kit_slot *slot = &batch->outputs[output];
     slot->in_place = false;
     slot->late = false;
-    slot->server_data = NULL;
+    slot->extent = (kit_extent){0};
     slot->reason = UMO_REASON_NONE;
     status = umo_tensor_init(&slot->tensor, nothing, (size_t)total, dtype, shape, error);
     if (status != UMO_OK) {
@@ -275,7 +283,7 @@ static void responses_scatter(umo_batch *batch, size_t output, const char *sourc
         size_t size_bytes = row_bytes * (size_t)request->rows;
         char *target = request->out_data[output];
         if (target != NULL && request->error.status == UMO_OK && size_bytes > 0) {
-            memcpy(target, source, size_bytes);
+            memmove(target, source, size_bytes); /* a late source may be the client's memory */
             umo_scope_count_copy(scope, UMO_DIRECTION_OUT, reason, size_bytes);
         }
         source += size_bytes;
@@ -317,7 +325,7 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
         if (response_ask(batch, output, request, &own, cursor - start, &why) != UMO_OK) {
             (void)kit_request_fail(request, why.status, "%s", why.text);
         } else if (cursor > start) {
-            memcpy(request->out_data[output], (const char *)data + start, cursor - start);
+            memmove(request->out_data[output], (const char *)data + start, cursor - start);
             umo_scope_count_copy(batch->instance->model->scope, UMO_DIRECTION_OUT, reason,
                                  cursor - start);
         }
@@ -340,7 +348,7 @@ umo_status umo_batch_output_late(umo_batch *batch, size_t output, umo_dtype dtyp
     slot->used = true;
     slot->late = true;
     slot->in_place = false;
-    slot->server_data = NULL;
+    slot->extent = (kit_extent){0};
     if (dtype == UMO_BYTES) {
         return strings_deliver(batch, output, shape, data, size_bytes, reason, error);
     }

@@ -49,6 +49,18 @@ void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes,
     }
 }
 
+kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes)
+{
+    kit_extent extent = {.data = data, .size_bytes = size_bytes};
+    umo_mapping mapping;
+    if (data != NULL && mapping_find(instance, data, &mapping) == UMO_OK && mapping.shared) {
+        extent.device = mapping.device;
+        extent.inode = mapping.inode;
+        extent.offset_bytes = mapping.offset_bytes + ((uintptr_t)data - mapping.start);
+    }
+    return extent;
+}
+
 void kit_batch_wait_for(umo_batch *batch, umo_fence fence)
 {
     if (!umo_fence_set_add(&batch->waits, fence)) {
@@ -108,7 +120,7 @@ void kit_slot_unbind(kit_slot *slot)
     umo_view_release(slot->view);
     slot->view = NULL;
     slot->in_place = false;
-    slot->server_data = NULL;
+    slot->extent = (kit_extent){0};
 }
 
 void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
