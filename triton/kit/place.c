@@ -38,7 +38,8 @@ void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes,
         out->client_writable = true;
         return;
     }
-    out->client_writable = mapping.shared;
+    /* What lies in several mappings is as little known as what lies in none. */
+    out->client_writable = mapping.shared || size_bytes > mapping.end - (uintptr_t)data;
     if (mapping.shared) {
         void *own = NULL;
         status = umo_view_find(umo_context_registry(instance->model->context), out->data,
