@@ -297,8 +297,10 @@ class Region:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.unregister_system_shared_memory(self.name)
-        shm.destroy_shared_memory_region(self._handle)
+        try:
+            self._client.unregister_system_shared_memory(self.name)
+        finally:
+            shm.destroy_shared_memory_region(self._handle)
 
     def write(self, array: np.ndarray, offset: int = 0) -> None:
         shm.set_shared_memory_region(self._handle, [array], offset)
