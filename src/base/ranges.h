@@ -18,7 +18,8 @@ typedef struct umo_range {
     uint32_t value;
 } umo_range;
 
-#define UMO_RANGES_INLINE 4u
+/* What one bracket reserves on a buffer with one range and another open bracket fits. */
+#define UMO_RANGES_INLINE 8u
 
 typedef struct umo_ranges {
     size_t size;
