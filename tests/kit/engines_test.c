@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <setjmp.h>
 
@@ -219,6 +220,36 @@ static void inputs_that_an_engine_forgets_are_waited_for(void **state)
             job_expect_right(&jobs[i]);
             job_finish(&jobs[i]);
         }
+        variant_finish(&w);
+    }
+}
+
+/* An engine that fails while its work is under way: when the client has its answer, nothing writes
+ * to its memory any more. */
+static void work_under_way_is_waited_for(void **state)
+{
+    (void)state;
+    enum {
+        SIZE = 9000
+    };
+    for (size_t v = 0; v < VARIANTS; v++) {
+        world w;
+        job j;
+        char seen[SIZE];
+        variant_start(&w, &variants[v], &plan_plain);
+        fake_region *region = fake_region_create(SIZE, true, true);
+        engine.trouble = TROUBLE_AFTER_LAUNCH;
+        job_start(&j, &plan, 1, 2000, 1);
+        job_input_own(&j, 0, true);
+        job_input_own(&j, 1, true);
+        job_want(&j, 0, region->memory.data);
+        assert_true(world_execute(&w, &j, 1));
+        memcpy(seen, region->memory.data, SIZE);
+        job_expect_failed(&j, "the engine stumbled");
+        (void)nanosleep(&(struct timespec){.tv_nsec = 3 * (long)variants[v].delay_ns}, NULL);
+        assert_memory_equal(seen, region->memory.data, SIZE);
+        job_finish(&j);
+        fake_region_destroy(region);
         variant_finish(&w);
     }
 }
@@ -500,6 +531,7 @@ int main(void)
         cmocka_unit_test(an_engine_that_waits_itself_is_right),
         cmocka_unit_test(outputs_that_nobody_wants_may_be_placed),
         cmocka_unit_test(inputs_that_an_engine_forgets_are_waited_for),
+        cmocka_unit_test(work_under_way_is_waited_for),
         cmocka_unit_test(an_input_that_failed_fails_again),
         cmocka_unit_test(late_outputs_are_delivered),
         cmocka_unit_test(strings_that_an_engine_garbles_fail_the_batch),
