@@ -578,6 +578,38 @@ static void strings_that_change_meanwhile_never_reach_the_engine(void **state)
     world_finish(&w);
 }
 
+static TRITONBACKEND_Input *unsteady;
+static int64_t unsteady_by;
+
+static void pieces_change(umo_batch *batch)
+{
+    (void)batch;
+    unsteady->pieces[1].size_bytes += (uint64_t)unsteady_by;
+}
+
+/* What was checked is what is read, whatever the server says the second time. */
+static void pieces_that_change_meanwhile_fail_the_batch(void **state)
+{
+    (void)state;
+    for (unsteady_by = -1; unsteady_by < 2; unsteady_by += 2) {
+        world w;
+        job j;
+        world_start(&w);
+        world_load_ok(&w, &batching);
+        job_simple(&j, &batching, 1, 1000, 1);
+        unsteady = j.inputs[0];
+        unsteady->pieces[0].size_bytes -= 100;
+        unsteady->size_bytes -= 100;
+        fake_input_piece(unsteady, j.contents[0], 100);
+        engine.before = pieces_change;
+        assert_true(world_execute(&w, &j, 1));
+        job_expect_failed(&j, "an input's pieces changed");
+        job_finish(&j);
+        world_unload(&w);
+        world_finish(&w);
+    }
+}
+
 static const model_plan numbers = {
     .batch_max = 8,
     .input_count = 1,
@@ -622,6 +654,7 @@ int main(void)
         cmocka_unit_test(strings_that_do_not_fit_their_shape_are_refused_alone),
         cmocka_unit_test(strings_never_reach_another_request),
         cmocka_unit_test(strings_that_change_meanwhile_never_reach_the_engine),
+        cmocka_unit_test(pieces_that_change_meanwhile_fail_the_batch),
         cmocka_unit_test(numbers_that_may_steer_are_taken_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,6 +335,9 @@ umo_status kit_input_visit(const kit_input *input,
             left -= piece_bytes;
         }
     }
+    if (status == UMO_OK && left != 0) {
+        status = umo_error_set(error, UMO_E_INVAL, 0, "an input's pieces changed");
+    }
     return status;
 }
 
