@@ -355,6 +355,24 @@ static void no_owner_sees_anothers_bytes(void **state)
     }
 }
 
+/* Longer than what is cleared at a time. */
+static void a_long_block_is_cleared_to_its_end(void **state)
+{
+    (void)state;
+    const umo_driver_options options = {.delay_ns = 10000, .test_mode = true};
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        rig r = rig_open((umo_storage_mode)mode, NULL, &options, 0, 0);
+        umo_buffer *buffer = take(&r, 300001, 1);
+        fill(buffer, UMO_SIDE_HOST);
+        fill(buffer, UMO_SIDE_DEVICE);
+        give(&r, buffer);
+        assert_ptr_equal(take(&r, 300001, 2), buffer);
+        assert_clean(buffer);
+        give(&r, buffer);
+        rig_close(&r);
+    }
+}
+
 static void the_same_owner_pays_for_no_clearing(void **state)
 {
     (void)state;
@@ -596,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_hit_calls_no_driver),
         cmocka_unit_test(a_limit_takes_what_is_kept_first),
         cmocka_unit_test(no_owner_sees_anothers_bytes),
+        cmocka_unit_test(a_long_block_is_cleared_to_its_end),
         cmocka_unit_test(the_same_owner_pays_for_no_clearing),
         cmocka_unit_test(a_clearing_that_fails_is_not_forgotten),
         cmocka_unit_test(memory_fresh_from_the_device_shows_nobodys_bytes),
