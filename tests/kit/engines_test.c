@@ -436,6 +436,48 @@ static void two_outputs_in_one_place_harm_nobody(void **state)
     }
 }
 
+/* One request that wants both its outputs in one place, or nearly. */
+static void two_outputs_of_one_request_in_one_place_harm_nobody(void **state)
+{
+    (void)state;
+    enum {
+        SIZE = 3000
+    };
+    static const model_plan twice = {
+        .batch_max = 8,
+        .input_count = 1,
+        .output_count = 2,
+        .inputs = {{.dtype = UMO_UINT8, .dims = {1, {-1}}}},
+    };
+    static const size_t shifts[] = {0, 1, SIZE - 1, SIZE};
+    for (size_t v = 0; v < VARIANTS; v++) {
+        for (size_t s = 0; s < 4; s++) {
+            world w;
+            job j;
+            variant_start(&w, &variants[v], &twice);
+            fake_region *region = fake_region_create(2 * (size_t)SIZE, true, true);
+            job_start(&j, &plan, 1, SIZE, 1);
+            fake_request_hold(j.request, region);
+            job_input_own(&j, 0, true);
+            job_want(&j, 0, region->memory.data);
+            job_want(&j, 1, region->memory.data + shifts[s]);
+            assert_true(world_execute(&w, &j, 1));
+            assert_string_equal(j.request->text, "");
+            bool in_place =
+                strstr(plan.unified, "enable") == NULL && strstr(plan.unified, "1000000") == NULL;
+            assert_int_equal(
+                world_counters(&w).copy_performed[UMO_DIRECTION_OUT][UMO_REASON_OVERLAP].bytes,
+                in_place && shifts[s] < SIZE ? SIZE : 0);
+            if (shifts[s] == SIZE) {
+                job_expect_right(&j);
+            }
+            job_finish(&j);
+            fake_region_destroy(region);
+            variant_finish(&w);
+        }
+    }
+}
+
 /* Strings go back over the strings that they are made of, which lie where the client put them. What
  * a client does to itself with a shift is its own affair. */
 static void strings_over_their_own_input_harm_nobody(void **state)
@@ -538,6 +580,7 @@ int main(void)
         cmocka_unit_test(an_output_over_an_input_is_right),
         cmocka_unit_test(an_output_over_an_input_at_another_address_is_right),
         cmocka_unit_test(two_outputs_in_one_place_harm_nobody),
+        cmocka_unit_test(two_outputs_of_one_request_in_one_place_harm_nobody),
         cmocka_unit_test(strings_over_their_own_input_harm_nobody),
         cmocka_unit_test(an_engine_that_does_not_start_fails_the_load),
         cmocka_unit_test(a_configuration_is_completed_by_the_engine),
