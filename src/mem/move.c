@@ -131,7 +131,8 @@ umo_status umo_buffer_clear(umo_buffer *buffer)
     if (host != NULL) {
         memset(host, 0, buffer->size_bytes);
     }
-    umo_status ended = umo_access_end(buffer, &access, (umo_fence){0});
-    umo_buffer_forget(buffer);
+    /* Not an end: these bytes are nobody's, on either side, so nothing becomes stale and nothing is
+     * poisoned. */
+    umo_status ended = umo_access_abort(buffer, &access, (umo_fence){0});
     return status != UMO_OK ? status : ended;
 }

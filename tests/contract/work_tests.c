@@ -265,7 +265,10 @@ static void a_missing_wait_between_queues_shows_as_old_bytes(void **state)
     umo_buffer *d = contract_alloc(c, UMO_UNIFIED, sizeof old);
     contract_pattern(new, sizeof new, 1);
     contract_pattern(old, sizeof old, 2);
-    for (size_t wait_count = 0; wait_count < 2; wait_count++) {
+    /* A loaded machine may give the first command its time before the second is queued, and the
+     * mistake passes by luck: so it is made until it shows. */
+    size_t tries = 0;
+    for (size_t wait_count = 0; wait_count < 2;) {
         contract_host_write(a, 0, new, sizeof new);
         contract_host_write(b, 0, old, sizeof old);
         const umo_kernel_arg first[] = {
@@ -287,8 +290,17 @@ static void a_missing_wait_between_queues_shows_as_old_bytes(void **state)
             UMO_OK);
         assert_int_equal(umo_fence_wait(done, UINT64_MAX), UMO_OK);
         assert_int_equal(umo_fence_wait(copied, UINT64_MAX), UMO_OK);
-        assert_memory_equal(umo_buffer_host(d), wait_count > 0 ? new : old, sizeof old);
         umo_buffer_release(busy);
+        bool right = memcmp(umo_buffer_host(d), new, sizeof new) == 0;
+        if (wait_count > 0) {
+            assert_true(right);
+            break;
+        }
+        if (!right) {
+            assert_memory_equal(umo_buffer_host(d), old, sizeof old);
+            wait_count++;
+        }
+        assert_true(++tries < 50);
     }
     umo_buffer_release(a);
     umo_buffer_release(b);

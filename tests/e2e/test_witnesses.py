@@ -150,7 +150,7 @@ class Stepped:
         ((name, array),) = arrays.items()
         dtype = "FP32" if array.dtype == np.float32 else "UINT8"
         output = big.relu().graph.output[0].name if model.startswith("relu") else "OUT"
-        environment = {**os.environ, **Spy.environment(folder / f"spy-{model}"), "UMO_ONNXRUNTIME": str(find_onnxruntime())}
+        environment = {**os.environ, **Spy.environment(folder / f"spy-{model}-{size}"), "UMO_ONNXRUNTIME": str(find_onnxruntime())}
         self._process = subprocess.Popen(
             [
                 str(find_inproc_infer()), "--lib", str(find_server_library(find_tritonserver())), "--step", "--shm",
@@ -161,7 +161,7 @@ class Stepped:
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._wait()
-        self.census = Census(Spy(folder / f"spy-{model}").file(self._process.pid))
+        self.census = Census(Spy(folder / f"spy-{model}-{size}").file(self._process.pid))
         self._size, self._model = size, model
 
     def _wait(self) -> None:
@@ -188,15 +188,20 @@ class Stepped:
         return found
 
 
-@pytest.mark.parametrize("model", ["relu_on", "twice_on"])
-def test_a_64_mb_request_dirties_at_most_32_pages_besides_its_output_and_what_the_server_dirties_anyway(
-    served: ProvedServer, repository: Path, tmp_path: Path, model: str
+@pytest.mark.parametrize(("model", "limit"), [("relu_on", MAX_PAGES), ("twice_on", 2 * MAX_PAGES)])
+def test_a_64_mb_request_dirties_few_pages_besides_its_output(
+    served: ProvedServer, repository: Path, tmp_path: Path, model: str, limit: int
 ) -> None:
+    """Besides what core dirties for a backend that touches nothing. PoCL alone dirties some 30 pages a launch (its
+    command, its worker's stack, its events), so a kernel has twice the room; what counts is that a tensor of 2 MB takes
+    as many pages as one of 64 MB."""
     if (why := served.census.why_unavailable()) is not None:
         pytest.skip(f"no census on this machine: {why}")
-    floor = Stepped(repository, "null", CENSUS_SIZE, tmp_path).pages()
-    pages = Stepped(repository, model, CENSUS_SIZE, tmp_path).pages()
-    assert statistics.median(pages) - statistics.median(floor) <= MAX_PAGES, (pages, floor)
+    floor = statistics.median(Stepped(repository, "null", CENSUS_SIZE, tmp_path).pages())
+    large = statistics.median(Stepped(repository, model, CENSUS_SIZE, tmp_path).pages())
+    small = statistics.median(Stepped(repository, model, 2 * MIB, tmp_path).pages())
+    assert large - floor <= limit, (large, floor)
+    assert abs(large - small) <= MAX_PAGES // 2, (large, small)
 
 
 @pytest.mark.parametrize("model", ["relu_on", "twice_on"])

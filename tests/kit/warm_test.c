@@ -14,6 +14,18 @@
 
 #define MOST 8
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 typedef enum where {
     PRIVATE_OWN,  /* memory of its own a tensor */
     PRIVATE_RUN,  /* one behind the other */
@@ -136,12 +148,11 @@ static void a_warm_request_of_a_device_allocates_nothing(void **state)
     for (int at = 0; at < WHERES; at++) {
         allocates_nothing(&plan_plain, "{}", true, (where)at, 1);
         allocates_nothing(&plan_plain, "{}", true, (where)at, MOST);
-#if defined(__SANITIZE_ADDRESS__)
-        /* There, buffer objects are not kept, so that a use after the last release is seen. */
-        if (at == PRIVATE_OWN || at == PRIVATE_RUN) {
+        /* Under the address sanitizer buffer objects are not kept, so that a use after the last
+         * release is seen. */
+        if (SANITIZED && (at == PRIVATE_OWN || at == PRIVATE_RUN)) {
             continue;
         }
-#endif
         allocates_nothing(&plan_plain, everything, true, (where)at, 1);
         allocates_nothing(&plan_plain, everything, true, (where)at, MOST);
     }
