@@ -299,11 +299,13 @@ static void input_expect(const trial *t, const size_t *group, size_t count, bool
 {
     uint64_t total = 0;
     bool run = true;
+    bool shared = false;
     const char *next = NULL;
     for (size_t i = 0; i < count; i++) {
         const job *j = &t->jobs[group[i]];
         const char *data = one_run(j, input);
         if (j->sizes[input] > 0) {
+            shared = total == 0 ? t->shared[group[i]][input] : shared;
             run = run && data != NULL && (total == 0 || data == next);
             next = data != NULL ? data + j->sizes[input] : NULL;
         }
@@ -322,8 +324,7 @@ static void input_expect(const trial *t, const size_t *group, size_t count, bool
         reason = UMO_REASON_SCATTERED;
     } else if (on_device && total < t->threshold) {
         reason = UMO_REASON_BELOW_THRESHOLD;
-    } else if (umo_dtype_is_control(t->plan.inputs[input].dtype) && !t->trusted &&
-               t->shared[group[0]][input]) {
+    } else if (umo_dtype_is_control(t->plan.inputs[input].dtype) && !t->trusted && shared) {
         reason = UMO_REASON_CONTROL_DATA;
     }
     out->copied[UMO_DIRECTION_IN][reason] += reason != UMO_REASON_NONE ? total : 0;

@@ -22,18 +22,20 @@ const umo_fence_set *umo_batch_waits(const umo_batch *batch)
  * else NULL. */
 static const char *run_find(const umo_batch *batch, size_t input)
 {
-    const char *next = batch->members[0]->inputs[input].data;
+    const char *first = NULL;
+    const char *next = NULL;
     for (size_t i = 0; i < batch->count; i++) {
         const kit_input *in = &batch->members[i]->inputs[input];
         if (in->size_bytes == 0) {
-            continue;
+            continue; /* lies nowhere, so it is in nobody's way */
         }
-        if (in->data == NULL || in->data != next) {
+        if (in->data == NULL || (first != NULL && in->data != next)) {
             return NULL;
         }
+        first = first == NULL ? in->data : first;
         next = in->data + in->size_bytes;
     }
-    return batch->members[0]->inputs[input].data;
+    return first;
 }
 
 /* A client may have changed its strings since they were checked; ours are what the engine gets. */

@@ -87,8 +87,8 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
                           char **run)
 {
     bool batching = batch->instance->model->batch_max > 0;
-    char *next = NULL;
-    *run = NULL;
+    const char *next = NULL;
+    char *first = NULL;
     bool one_run = true;
     for (size_t i = 0; i < batch->count; i++) {
         kit_request *request = batch->members[i];
@@ -108,16 +108,14 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
             continue;
         }
         char *data = request->out_data[output];
-        if (i == 0) {
-            *run = data;
-        } else if (data != next) {
-            one_run = false;
+        if (size_bytes == 0) {
+            continue; /* lies nowhere, so it is in nobody's way */
         }
+        one_run = one_run && (first == NULL || data == next);
+        first = first == NULL ? data : first;
         next = data + size_bytes;
     }
-    if (!one_run) {
-        *run = NULL;
-    }
+    *run = one_run ? first : NULL;
 }
 
 static bool extents_overlap(const kit_extent *a, const kit_extent *b)

@@ -1,0 +1,149 @@
+/*
+ * What the kit makes of the place where a tensor lies: a device that is not coherent, a system that
+ * cannot say whose memory it is, an address that the engine cannot use.
+ */
+#include "world.h"
+
+#include "driver/wrapper_test.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+/* The system's answer to "which mapping is this" can be switched off, as on older kernels. */
+static bool no_ioctl;
+
+int ioctl(int file, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (no_ioctl) {
+        errno = ENOTTY;
+        return -1;
+    }
+    int (*next)(int, unsigned long, ...);
+    *(void **)&next = dlsym(RTLD_NEXT, "ioctl");
+    return next(file, request, argument);
+}
+
+static const model_plan plan_floats = {
+    .batch_max = 8,
+    .input_count = 1,
+    .output_count = 1,
+    .inputs = {{.dtype = UMO_FP32, .dims = {1, {-1}}}},
+    .unified = "{\"zero_copy_threshold\": 0}",
+};
+
+static const model_plan plan_indices = {
+    .batch_max = 8,
+    .input_count = 1,
+    .output_count = 1,
+    .inputs = {{.dtype = UMO_INT32, .dims = {1, {-1}}}},
+    .unified = "{}",
+};
+
+static void ask(world *w, const model_plan *plan, bool shared, unsigned seed)
+{
+    job j;
+    job_start(&j, plan, 1, 300, seed);
+    job_input_own(&j, 0, shared);
+    job_want(&j, 0, NULL);
+    assert_true(world_execute(w, &j, 1));
+    job_expect_right(&j);
+    job_finish(&j);
+}
+
+static uint64_t copied(const world *w, umo_reason reason)
+{
+    return world_counters(w).copy_performed[UMO_DIRECTION_IN][reason].bytes;
+}
+
+static size_t waits_seen;
+
+static void waits_look(umo_batch *batch)
+{
+    waits_seen = umo_batch_waits(batch)->count;
+}
+
+/* The bytes are still on their way to the device when the engine gets its input. */
+static void an_engine_is_told_what_to_wait_for(void **state)
+{
+    (void)state;
+    for (int shared = 0; shared < 2; shared++) {
+        world w;
+        world_start(&w);
+        const wrapper_switches switches = {.apart = true};
+        const umo_driver_options options = {.delay_ns = 3000000, .test_mode = true};
+        engine.device = wrapper_device(&switches, &options);
+        assert_non_null(engine.device);
+        engine.between = waits_look;
+        world_load_ok(&w, &plan_floats);
+        for (unsigned turn = 0; turn < 3; turn++) {
+            waits_seen = 0;
+            ask(&w, &plan_floats, shared != 0, turn);
+            assert_true(waits_seen > 0);
+        }
+        world_unload(&w);
+        world_finish(&w);
+    }
+}
+
+/* Indices in memory that nobody can name may be a client's: they are copied once. */
+static void memory_of_unknown_owners_is_not_trusted(void **state)
+{
+    (void)state;
+    world w;
+    world_start(&w);
+    world_load_ok(&w, &plan_indices);
+    ask(&w, &plan_indices, false, 1);
+    assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 0);
+    no_ioctl = true;
+    ask(&w, &plan_indices, false, 2);
+    no_ioctl = false;
+    assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 300 * 4);
+    ask(&w, &plan_indices, true, 3);
+    assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 2 * 300 * 4);
+    world_unload(&w);
+    world_finish(&w);
+}
+
+static void an_address_that_the_engine_cannot_use_is_copied(void **state)
+{
+    (void)state;
+    world w;
+    world_start(&w);
+    world_load_ok(&w, &plan_floats);
+    size_t count = 0;
+    umo_model_inputs(w.model.state, &count)[0].align_bytes = 64;
+    static _Alignas(64) char memory[64 + 300 * 4 + 64];
+    for (size_t shift = 0; shift <= 64; shift += 4) {
+        uint64_t before = copied(&w, UMO_REASON_MISALIGNED);
+        job j;
+        job_start(&j, &plan_floats, 1, 300, (unsigned)shift);
+        job_input_at(&j, 0, memory + shift);
+        job_want(&j, 0, NULL);
+        assert_true(world_execute(&w, &j, 1));
+        job_expect_right(&j);
+        job_finish(&j);
+        assert_int_equal(copied(&w, UMO_REASON_MISALIGNED) - before, shift % 64 == 0 ? 0 : 300 * 4);
+    }
+    world_unload(&w);
+    world_finish(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_engine_is_told_what_to_wait_for),
+        cmocka_unit_test(memory_of_unknown_owners_is_not_trusted),
+        cmocka_unit_test(an_address_that_the_engine_cannot_use_is_copied),
+    };
+    return cmocka_run_group_tests_name("places", tests, NULL, NULL);
+}
