@@ -333,3 +333,27 @@ def test_loading_and_unloading_leaves_no_memory_behind(tmp_path: Path) -> None:
             server.unload("floats")
         mapped = Path(f"/proc/{server.pid}/maps").read_text()
         assert "umo-test-" not in mapped, "a view of an unregistered segment is still mapped"
+
+
+def test_what_a_configuration_leaves_out_is_completed_and_the_rest_left_alone(tmp_path: Path) -> None:
+    half = (
+        'name: "half"\nbackend: "umo_onnxruntime"\nmax_batch_size: 3\n'
+        'input [ { name: "X" data_type: TYPE_FP32 dims: [ 3, 8, 8 ] format: FORMAT_NCHW } ]\n'
+    )
+    graph = onnx_graph.Graph("picture")
+    graph.input("X", onnx_graph.FLOAT, ["batch", 3, 8, 8])
+    graph.op("Relu", "X", to="Y")
+    graph.output("Y", onnx_graph.FLOAT, ["batch", 3, 8, 8])
+    for text, model in ((half, graph.model()), ('name: "none"\nbackend: "umo_onnxruntime"\n', small.two_outputs())):
+        add(tmp_path, text)
+        onnx_graph.save(model, tmp_path / text.split('"')[1] / "1" / "model.onnx")
+    with TritonServer(tmp_path) as server:
+        client = httpclient.InferenceServerClient(server.http_url)
+        completed = client.get_model_config("half")
+        assert completed["input"][0]["format"] == "FORMAT_NCHW" and completed["max_batch_size"] == 3
+        assert [output["name"] for output in completed["output"]] == ["Y"]
+        assert "dynamic_batching" not in completed, "the user chose a batch size and no batcher"
+        completed = client.get_model_config("none")
+        assert completed["max_batch_size"] > 1 and "dynamic_batching" in completed
+        assert {output["name"] for output in completed["output"]} == {"DOUBLE", "NEGATIVE"}
+        client.close()

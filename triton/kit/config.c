@@ -349,19 +349,38 @@ static json_t *io_to_json(const umo_io *io)
     return entry;
 }
 
+/* Adds the tensors that the model brought. Those of the configuration come first in ios, and their
+ * entries are left as the user wrote them. */
 static umo_status ios_complete(json_t *config, const char *key, const umo_io *ios, size_t count)
 {
-    if (json_array_size(json_object_get(config, key)) >= count) {
-        return UMO_OK;
-    }
-    json_t *array = json_array();
-    for (size_t i = 0; i < count; i++) {
-        if (json_array_append_new(array, io_to_json(&ios[i])) != 0) {
-            json_decref(array);
+    json_t *array = json_object_get(config, key);
+    if (!json_is_array(array)) {
+        array = json_array();
+        if (json_object_set_new(config, key, array) != 0) {
             return UMO_E_NOMEM;
         }
     }
-    return json_object_set_new(config, key, array) == 0 ? UMO_OK : UMO_E_NOMEM;
+    for (size_t i = json_array_size(array); i < count; i++) {
+        if (json_array_append_new(array, io_to_json(&ios[i])) != 0) {
+            return UMO_E_NOMEM;
+        }
+    }
+    return UMO_OK;
+}
+
+/* A model whose batching was completed too gets the dynamic batcher, unless the user chose how
+ * requests are scheduled. */
+static umo_status scheduling_complete(const umo_model *model)
+{
+    static const char *const choices[] = {"dynamic_batching", "sequence_batching",
+                                          "ensemble_scheduling"};
+    bool chosen = !model->batch_unset || model->batch_max <= 1;
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        chosen = chosen || json_object_get(model->config, choices[i]) != NULL;
+    }
+    return chosen || json_object_set_new(model->config, choices[0], json_object()) == 0
+               ? UMO_OK
+               : UMO_E_NOMEM;
 }
 
 umo_status kit_config_complete(umo_model *model, umo_error *error)
@@ -369,6 +388,9 @@ umo_status kit_config_complete(umo_model *model, umo_error *error)
     umo_status status = ios_complete(model->config, "input", model->inputs, model->input_count);
     if (status == UMO_OK) {
         status = ios_complete(model->config, "output", model->outputs, model->output_count);
+    }
+    if (status == UMO_OK) {
+        status = scheduling_complete(model);
     }
     char *text = NULL;
     if (status == UMO_OK &&
