@@ -8,6 +8,7 @@
  */
 #include "kit/kit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -242,8 +243,9 @@ static bool json_int64(const json_t *value, int64_t *out)
     if (text == NULL || *text == '\0') {
         return false;
     }
+    errno = 0;
     *out = strtoll(text, &end, 10);
-    return *end == '\0';
+    return *end == '\0' && errno == 0;
 }
 
 static umo_status read_dims(const char *name, const json_t *entry, umo_shape *out, umo_error *error)

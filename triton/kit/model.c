@@ -31,6 +31,9 @@ static umo_status options_read(umo_model *model, umo_error *error)
     }
     if (status == UMO_OK) {
         model->options = json_loadb(text, text_bytes, 0, NULL);
+        if (model->options == NULL) {
+            status = umo_error_set(error, UMO_E_INVAL, 0, "the backend's options are not JSON");
+        }
     }
     return status;
 }
