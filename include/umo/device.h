@@ -21,7 +21,8 @@ typedef struct umo_kernel umo_kernel;
  *
  * @param driver  Outlives the process's use of umo.
  *
- * Errors:    INVAL  another ABI, no name, count, open or close, or a name that is taken.
+ * Errors:    INVAL  another ABI, no count, open or close, no name, or one that is taken or has more
+ *                   than 15 letters.
  *            LIMIT  the registry holds 16 drivers.
  * Threads:   any.
  */

@@ -59,6 +59,8 @@ UMO_API void umo_region_release(umo_region *region);
  * cache. Bytes that are valid on the host are its owner's again: what a device still holds of them
  * is stale.
  *
+ * @param scope  For whom it is counted; NULL for the registry's own.
+ *
  * Errors:    NOT_FOUND  no region holds the whole range.
  *            else as umo_buffer_import().
  * Ownership: one reference.

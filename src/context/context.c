@@ -14,7 +14,7 @@
 #define DEVICES_MAX 16
 
 typedef struct context_device {
-    char driver[16];
+    char driver[sizeof((umo_device_info *)NULL)->driver];
     uint32_t ordinal;
     umo_device *device;
 } context_device;
@@ -161,8 +161,7 @@ umo_status umo_context_device(umo_context *context, const char *driver, uint32_t
             goto done;
         }
     }
-    if (context->device_count == DEVICES_MAX ||
-        strlen(driver) >= sizeof context->devices[0].driver) {
+    if (context->device_count == DEVICES_MAX) {
         status =
             umo_error_set(error, UMO_E_LIMIT, 0, "a context opens at most %d devices", DEVICES_MAX);
         goto done;
@@ -173,7 +172,7 @@ umo_status umo_context_device(umo_context *context, const char *driver, uint32_t
         goto done;
     }
     entry->ordinal = ordinal;
-    strcpy(entry->driver, driver);
+    strcpy(entry->driver, driver); /* fits: the registry takes no longer name */
     context->device_count++;
     umo_device_acquire(entry->device);
     *out = entry->device;

@@ -36,6 +36,10 @@ umo_status umo_driver_register(const umo_driver *driver, umo_error *error)
     if (driver == NULL || driver->name == NULL || driver->name[0] == '\0') {
         return umo_error_set(error, UMO_E_INVAL, 0, "a driver needs a name");
     }
+    if (strlen(driver->name) >= sizeof((umo_device_info *)NULL)->driver) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "a driver's name has at most %zu letters",
+                             sizeof((umo_device_info *)NULL)->driver - 1);
+    }
     if (driver->abi != UMO_DRIVER_ABI || driver->size_bytes != sizeof *driver) {
         return umo_error_set(error, UMO_E_INVAL, 0, "driver '%s' was built for ABI %u, this is %u",
                              driver->name, driver->abi, UMO_DRIVER_ABI);

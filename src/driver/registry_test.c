@@ -41,6 +41,9 @@ static void a_name_is_needed_and_taken_once(void **state)
     assert_int_equal(umo_driver_register(&table, NULL), UMO_E_INVAL);
     table.name = "host";
     assert_int_equal(umo_driver_register(&table, NULL), UMO_E_INVAL);
+    /* It has to fit where names are kept: umo_device_info.driver. */
+    table.name = "sixteen letters!";
+    assert_int_equal(umo_driver_register(&table, NULL), UMO_E_INVAL);
     table.name = "opencl";
     assert_int_equal(umo_driver_register(&table, NULL), UMO_E_INVAL);
     assert_ptr_equal(umo_driver_find("host"), &umo_driver_host);

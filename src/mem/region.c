@@ -285,6 +285,7 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
 {
     uintptr_t start = (uintptr_t)data;
     uint64_t hash = wrap_hash(device, start, size_bytes);
+    scope = scope != NULL ? scope : registry->scope;
     if (why != NULL) {
         *why = UMO_REASON_NONE;
     }

@@ -257,6 +257,20 @@ static void wraps_are_counted_for_who_asked(void **state)
         assert_int_equal(c.import_hits.events, 2);
         assert_int_equal(c.import_hits.bytes, 2 * 4096);
     }
+    /* Nobody in particular: the registry's own scope, on any device. */
+    for (int apart = 0; apart < 2; apart++) {
+        const wrapper_switches switches = {.apart = apart != 0};
+        umo_device *device = wrapper_device(&switches, NULL);
+        umo_buffer *buffer = NULL;
+        assert_int_equal(
+            umo_registry_wrap(r.registry, device, NULL, r.memory, 100, false, &buffer, NULL, NULL),
+            UMO_OK);
+        umo_buffer_release(buffer);
+        umo_device_release(device);
+        umo_counters c;
+        umo_scope_read(r.scope, &c);
+        assert_int_equal(c.imported.events, 2 + apart);
+    }
     /* The cache outlives who asked first. */
     umo_scope_destroy(model);
     umo_region_release(all);
