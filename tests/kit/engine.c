@@ -40,6 +40,7 @@ static umo_status model_init(umo_model *model, void **state, umo_error *error)
     if (engine.trouble == TROUBLE_MODEL_INIT) {
         return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the engine has no model");
     }
+    engine.config = umo_model_config(model);
     *state = model;
     return UMO_OK;
 }

@@ -53,6 +53,7 @@ typedef struct engine_settings {
     void (*between)(umo_batch *batch); /* called when all inputs were taken */
 
     /* What was seen. */
+    const char *config; /* in model_init; the kit's */
     _Atomic uint64_t batches;
     _Atomic uint64_t launches;
 } engine_settings;

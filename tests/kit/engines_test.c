@@ -554,6 +554,9 @@ static void a_configuration_is_completed_by_the_engine(void **state)
     fake.completes = true;
     engine.completes = true;
     assert_true(world_load(&w));
+    assert_string_equal(engine.config,
+                        "{\"name\":\"fake\"}"); /* strings live as long as the model */
+    assert_non_null(strstr(umo_model_config(w.model.state), "\"max_batch_size\":4"));
     assert_non_null(strstr(fake.completed, "\"max_batch_size\":4"));
     assert_non_null(strstr(fake.completed, "\"name\":\"INPUT0\",\"data_type\":\"TYPE_UINT8\""));
     job_simple(&j, &complete, 3, 7, 1);

@@ -409,7 +409,7 @@ umo_status kit_config_complete(umo_model *model, umo_error *error)
         status = kit_from_triton(TRITONBACKEND_ModelSetConfig(model->triton, 1, message), error);
         (void)kit_from_triton(TRITONSERVER_MessageDelete(message), NULL);
     }
-    free(model->config_text);
+    model->config_given = model->config_text;
     model->config_text = text;
     return status;
 }

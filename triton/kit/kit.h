@@ -28,7 +28,8 @@ struct umo_model {
     char *file;
     json_t *config;
     char *config_text;
-    json_t *options; /* of the command line */
+    char *config_given; /* the text before it was completed; a backend may hold it */
+    json_t *options;    /* of the command line */
     int64_t batch_max;
     bool batch_unset;
     bool sequence;

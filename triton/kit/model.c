@@ -166,6 +166,7 @@ void kit_model_destroy(umo_model *model)
     json_decref(model->config);
     json_decref(model->options);
     free(model->config_text);
+    free(model->config_given);
     free(model->file);
     free(model->path);
     free(model->folder);
