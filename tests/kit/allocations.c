@@ -14,6 +14,7 @@ static _Atomic bool counting;
 static _Atomic uint64_t counted;
 static _Atomic uint64_t failing;
 
+/* NOLINTBEGIN(bugprone-reserved-identifier): the linker gives these names. */
 void *__real_malloc(size_t size_bytes);
 void *__real_calloc(size_t count, size_t size_bytes);
 void *__real_realloc(void *memory, size_t size_bytes);
@@ -22,6 +23,7 @@ void *__wrap_calloc(size_t count, size_t size_bytes);
 void *__wrap_realloc(void *memory, size_t size_bytes);
 char *__wrap_strdup(const char *text);
 int __wrap_asprintf(char **out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 /* Counts one allocation; true when it is the one that fails. */
 static bool fails(void)

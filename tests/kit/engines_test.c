@@ -31,6 +31,7 @@ static const variant variants[] = {
 
 #define VARIANTS (sizeof variants / sizeof variants[0])
 #define JOBS 3
+#define SIZE ((size_t)3000)
 
 static const model_plan plan_plain = {
     .batch_max = 8,
@@ -229,25 +230,22 @@ static void inputs_that_an_engine_forgets_are_waited_for(void **state)
 static void work_under_way_is_waited_for(void **state)
 {
     (void)state;
-    enum {
-        SIZE = 9000
-    };
     for (size_t v = 0; v < VARIANTS; v++) {
         world w;
         job j;
-        char seen[SIZE];
+        char seen[3 * 3000];
         variant_start(&w, &variants[v], &plan_plain);
-        fake_region *region = fake_region_create(SIZE, true, true);
+        fake_region *region = fake_region_create(sizeof seen, true, true);
         engine.trouble = TROUBLE_AFTER_LAUNCH;
         job_start(&j, &plan, 1, 2000, 1);
         job_input_own(&j, 0, true);
         job_input_own(&j, 1, true);
         job_want(&j, 0, region->memory.data);
         assert_true(world_execute(&w, &j, 1));
-        memcpy(seen, region->memory.data, SIZE);
+        memcpy(seen, region->memory.data, sizeof seen);
         job_expect_failed(&j, "the engine stumbled");
         (void)nanosleep(&(struct timespec){.tv_nsec = 3 * (long)variants[v].delay_ns}, NULL);
-        assert_memory_equal(seen, region->memory.data, SIZE);
+        assert_memory_equal(seen, region->memory.data, sizeof seen);
         job_finish(&j);
         fake_region_destroy(region);
         variant_finish(&w);
@@ -347,18 +345,15 @@ static const model_plan one_tensor = {
 /* Two requests in one region; each answer goes over an input, `shift` bytes behind its own. */
 static void overlap(const variant *v, size_t shift, bool again, bool shared)
 {
-    enum {
-        SIZE = 3000
-    };
     world w;
     job jobs[2];
     variant_start(&w, v, &one_tensor);
-    fake_region *region = fake_region_create(3 * (size_t)SIZE, shared, true);
+    fake_region *region = fake_region_create(3 * SIZE, shared, true);
     guarded other = again ? guarded_again(&region->memory) : (guarded){.file = -1};
     char *from = region->memory.data;
     char *to = again ? other.data : from;
     for (unsigned i = 0; i < 2; i++) {
-        job_start(&jobs[i], &plan, 1, SIZE, i);
+        job_start(&jobs[i], &plan, 1, (int64_t)SIZE, i);
         fake_request_hold(jobs[i].request, region);
         job_input_at(&jobs[i], 0, from + i * SIZE);
         job_want(&jobs[i], 0, to + shift + i * SIZE);
@@ -404,18 +399,15 @@ static void an_output_over_an_input_at_another_address_is_right(void **state)
 static void two_outputs_in_one_place_harm_nobody(void **state)
 {
     (void)state;
-    enum {
-        SIZE = 3000
-    };
     static const size_t shifts[] = {0, 1, 2999};
     for (size_t v = 0; v < VARIANTS; v++) {
         for (size_t s = 0; s < 3; s++) {
             world w;
             job jobs[2];
             variant_start(&w, &variants[v], &one_tensor);
-            fake_region *region = fake_region_create(2 * (size_t)SIZE + 4, true, true);
+            fake_region *region = fake_region_create(2 * SIZE + 4, true, true);
             for (unsigned i = 0; i < 2; i++) {
-                job_start(&jobs[i], &plan, 1, SIZE, i);
+                job_start(&jobs[i], &plan, 1, (int64_t)SIZE, i);
                 fake_request_hold(jobs[i].request, region);
                 job_input_own(&jobs[i], 0, true);
                 job_want(&jobs[i], 0, region->memory.data + 1 + i * shifts[s]);
@@ -440,9 +432,6 @@ static void two_outputs_in_one_place_harm_nobody(void **state)
 static void two_outputs_of_one_request_in_one_place_harm_nobody(void **state)
 {
     (void)state;
-    enum {
-        SIZE = 3000
-    };
     static const model_plan twice = {
         .batch_max = 8,
         .input_count = 1,
@@ -455,8 +444,8 @@ static void two_outputs_of_one_request_in_one_place_harm_nobody(void **state)
             world w;
             job j;
             variant_start(&w, &variants[v], &twice);
-            fake_region *region = fake_region_create(2 * (size_t)SIZE, true, true);
-            job_start(&j, &plan, 1, SIZE, 1);
+            fake_region *region = fake_region_create(2 * SIZE, true, true);
+            job_start(&j, &plan, 1, (int64_t)SIZE, 1);
             fake_request_hold(j.request, region);
             job_input_own(&j, 0, true);
             job_want(&j, 0, region->memory.data);

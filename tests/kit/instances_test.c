@@ -13,11 +13,9 @@
 
 #include <cmocka.h>
 
-enum {
-    THREADS = 4,
-    TURNS = 40,
-    LENGTH = 3000
-};
+#define THREADS 4u
+#define TURNS 40u
+#define LENGTH ((size_t)3000)
 
 static const model_plan bytes = {
     .batch_max = 4,
@@ -43,7 +41,7 @@ static void turn_run(worker *me, unsigned turn)
     job jobs[3];
     TRITONBACKEND_Request *requests[3];
     for (unsigned i = 0; i < 3; i++) {
-        job_start(&jobs[i], &bytes, 1, i < 2 ? LENGTH : 1 + turn % 70, i < 2 ? i : turn);
+        job_start(&jobs[i], &bytes, 1, i < 2 ? (int64_t)LENGTH : 1 + turn % 70, i < 2 ? i : turn);
         if (i < 2) {
             /* The bytes are there already, and the same for all. */
             jobs[i].inputs[0] = fake_input(jobs[i].request, "INPUT0", TRITONSERVER_TYPE_UINT8, 2,
@@ -112,11 +110,11 @@ static void run(bool on_device)
         engine.device = world_device(20000, true);
     }
     world_configure(&w, &bytes);
-    fake_region *inputs = fake_region_create(2 * (size_t)LENGTH, true, false);
-    fake_region *outputs = fake_region_create(THREADS * 2 * (size_t)LENGTH, true, true);
+    fake_region *inputs = fake_region_create(2 * LENGTH, true, false);
+    fake_region *outputs = fake_region_create(2 * LENGTH * THREADS, true, true);
     for (unsigned i = 0; i < 2; i++) {
         job j;
-        job_start(&j, &bytes, 1, LENGTH, i);
+        job_start(&j, &bytes, 1, (int64_t)LENGTH, i);
         memcpy(inputs->memory.data + i * LENGTH, j.contents[0], LENGTH);
         job_finish(&j);
         assert_true(fake_model_load(&models[i], i == 0 ? "first" : "second", w.text));
@@ -124,7 +122,7 @@ static void run(bool on_device)
     for (unsigned i = 0; i < THREADS; i++) {
         workers[i] = (worker){.model = &models[i % 2],
                               .inputs = inputs,
-                              .output = outputs->memory.data + i * 2 * (size_t)LENGTH,
+                              .output = outputs->memory.data + 2 * LENGTH * i,
                               .number = i};
         assert_true(fake_instance_load(&workers[i].instance, workers[i].model, "one", w.text));
         assert_int_equal(pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]), 0);

@@ -14,9 +14,7 @@
 
 #include <cmocka.h>
 
-enum {
-    LENGTH = 5000
-};
+#define LENGTH ((size_t)5000)
 
 static const model_plan bytes = {
     .batch_max = 8,
@@ -52,7 +50,7 @@ static void world_end(world *w)
 static void ask(world *w, fake_region *region, unsigned seed)
 {
     job j;
-    job_start(&j, w->plan, 1, LENGTH, seed);
+    job_start(&j, w->plan, 1, (int64_t)LENGTH, seed);
     job_input_at(&j, 0, region->memory.data);
     job_want(&j, 0, region->memory.data + 2 * LENGTH);
     assert_true(world_execute(w, &j, 1));

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#define MOST 8
+#define MOST ((size_t)8)
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -36,7 +36,7 @@ typedef enum where {
 } where;
 
 static const model_plan plan_plain = {
-    .batch_max = MOST,
+    .batch_max = 8,
     .input_count = 3,
     .output_count = 2,
     .inputs = {{.dtype = UMO_FP32, .dims = {1, {-1}}},
@@ -45,7 +45,7 @@ static const model_plan plan_plain = {
 };
 
 static const model_plan strings = {
-    .batch_max = MOST,
+    .batch_max = 8,
     .input_count = 1,
     .output_count = 1,
     .inputs = {{.dtype = UMO_BYTES, .dims = {1, {-1}}}},
@@ -93,12 +93,12 @@ static void allocates_nothing(const model_plan *plain, const char *unified, bool
     }
     world_load_ok(&w, &plan);
     fake_region *regions[2 * MODEL_TENSORS_MAX];
-    for (size_t i = 0; i < 2 * MODEL_TENSORS_MAX; i++) {
+    for (size_t i = 0; i < sizeof regions / sizeof regions[0]; i++) {
         regions[i] = fake_region_create(40000, at != PRIVATE_RUN, i >= MODEL_TENSORS_MAX);
     }
     for (unsigned turn = 0; turn < 5; turn++) {
-        job jobs[MOST];
-        jobs_place(jobs, count, &plan, at, regions, turn * MOST);
+        job jobs[8];
+        jobs_place(jobs, count, &plan, at, regions, turn * (unsigned)MOST);
         uint64_t launches = engine.launches;
         allocations_start(0);
         assert_true(world_execute(&w, jobs, count));
@@ -114,7 +114,7 @@ static void allocates_nothing(const model_plan *plain, const char *unified, bool
                      on_device ? ", on a device" : "");
         }
     }
-    for (size_t i = 0; i < 2 * MODEL_TENSORS_MAX; i++) {
+    for (size_t i = 0; i < sizeof regions / sizeof regions[0]; i++) {
         fake_region_destroy(regions[i]);
     }
     world_unload(&w);
