@@ -143,6 +143,7 @@ UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t 
  * Errors:    INVAL   range outside the buffer, or a use that the import forbids.
  *            BUSY    an open bracket conflicts (one of the two writes).
  *            DEVICE  also for a read of bytes whose writer failed, until they are written again.
+ *            LIMIT   the first host bracket on PRIVATE memory, whose host side is charged too.
  *            NOMEM.  No bracket is open after an error.
  * Threads:   any. One short lock a buffer.
  * Cost:      no allocation and no system call when no bytes have to move.

@@ -9,6 +9,7 @@
  */
 #include "mem/buffer_state.h"
 
+#include "base/scope.h"
 #include "base/size.h"
 #include "os/os.h"
 
@@ -168,8 +169,17 @@ static umo_status shadow_ensure(umo_buffer *buffer)
     if (buffer->memory.host != NULL || buffer->shadow != NULL) {
         return UMO_OK;
     }
+    if (!umo_scope_charge(buffer->scope, buffer->size_bytes)) {
+        return UMO_E_LIMIT;
+    }
     buffer->shadow = umo_os_pages_alloc(buffer->size_bytes);
-    return buffer->shadow != NULL ? UMO_OK : UMO_E_NOMEM;
+    if (buffer->shadow == NULL) {
+        umo_scope_uncharge(buffer->scope, buffer->size_bytes);
+        return UMO_E_NOMEM;
+    }
+    umo_scope_count_alloc(buffer->scope, buffer->size_bytes);
+    buffer->charged_bytes += buffer->size_bytes;
+    return UMO_OK;
 }
 
 /*

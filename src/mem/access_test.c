@@ -495,6 +495,30 @@ static void private_memory_has_no_host_side_until_it_is_used(void **state)
     rig_close(&r);
 }
 
+/* The host's side of private memory is memory too: it counts, and a limit holds for it. */
+static void the_host_side_of_private_memory_is_charged(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_PRIVATE, NULL, 0);
+    umo_scope *tight = NULL;
+    umo_buffer *mine = r.buffer;
+    assert_int_equal(umo_scope_create(r.scope, "tight", SIZE + SIZE / 2, &tight, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_alloc(r.device, tight, SIZE, UMO_PRIVATE, &r.buffer, NULL), UMO_OK);
+    assert_int_equal(begin(&r, ACCESS(0, 1, HOST, UMO_WRITE)), UMO_E_LIMIT);
+    umo_counters c;
+    umo_scope_read(tight, &c);
+    assert_int_equal(c.live_bytes, SIZE);
+    assert_bracket(&r, ACCESS(0, SIZE, DEVICE, UMO_WRITE)); /* none is open, nothing is broken */
+    umo_buffer_release(r.buffer);
+    r.buffer = mine;
+    assert_bracket(&r, ACCESS(0, 1, HOST, UMO_WRITE));
+    assert_bracket(&r, ACCESS(1, 1, HOST, UMO_WRITE));
+    umo_scope_read(r.scope, &c);
+    assert_int_equal(c.live_bytes, 2 * SIZE);
+    umo_scope_destroy(tight);
+    rig_close(&r);
+}
+
 static void a_read_only_import_is_not_written(void **state)
 {
     (void)state;
@@ -690,6 +714,7 @@ int main(void)
         cmocka_unit_test(an_aborted_write_is_valid_nowhere),
         cmocka_unit_test(many_ranges_are_kept_apart),
         cmocka_unit_test(private_memory_has_no_host_side_until_it_is_used),
+        cmocka_unit_test(the_host_side_of_private_memory_is_charged),
         cmocka_unit_test(a_read_only_import_is_not_written),
         cmocka_unit_test(a_transfer_is_counted_where_it_was_caused),
         cmocka_unit_test(a_failed_transfer_leaves_the_bytes_where_they_are),
