@@ -243,6 +243,12 @@ mutant(
     "umo_status status = UMO_OK; result =",
 )
 mutant(
+    "the host side of private memory is free",
+    ACCESS,
+    "if (!umo_scope_charge(buffer->scope, buffer->size_bytes)) {",
+    "if (false) {",
+)
+mutant(
     "a read-only import may be written",
     ACCESS,
     "if ((access->use & UMO_WRITE) != 0 && !buffer->writable) { return UMO_E_INVAL; }",
