@@ -183,12 +183,11 @@ static void batch_run(umo_instance *instance, size_t count)
     slots_finish(batch, status == UMO_OK);
 }
 
-/* Sends the FINAL response. The request itself is released afterwards. */
-static void response_send(const umo_model *model, kit_request *request)
+/* Makes the response of a request that has none yet. Without one nobody ever answers the client, so
+ * it is asked for twice. */
+static void response_make(const umo_model *model, kit_request *request)
 {
-    TRITONSERVER_Error *failure = NULL;
     umo_error error = {0};
-    /* Without a response nobody ever answers the client, so it is asked for once more. */
     for (int i = 0; i < 2 && request->response == NULL; i++) {
         (void)kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton),
                               &error);
@@ -196,6 +195,17 @@ static void response_send(const umo_model *model, kit_request *request)
     if (request->response == NULL) {
         umo_model_log(model, true, "a request goes without an answer: %s", error.text);
         (void)kit_request_fail(request, error.status, "%s", error.text);
+    }
+}
+
+/* Sends the FINAL response. The request itself is released afterwards. */
+static void response_send(const umo_model *model, kit_request *request)
+{
+    TRITONSERVER_Error *failure = NULL;
+    if (request->response == NULL) {
+        response_make(model, request);
+    }
+    if (request->response == NULL) {
         return;
     }
     if (request->error.status != UMO_OK) {

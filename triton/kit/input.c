@@ -163,7 +163,7 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *sl
         }
     }
     slot->in_place = true;
-    slot->extent = kit_extent_find(instance, data, size_bytes);
+    slot->extent = place.extent;
     *why = UMO_REASON_NONE;
     return UMO_OK;
 }

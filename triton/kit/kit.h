@@ -66,13 +66,6 @@ typedef struct kit_request {
     bool grouped;
 } kit_request;
 
-/* What the kit knows about a piece of the server's memory. */
-typedef struct kit_place {
-    char *data; /* own address, where there is a view */
-    umo_view *view;
-    bool client_writable; /* shared memory, or nobody can tell */
-} kit_place;
-
 /* A range of the server's memory, and of the file behind it: one file may be mapped twice. */
 typedef struct kit_extent {
     const char *data;
@@ -81,6 +74,14 @@ typedef struct kit_extent {
     uint64_t inode; /* 0 for none */
     uint64_t offset_bytes;
 } kit_extent;
+
+/* What the kit knows about a piece of the server's memory. */
+typedef struct kit_place {
+    char *data; /* own address, where there is a view */
+    umo_view *view;
+    bool client_writable; /* shared memory, or nobody can tell */
+    kit_extent extent;
+} kit_place;
 
 /* One tensor of a batch, in or out, while it is in use. */
 typedef struct kit_slot {

@@ -166,7 +166,6 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
     const umo_model *model = instance->model;
     size_t size_bytes = slot->tensor.size_bytes;
     bool on_device = instance->device != NULL;
-    kit_extent extent = {0};
     if (!model->unified.enable) {
         *why = UMO_REASON_DISABLED;
     } else if (run == NULL) {
@@ -175,9 +174,6 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
         *why = UMO_REASON_MISALIGNED;
     } else if (on_device && size_bytes < model->unified.zero_copy_threshold) {
         *why = UMO_REASON_BELOW_THRESHOLD;
-    } else {
-        extent = kit_extent_find(instance, run, size_bytes);
-        *why = output_overlaps(batch, slot, &extent) ? UMO_REASON_OVERLAP : UMO_REASON_NONE;
     }
     if (*why != UMO_REASON_NONE) {
         return UMO_OK;
@@ -185,6 +181,10 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
     kit_place place;
     kit_place_find(instance, run, size_bytes, &place);
     slot->view = place.view;
+    if (output_overlaps(batch, slot, &place.extent)) {
+        *why = UMO_REASON_OVERLAP;
+        return UMO_OK;
+    }
     slot->tensor.data = place.data;
     if (on_device) {
         umo_status status = kit_slot_wrap(batch, slot, &place, size_bytes, true, why, error);
@@ -196,7 +196,7 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
         }
     }
     slot->in_place = true;
-    slot->extent = extent;
+    slot->extent = place.extent;
     return UMO_OK;
 }
 

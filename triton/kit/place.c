@@ -6,60 +6,63 @@
 #include <string.h>
 
 /* The mapping of an address, asked once a mapping and execution: the server holds it while the
- * request lives. */
-static umo_status mapping_find(umo_instance *instance, const void *data, umo_mapping *out)
+ * request lives. NULL when nobody can tell. Good until the next call. */
+static const umo_mapping *mapping_find(umo_instance *instance, const void *data)
 {
     uintptr_t address = (uintptr_t)data;
     for (size_t i = 0; i < instance->mapping_count; i++) {
         const umo_mapping *known = &instance->mappings[i];
         if (address >= known->start && address < known->end) {
-            *out = *known;
-            return UMO_OK;
+            return known;
         }
     }
-    umo_status status = umo_mapping_query(data, out);
-    if (status == UMO_OK) {
-        instance->mappings[instance->mapping_next] = *out;
-        instance->mapping_next = (instance->mapping_next + 1) % KIT_MAPPINGS;
-        if (instance->mapping_count < KIT_MAPPINGS) {
-            instance->mapping_count++;
-        }
+    umo_mapping *next = &instance->mappings[instance->mapping_next];
+    umo_mapping mapping;
+    if (umo_mapping_query(data, &mapping) != UMO_OK) {
+        return NULL;
     }
-    return status;
+    *next = mapping;
+    instance->mapping_next = (instance->mapping_next + 1) % KIT_MAPPINGS;
+    if (instance->mapping_count < KIT_MAPPINGS) {
+        instance->mapping_count++;
+    }
+    return next;
 }
 
-void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out)
+static kit_extent extent_in(const umo_mapping *mapping, const void *data, size_t size_bytes)
 {
-    *out = (kit_place){.data = (char *)(uintptr_t)data};
-    umo_mapping mapping;
-    umo_status status = mapping_find(instance, data, &mapping);
-    if (status != UMO_OK) {
-        /* Nobody can tell whose memory it is, so a client may be able to write to it. */
-        out->client_writable = true;
-        return;
+    kit_extent extent = {.data = data, .size_bytes = size_bytes};
+    if (mapping != NULL && mapping->shared) {
+        extent.device = mapping->device;
+        extent.inode = mapping->inode;
+        extent.offset_bytes = mapping->offset_bytes + ((uintptr_t)data - mapping->start);
     }
-    /* What lies in several mappings is as little known as what lies in none. */
-    out->client_writable = mapping.shared || size_bytes > mapping.end - (uintptr_t)data;
-    if (mapping.shared) {
-        void *own = NULL;
-        status = umo_view_find(umo_context_registry(instance->model->context), out->data,
-                               size_bytes, &mapping, &own, &out->view, NULL);
-        if (status == UMO_OK) {
-            out->data = own;
-        }
-    }
+    return extent;
 }
 
 kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes)
 {
-    kit_extent extent = {.data = data, .size_bytes = size_bytes};
-    umo_mapping mapping;
-    if (data != NULL && mapping_find(instance, data, &mapping) == UMO_OK && mapping.shared) {
-        extent.device = mapping.device;
-        extent.inode = mapping.inode;
-        extent.offset_bytes = mapping.offset_bytes + ((uintptr_t)data - mapping.start);
+    return extent_in(data != NULL ? mapping_find(instance, data) : NULL, data, size_bytes);
+}
+
+void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out)
+{
+    const umo_mapping *mapping = mapping_find(instance, data);
+    out->data = (char *)(uintptr_t)data;
+    out->view = NULL;
+    out->extent = extent_in(mapping, data, size_bytes);
+    /* Where nobody can tell whose memory it is, a client may be able to write to it; what lies in
+     * several mappings is as little known as what lies in none. */
+    out->client_writable =
+        mapping == NULL || mapping->shared || size_bytes > mapping->end - (uintptr_t)data;
+    if (mapping != NULL && mapping->shared) {
+        void *own = NULL;
+        umo_status status = umo_view_find(umo_context_registry(instance->model->context), out->data,
+                                          size_bytes, mapping, &own, &out->view, NULL);
+        if (status == UMO_OK) {
+            out->data = own;
+        }
     }
-    return extent;
 }
 
 void kit_batch_wait_for(umo_batch *batch, umo_fence fence)
