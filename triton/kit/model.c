@@ -159,6 +159,11 @@ void kit_model_destroy(umo_model *model)
         umo_backend_table.model_finish(model->state);
     }
     kit_metrics_destroy(model->metrics);
+    if (model->context != NULL) {
+        /* Other models may go on with hits alone, which never look whether a region was
+         * unregistered. */
+        (void)umo_registry_sweep(umo_context_registry(model->context));
+    }
     umo_scope_destroy(model->scope);
     umo_context_default_release(model->context);
     kit_ios_free(model->inputs, model->input_count);

@@ -24,7 +24,7 @@ LEAST_COPY_BYTES = 1024
 PAUSE_S = 0.03
 
 # Timed requests a mode, not counting the last one, which is also verified: where they take a second each, fewer.
-LEAST_REQUESTS = 4
+LEAST_REQUESTS = 3
 LEAST_SLOW_REQUESTS = 2
 SLOW_AFTER_S = 3.0
 

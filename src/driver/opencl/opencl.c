@@ -207,7 +207,8 @@ static umo_status opencl_alloc(void *opaque, size_t size_bytes, umo_storage_mode
                              "a buffer of this OpenCL device has 1 to %llu bytes, not %zu",
                              (unsigned long long)state->buffer_max_bytes, size_bytes);
     }
-    umo_memory made = {.size_bytes = size_bytes, .mode = mode};
+    /* UNIFIED memory is fresh pages of the system; what a device's own memory holds nobody says. */
+    umo_memory made = {.size_bytes = size_bytes, .mode = mode, .cleared = mode == UMO_UNIFIED};
     size_t native_bytes = size_bytes;
     cl_mem_flags flags = CL_MEM_READ_WRITE;
     if (mode != UMO_PRIVATE) {
