@@ -753,8 +753,8 @@ mutant(
 mutant(
     "unknown memory is trusted",
     PLACE,
-    "out->client_writable = true;",
-    "out->client_writable = false;",
+    "mapping == NULL || mapping->shared || size_bytes > mapping->end - (uintptr_t)data;",
+    "mapping != NULL && mapping->shared;",
 )
 mutant(
     "control data is used where a client can write",
@@ -789,8 +789,8 @@ mutant(
 mutant(
     "an output may destroy an input",
     OUTPUT,
-    "*why = output_overlaps(batch, slot, &extent) ? UMO_REASON_OVERLAP : UMO_REASON_NONE;",
-    "*why = UMO_REASON_NONE;",
+    "if (output_overlaps(batch, slot, &place.extent)) {",
+    "if (false) {",
 )
 mutant(
     "the device's output is read without a bracket",
