@@ -4,7 +4,9 @@
  */
 #include "world.h"
 
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +15,18 @@
 #include <setjmp.h>
 
 #include <cmocka.h>
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
 
 #define LENGTH ((size_t)5000)
 
@@ -146,12 +160,79 @@ static void a_run_over_two_mappings_is_not_trusted(void **state)
     world_end(&w);
 }
 
+static const model_plan strings = {
+    .batch_max = 8,
+    .input_count = 1,
+    .output_count = 1,
+    .inputs = {{.dtype = UMO_BYTES, .dims = {1, {-1}}}},
+};
+
+static _Atomic bool hostile_stops;
+
+/* Puts right strings there and wrong ones, as fast as it can. */
+static void *hostile_main(void *argument)
+{
+    const job *j = argument;
+    volatile char *data = j->regions[0]->memory.data;
+    while (!atomic_load(&hostile_stops)) {
+        data[0] = (char)0xFF;
+        data[3] = (char)0x7F;
+        data[0] = j->contents[0][0];
+        data[3] = j->contents[0][3];
+    }
+    return NULL;
+}
+
+/* A client that writes to its strings all the time may fail, and its batch too where clients are
+ * trusted, but nobody gets a wrong answer, and nothing is read that is not the request's. */
+static void a_client_that_never_stops_writing_harms_only_itself(void **state)
+{
+    (void)state;
+    if (SANITIZED) {
+        skip();
+    }
+    unsigned failed = 0;
+    for (int trusted = 0; trusted < 2; trusted++) {
+        world w;
+        model_plan plan = strings;
+        plan.unified = trusted != 0 ? "{\"trusted_clients\": true}" : NULL;
+        world_begin(&w, &plan, false);
+        for (unsigned turn = 0; turn < 150; turn++) {
+            job jobs[2];
+            pthread_t hostile;
+            for (unsigned i = 0; i < 2; i++) {
+                job_start(&jobs[i], &plan, 1, 2000, i + 1);
+                job_want(&jobs[i], 0, NULL);
+            }
+            jobs[0].regions[jobs[0].region_count++] =
+                fake_region_create(jobs[0].sizes[0], true, false);
+            job_input_at(&jobs[0], 0, jobs[0].regions[0]->memory.data);
+            job_input_own(&jobs[1], 0, false);
+            atomic_store(&hostile_stops, false);
+            assert_int_equal(pthread_create(&hostile, NULL, hostile_main, &jobs[0]), 0);
+            assert_true(world_execute(&w, jobs, 2));
+            atomic_store(&hostile_stops, true);
+            assert_int_equal(pthread_join(hostile, NULL), 0);
+            fake_request_expect_answered(jobs[0].request);
+            failed += jobs[0].request->text[0] != '\0' ? 1 : 0;
+            if (trusted == 0 || jobs[1].request->text[0] == '\0') {
+                job_expect_right(&jobs[1]);
+            }
+            job_finish(&jobs[0]);
+            job_finish(&jobs[1]);
+        }
+        world_end(&w);
+    }
+    print_message("%u of 300 failed\n", failed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_address_that_comes_again_means_the_new_memory),
         cmocka_unit_test(what_was_kept_of_a_region_goes_with_it),
         cmocka_unit_test(a_run_over_two_mappings_is_not_trusted),
+        cmocka_unit_test(a_client_that_never_stops_writing_harms_only_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,12 +38,27 @@ static const char *run_find(const umo_batch *batch, size_t input)
     return first;
 }
 
-/* A client may have changed its strings since they were checked; ours are what the engine gets. */
-static umo_status strings_check_again(const kit_input *in, const char *copy, umo_error *error)
+/* A client may have changed its strings since they were checked. Its request then fails alone: the
+ * engine gets as many strings of as many bytes, one long and the others empty. */
+static umo_status strings_check_again(kit_request *request, const kit_input *in, char *copy,
+                                      umo_error *error)
 {
     uint64_t count = 0;
     umo_status status = umo_shape_count(&in->shape, &count);
-    return status != UMO_OK ? status : umo_bytes_check(copy, (size_t)in->size_bytes, count, error);
+    if (status == UMO_OK) {
+        status = umo_bytes_check(copy, (size_t)in->size_bytes, count, error);
+    }
+    /* When the request was read, this many strings with their lengths were in as many bytes. */
+    uint64_t content = in->size_bytes - 4 * count;
+    if (status == UMO_OK || content > UINT32_MAX) {
+        return status;
+    }
+    (void)kit_request_fail(request, UMO_E_INVAL, "the strings of an input changed meanwhile");
+    memset(copy, 0, (size_t)in->size_bytes);
+    for (unsigned b = 0; b < 4; b++) {
+        copy[b] = (char)(content >> (8 * b));
+    }
+    return UMO_OK;
 }
 
 /* Takes scratch memory and copies the batch's bytes into it. */
@@ -73,7 +88,7 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
         const kit_input *in = &batch->members[i]->inputs[input];
         status = kit_input_gather(in, target, error);
         if (status == UMO_OK && in->dtype == UMO_BYTES) {
-            status = strings_check_again(in, target, error);
+            status = strings_check_again(batch->members[i], in, target, error);
         }
         target += in->size_bytes;
     }
