@@ -53,6 +53,18 @@ static umo_buffer *bind(umo_device *device, umo_scope *scope, char *data, size_t
     return buffer;
 }
 
+/* A number from 1 to most, or the end of the program. */
+static int number(const char *text, long most)
+{
+    char *end = NULL;
+    long value = strtol(text, &end, 10);
+    if (end == text || value < 1 || value > most) {
+        (void)fprintf(stderr, "kernel_direct: not a number from 1 to %ld: %s\n", most, text);
+        exit(2);
+    }
+    return (int)value;
+}
+
 static double now_us(void)
 {
     struct timespec now;
@@ -66,8 +78,8 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: kernel_direct FILE.cl HEIGHT WIDTH\n");
         return 2;
     }
-    int height = atoi(argv[2]);
-    int width = atoi(argv[3]);
+    int height = number(argv[2], 100000);
+    int width = number(argv[3], 100000);
     size_t image_bytes = (size_t)height * (size_t)width * 3;
     size_t tensor_bytes = image_bytes * sizeof(float);
     size_t tensor_offset = (image_bytes + 4095) & ~(size_t)4095;
@@ -122,7 +134,7 @@ int main(int argc, char **argv)
 
     char line[64];
     while (fgets(line, sizeof line, stdin) != NULL) {
-        int count = atoi(line);
+        int count = number(line, 1000000);
         for (int i = 0; i < count; i++) {
             umo_fence fence;
             double start = now_us();

@@ -1,7 +1,7 @@
-"""What the kit itself costs a request: instructions and allocations, counted by callgrind on the server's in-process API.
+"""What the kit itself costs a request: instructions and allocations, counted by callgrind on the in-process API.
 
 umo_identity with mode touch_nothing is the backend, so that what is left in its library and in libumo is the kit. Calls
-into the server and what they cost are the server's own. Under valgrind the system refuses to duplicate a mapping, so the
+into the server and what they cost are the server's own. Valgrind refuses to duplicate a mapping, so the
 figure for shared memory holds a failed attempt instead of a found view; both kinds of memory are shown.
 
     python bench/kit.py
@@ -78,13 +78,32 @@ def measure(*memory: str) -> tuple[float, float]:
         out = Path(folder) / "callgrind"
         subprocess.run(
             [
-                "valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}",
-                str(RELEASE / "bin" / "inproc_infer"), "--repo", str(version.parent.parent),
-                "--backends", str(RELEASE / "backends"), "--model", "one", "--input", "INPUT0:FP32:1,262144",
-                "--output", "OUTPUT0:1048576", "--requests", str(REQUESTS), "--warmup", "20", *memory,
+                "valgrind",
+                "-q",
+                "--tool=callgrind",
+                "--instr-atstart=no",
+                f"--callgrind-out-file={out}",
+                str(RELEASE / "bin" / "inproc_infer"),
+                "--repo",
+                str(version.parent.parent),
+                "--backends",
+                str(RELEASE / "backends"),
+                "--model",
+                "one",
+                "--input",
+                "INPUT0:FP32:1,262144",
+                "--output",
+                "OUTPUT0:1048576",
+                "--requests",
+                str(REQUESTS),
+                "--warmup",
+                "20",
+                *memory,
             ],
             env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT)),
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         costs = self_costs(f"{out}.1")
         own = sum(cost for path, cost in costs.items() if any(name in path for name in OURS))
@@ -97,9 +116,14 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    "claim": claim, "value": round(instructions, 1), "unit": "instructions/request",
-                    "opponent": "none: at most 5,000 asked", "ratio": round(instructions / 5000, 4), "spread": [0, 0],
-                    "allocations": mallocs, "command": "make bench (bench/kit.py)",
+                    "claim": claim,
+                    "value": round(instructions, 1),
+                    "unit": "instructions/request",
+                    "opponent": "none: at most 5,000 asked",
+                    "ratio": round(instructions / 5000, 4),
+                    "spread": [0, 0],
+                    "allocations": mallocs,
+                    "command": "make bench (bench/kit.py)",
                 }
             ),
             flush=True,

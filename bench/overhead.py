@@ -142,8 +142,18 @@ def row(claim: str, value: float, unit: str, opponent: str, ratios: list[float],
 
 
 def overhead(
-    claim: str, server: TritonServer, direct: Direct, names: dict[str, str], inputs: dict, outputs: dict,
-    expected: dict, turns: int, count: int, opponent: str, tolerance: float, private: Direct | None = None,
+    claim: str,
+    server: TritonServer,
+    direct: Direct,
+    names: dict[str, str],
+    inputs: dict,
+    outputs: dict,
+    expected: dict,
+    turns: int,
+    count: int,
+    opponent: str,
+    tolerance: float,
+    private: Direct | None = None,
 ) -> None:
     """p50 of `on` against the null backend's round trip plus the engine alone, in turns.
 
@@ -179,12 +189,25 @@ def overhead(
     streak = {f"{kind}_streak_us": round(value, 1) for kind, value in streaks.items()}
     for kind, name in (("on", claim), ("off", f"{claim}_conventional")):
         ratios = [turn[kind] / (turn["null"] + turn["engine"]) for turn in turns_us]
-        row(name, medians[f"{kind}_us"], "us", opponent, ratios, **medians, **streak,
-            streak_ratio=round(streaks[kind] / (streaks["null"] + streaks["engine"]), 4))
+        row(
+            name,
+            medians[f"{kind}_us"],
+            "us",
+            opponent,
+            ratios,
+            **medians,
+            **streak,
+            streak_ratio=round(streaks[kind] / (streaks["null"] + streaks["engine"]), 4),
+        )
     copies_us = copy_us([*inputs.values(), *outputs.values()])
     saved = [(turn["off"] - turn["on"]) / copies_us for turn in turns_us]
-    row(f"{claim}_saved", medians["off_us"] - medians["on_us"], "us",
-        f"the copies of all its tensors into prepared memory: {copies_us:.0f} us", saved)
+    row(
+        f"{claim}_saved",
+        medians["off_us"] - medians["on_us"],
+        "us",
+        f"the copies of all its tensors into prepared memory: {copies_us:.0f} us",
+        saved,
+    )
 
 
 def in_process(model: str, null: str, io: tuple[str, str], direct: Direct, folder: Path, turns: int) -> None:
@@ -194,18 +217,23 @@ def in_process(model: str, null: str, io: tuple[str, str], direct: Direct, folde
         command = [
             str(BUILD / "release/bin/inproc_infer"), "--lib", str(find_server_library(find_tritonserver())),
             "--repo", str(folder), "--backends", str(BUILD / "release/backends"), "--model", name, "--shm",
-            "--input", f"{io[0]}:FP32:{FLOATS}", "--output", f"{io[1]}:{FLOATS * 4}", "--requests", "101", "--warmup", "10",
+            "--input", f"{io[0]}:FP32:{FLOATS}", "--output", f"{io[1]}:{FLOATS * 4}",
+            "--requests", "101", "--warmup", "10",
         ]  # fmt: skip
         environment = {**os.environ, "UMO_ONNXRUNTIME": str(find_onnxruntime())}
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return json.loads(ran.stdout.splitlines()[0])["ns"]["p50"] / 1000
 
     figures = [(p50(model), p50(null), statistics.median(direct.run(101))) for _ in range(turns)]
-    row("ort_overhead_inprocess_16MB", statistics.median(on for on, _, _ in figures), "us",
+    row(
+        "ort_overhead_inprocess_16MB",
+        statistics.median(on for on, _, _ in figures),
+        "us",
         "in one process: a backend that touches nothing + ONNX Runtime with bound buffers in shared memory, 1 thread",
         [on / (floor + engine) for on, floor, engine in figures],
         null_us=round(statistics.median(floor for _, floor, _ in figures), 1),
-        engine_us=round(statistics.median(engine for _, _, engine in figures), 1))
+        engine_us=round(statistics.median(engine for _, _, engine in figures), 1),
+    )
 
 
 def copy_us(arrays: list) -> float:
@@ -269,8 +297,14 @@ def minilm_turns(server: TritonServer, model: Path, turns: int) -> None:
             if float(np.max(np.abs(got - expected))) > 1e-5:
                 raise SystemExit("minilm: wrong answer")
         dims = f"int64:{batch},{TOKENS}"
-        direct = Direct(sys.executable, str(ROOT / "bench" / "engine_direct.py"), str(model), "1", "private",
-                        *(f"{name}:{dims}" for name in MINILM_INPUTS))
+        direct = Direct(
+            sys.executable,
+            str(ROOT / "bench" / "engine_direct.py"),
+            str(model),
+            "1",
+            "private",
+            *(f"{name}:{dims}" for name in MINILM_INPUTS),
+        )
         direct.run(5)
         ratios, rates, engine = [], [], []
         for _ in range(turns):
@@ -284,8 +318,14 @@ def minilm_turns(server: TritonServer, model: Path, turns: int) -> None:
             ratios.append(rate / alone_rate)
         direct.close()
         name = "ort_minilm_vs_engine" if batch == 1 else f"ort_minilm_vs_engine_batch{batch}"
-        row(name, statistics.median(rates), "sentences/s", "ONNX Runtime called directly in a loop, 1 thread, "
-            f"batch {batch}, {TOKENS} tokens", ratios, engine_rate=round(statistics.median(engine), 1))
+        row(
+            name,
+            statistics.median(rates),
+            "sentences/s",
+            f"ONNX Runtime called directly in a loop, 1 thread, batch {batch}, {TOKENS} tokens",
+            ratios,
+            engine_rate=round(statistics.median(engine), 1),
+        )
 
 
 def main() -> None:
@@ -298,24 +338,59 @@ def main() -> None:
     with TritonServer(folder, backend_directory=release / "backends") as server:
         image = photo.photo(WIDTH, HEIGHT)
         want = np.transpose((image.astype(np.float32) / 255 - MEAN) / STD, (2, 0, 1))
-        kernel = Direct(str(release / "bench" / "kernel_direct"),
-                        str(ROOT / "examples/models/image_prep/1/model.cl"), str(HEIGHT), str(WIDTH))
-        overhead("request_overhead_shm", server, kernel,
-                 {"on": "image_prep_on", "off": "image_prep_off", "null": "image_null"},
-                 {"IMAGE": image}, {"TENSOR": np.empty((3, HEIGHT, WIDTH), np.float32)}, {"TENSOR": want}, turns, 7,
-                 "round trip of a backend that touches nothing + the kernel called directly", 1e-4)
+        kernel = Direct(
+            str(release / "bench" / "kernel_direct"),
+            str(ROOT / "examples/models/image_prep/1/model.cl"),
+            str(HEIGHT),
+            str(WIDTH),
+        )
+        overhead(
+            "request_overhead_shm",
+            server,
+            kernel,
+            {"on": "image_prep_on", "off": "image_prep_off", "null": "image_null"},
+            {"IMAGE": image},
+            {"TENSOR": np.empty((3, HEIGHT, WIDTH), np.float32)},
+            {"TENSOR": want},
+            turns,
+            7,
+            "round trip of a backend that touches nothing + the kernel called directly",
+            1e-4,
+        )
         kernel.close()
         values = np.random.default_rng(5).standard_normal(FLOATS).astype(np.float32)
         relu_in, relu_out = RELU_IO
         model = folder / "relu_on" / "1" / "model.onnx"
-        engine = Direct(sys.executable, str(ROOT / "bench" / "engine_direct.py"), str(model), "1", "shared",
-                        f"{relu_in}:float32:{FLOATS}")
-        private = Direct(sys.executable, str(ROOT / "bench" / "engine_direct.py"), str(model), "1", "private",
-                         f"{relu_in}:float32:{FLOATS}")
-        overhead("ort_overhead_shm_16MB", server, engine,
-                 {"on": "relu_on", "off": "relu_off", "null": "relu_null"}, {relu_in: values},
-                 {relu_out: np.empty_like(values)}, {relu_out: np.maximum(values, 0)}, turns, 41,
-                 "round trip of a backend that touches nothing + ONNX Runtime with bound buffers in shared memory, 1 thread", 0.0, private)
+        engine = Direct(
+            sys.executable,
+            str(ROOT / "bench" / "engine_direct.py"),
+            str(model),
+            "1",
+            "shared",
+            f"{relu_in}:float32:{FLOATS}",
+        )
+        private = Direct(
+            sys.executable,
+            str(ROOT / "bench" / "engine_direct.py"),
+            str(model),
+            "1",
+            "private",
+            f"{relu_in}:float32:{FLOATS}",
+        )
+        overhead(
+            "ort_overhead_shm_16MB",
+            server,
+            engine,
+            {"on": "relu_on", "off": "relu_off", "null": "relu_null"},
+            {relu_in: values},
+            {relu_out: np.empty_like(values)},
+            {relu_out: np.maximum(values, 0)},
+            turns,
+            41,
+            "round trip of a backend that touches nothing + ONNX Runtime with bound buffers in shared memory, 1 thread",
+            0.0,
+            private,
+        )
         in_process("relu_on", "relu_null", RELU_IO, engine, folder, max(3, turns // 2))
         engine.close()
         private.close()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from umo.client import LaneSpec, Ring, layout
 
 SPECS = st.lists(

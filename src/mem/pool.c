@@ -15,6 +15,7 @@
 
 #include <umo/pool.h>
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +59,7 @@ static bool class_of(size_t size_bytes, uint32_t *index, size_t *rounded)
     /* size in (2^top, 2^(top+1)]: quarter 1 to 4 of the doubling above 2^top; 2^6 is
      * SIZE_MIN_BYTES. */
     size_t quarter = (*rounded - ((size_t)1 << top)) / step;
-    *index = (uint32_t)((top - 6) * 4 + quarter);
+    *index = (uint32_t)((size_t)(top - 6) * 4 + quarter);
     return *index < CLASSES;
 }
 
@@ -217,6 +218,7 @@ umo_status umo_pool_alloc(umo_pool *pool, size_t size_bytes, uint64_t owner, umo
         if (status != UMO_OK) {
             return status;
         }
+        assert(b != NULL);
         /* A device may give out again what another block gave back. */
         foreign = !umo_buffer_memory(b->buffer)->cleared;
         (void)pthread_mutex_lock(&pool->lock);

@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "os/os.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define SWEEP_EVERY_NS UINT64_C(1000000000)
@@ -227,6 +228,7 @@ umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
         if (status != UMO_OK) {
             return status;
         }
+        assert(fresh != NULL);
         (void)pthread_mutex_lock(&registry->lock);
         view = view_keep(registry, fresh, mapping, offset_bytes, size_bytes, &surplus);
         (void)pthread_mutex_unlock(&registry->lock);

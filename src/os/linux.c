@@ -203,6 +203,7 @@ static bool maps_line(const char *line, umo_mapping *out)
     unsigned major;
     unsigned minor;
     char mode[5];
+    /* The kernel wrote the line: its numbers fit. NOLINTNEXTLINE(cert-err34-c) */
     if (sscanf(line, "%lx-%lx %4s %llx %x:%x %llu", &start, &end, mode, &offset, &major, &minor,
                &inode) != 7) {
         return false;

@@ -39,9 +39,7 @@ def library():
 
 
 def symbols(path, which):
-    listing = subprocess.run(
-        ["nm", "-D", which, path], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    listing = subprocess.run(["nm", "-D", which, path], stdout=subprocess.PIPE, text=True, check=True).stdout
     # A symbol of a versioned library reads name@@VERSION.
     return {line.split()[-1].split("@")[0] for line in listing.splitlines()}
 

@@ -20,10 +20,12 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
+
 from umo.models import onnx_graph, small
 from umo.server import TritonServer
 
 PAGE = mmap.PAGESIZE
+
 
 def config(name: str, dtype: str, unified: str | None = None, batch: int = 0, extra: str = "") -> str:
     parameter = (
@@ -106,8 +108,15 @@ def client_of(server: TritonServer) -> Iterator[grpcclient.InferenceServerClient
 
 
 def ask(
-    client: grpcclient.InferenceServerClient, model: str, region: Region, dtype: str, shape: list[int],
-    size: int, source: int, target: int, names: tuple[str, str] = ("INPUT0", "OUTPUT0"),
+    client: grpcclient.InferenceServerClient,
+    model: str,
+    region: Region,
+    dtype: str,
+    shape: list[int],
+    size: int,
+    source: int,
+    target: int,
+    names: tuple[str, str] = ("INPUT0", "OUTPUT0"),
 ) -> None:
     given = grpcclient.InferInput(names[0], shape, dtype)
     given.set_shared_memory(region.name, size, source)
@@ -241,7 +250,9 @@ def ask_together(server: TritonServer, model: str, region: Region, count: int, o
     clients = [grpcclient.InferenceServerClient(server.grpc_url) for _ in order]
     with concurrent.futures.ThreadPoolExecutor(len(order)) as pool:
         jobs = [
-            pool.submit(ask, c, model, region, "FP32", [1, count], count * 4, slot * count * 4, target + slot * count * 4)
+            pool.submit(
+                ask, c, model, region, "FP32", [1, count], count * 4, slot * count * 4, target + slot * count * 4
+            )
             for c, slot in zip(clients, order, strict=True)
         ]
         for job in jobs:
@@ -301,7 +312,7 @@ BAD = {
     "pattern": ('{"tensor_patterns": [{"name": "INPUT0", "pattern": "gpu"}]}', "'gpu' is no pattern"),
     "pattern_shape": ('{"tensor_patterns": {"INPUT0": "balanced"}}', "write an array"),
     "pattern_entry": ('{"tensor_patterns": [{"name": "INPUT0"}]}', "an entry is"),
-    "device": ('{"device": "opencl:x"}', 'write a driver and a number'),
+    "device": ('{"device": "opencl:x"}', "write a driver and a number"),
     "device_type": ('{"device": 3}', "unified_memory.device is an integer"),
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from umo.models import big, onnx_graph
 from umo.prove import Census, ProvedServer, SlopeUnavailable, Spy, describe, observe, slope
 from umo.prove.slope import find_inproc_infer, find_server_library
@@ -116,8 +117,15 @@ def look(served: ProvedServer, model: str, transport: str, size: int = SIZE):
     def ask() -> None:
         seen.extend(
             observe(
-                served, spec, inputs=inputs, expected=expected, verify=expected is not None, transports=(transport,),
-                census=transport == "shm" and served.census.why_unavailable() is None, requests=3, warmup=2,
+                served,
+                spec,
+                inputs=inputs,
+                expected=expected,
+                verify=expected is not None,
+                transports=(transport,),
+                census=transport == "shm" and served.census.why_unavailable() is None,
+                requests=3,
+                warmup=2,
             )  # fmt: skip
         )
 
@@ -150,7 +158,11 @@ class Stepped:
         ((name, array),) = arrays.items()
         dtype = "FP32" if array.dtype == np.float32 else "UINT8"
         output = big.relu().graph.output[0].name if model.startswith("relu") else "OUT"
-        environment = {**os.environ, **Spy.environment(folder / f"spy-{model}-{size}"), "UMO_ONNXRUNTIME": str(find_onnxruntime())}
+        environment = {
+            **os.environ,
+            **Spy.environment(folder / f"spy-{model}-{size}"),
+            "UMO_ONNXRUNTIME": str(find_onnxruntime()),
+        }
         self._process = subprocess.Popen(
             [
                 str(find_inproc_infer()), "--lib", str(find_server_library(find_tritonserver())), "--step", "--shm",
@@ -225,9 +237,7 @@ def test_the_conventional_way_copies_what_the_tracker_says(served: ProvedServer,
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_conventional_way_to_a_device_transfers_what_the_tracker_says(
-    served: ProvedServer, transport: str
-) -> None:
+def test_the_conventional_way_to_a_device_transfers_what_the_tracker_says(served: ProvedServer, transport: str) -> None:
     one, figures = look(served, "twice_off", transport)
     assert one.wrong == ()
     assert sum(one.device_copied.values()) == 2 * SIZE, "one copy in and one out, through the device's own calls"

@@ -1,7 +1,7 @@
 """The layout of a client's ring: one lane for each (model, tensor), stride exactly the tensor's bytes.
 
 A server's batch is in place only when its requests' tensors touch each other. So slot i of a lane ends where slot i + 1
-begins, with no padding for alignment, and slot i of every lane of a model belongs to one request: one permutation of the
+begins, with no padding for alignment, and slot i of every lane of a model belongs to one request: one order of the
 requests puts all their tensors in order at once. Lanes begin on a page, so that no page holds bytes of two lanes.
 """
 
@@ -16,7 +16,7 @@ LARGEST_SEGMENT_BYTES = 1 << 46
 
 @dataclass(frozen=True)
 class LaneSpec:
-    """What a lane is for: a tensor of a model, its bytes in one request (1 or more), and how many requests at a time."""
+    """What a lane is for: a tensor of a model, its bytes in one request (1 or more), how many requests at a time."""
 
     model: str
     tensor: str

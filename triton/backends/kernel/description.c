@@ -7,6 +7,7 @@
  */
 #include "description.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -240,11 +241,12 @@ static umo_status read_shape(const reader *r, const char *where, const json_t *o
                              umo_argument *argument)
 {
     char place[WHERE_BYTES];
-    const char *name;
+    const char *name = NULL;
     umo_status status = read_text(r, where, object, "shape", &name);
     if (status != UMO_OK) {
         return status;
     }
+    assert(name != NULL);
     const size_t count = r->tensors->input_count + r->tensors->output_count;
     size_t tensor = 0;
     while (tensor < count && strcmp(r->names[tensor].name, name) != 0) {

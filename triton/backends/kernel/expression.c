@@ -391,7 +391,7 @@ static bool apply(umo_expression_op op, int64_t a, int64_t b, int64_t *out, cons
 umo_status umo_expression_eval(const umo_expression *expression, const umo_shape *shapes,
                                int64_t batch, int64_t *out, umo_error *error)
 {
-    int64_t stack[UMO_EXPRESSION_STEPS_MAX];
+    int64_t stack[UMO_EXPRESSION_STEPS_MAX] = {0};
     size_t height = 0;
     for (uint32_t i = 0; i < expression->step_count; i++) {
         const umo_expression_step *step = &expression->steps[i];
@@ -420,7 +420,7 @@ umo_status umo_expression_eval(const umo_expression *expression, const umo_shape
 umo_status umo_expression_eval_size(const umo_expression *expression, const umo_shape *shapes,
                                     int64_t batch, int64_t *out, umo_error *error)
 {
-    int64_t value;
+    int64_t value = 0;
     umo_status status = umo_expression_eval(expression, shapes, batch, &value, error);
     if (status == UMO_OK && value < 0) {
         return umo_error_set(error, UMO_E_INVAL, 0, "\"%s\" is %" PRId64 ", a size is 0 or more",
