@@ -215,6 +215,10 @@ static umo_status answer_late(umo_batch *batch, size_t output, umo_dtype dtype,
         return umo_batch_output_late(batch, output, dtype, shape, from != NULL ? from->data : "",
                                      size_bytes, UMO_REASON_ENGINE_STRINGS, error);
     }
+    if (engine.passes_on && from != NULL) {
+        return umo_batch_output_late(batch, output, dtype, shape, from->data, from->size_bytes,
+                                     UMO_REASON_ENGINE_OUTPUT, error);
+    }
     uint64_t size_bytes = 0;
     umo_status status = umo_shape_bytes(shape, dtype, &size_bytes);
     if (status != UMO_OK) {

@@ -45,6 +45,7 @@ typedef struct engine_settings {
     uint32_t queue;
     bool synchronous; /* waits itself and gives no fence */
     bool late;        /* every output after the computation */
+    bool passes_on;   /* and its late outputs are its inputs' own memory, unchanged */
     bool insists;     /* places outputs that nobody wants */
     bool completes;   /* the configuration: one input, one output */
     engine_trouble trouble;

@@ -503,6 +503,31 @@ static void strings_over_their_own_input_harm_nobody(void **state)
     }
 }
 
+/* The same of an engine that hands its input on as its output. */
+static void an_input_that_is_handed_on_over_itself_harms_nobody(void **state)
+{
+    (void)state;
+    for (size_t shift = 0; shift < 3; shift++) {
+        world w;
+        job j;
+        variant_start(&w, &variants[0], &one_tensor);
+        engine.late = true;
+        engine.passes_on = true;
+        fake_region *region = fake_region_create(SIZE + 4, false, true);
+        job_start(&j, &plan, 1, (int64_t)SIZE, 1);
+        fake_request_hold(j.request, region);
+        job_input_at(&j, 0, region->memory.data);
+        job_want(&j, 0, region->memory.data + shift);
+        assert_true(world_execute(&w, &j, 1));
+        fake_request_expect_answered(j.request);
+        assert_string_equal(j.request->text, "");
+        assert_memory_equal(region->memory.data + shift, j.contents[0], SIZE);
+        job_finish(&j);
+        fake_region_destroy(region);
+        variant_finish(&w);
+    }
+}
+
 /* ---- Loading ---- */
 
 static void an_engine_that_does_not_start_fails_the_load(void **state)
@@ -574,6 +599,7 @@ int main(void)
         cmocka_unit_test(two_outputs_in_one_place_harm_nobody),
         cmocka_unit_test(two_outputs_of_one_request_in_one_place_harm_nobody),
         cmocka_unit_test(strings_over_their_own_input_harm_nobody),
+        cmocka_unit_test(an_input_that_is_handed_on_over_itself_harms_nobody),
         cmocka_unit_test(an_engine_that_does_not_start_fails_the_load),
         cmocka_unit_test(a_configuration_is_completed_by_the_engine),
     };
