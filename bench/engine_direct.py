@@ -3,8 +3,9 @@
     engine_direct.py MODEL.onnx THREADS shared|private NAME:DTYPE:1,2,3 ...
 
 `shared` binds memory of the kind that a client shares with a server (4 KiB pages), `private` the process's own, which
-NumPy asks the system to make of huge pages; the same run is up to a third faster there. Binds inputs and outputs once, then reads numbers from standard input and answers each N
-with one line: the microseconds of N runs. Standing alone, its threads never spin beside the server's.
+NumPy asks the system to make of huge pages; the same run is up to a third faster there. Binds inputs and outputs
+once, then reads numbers from standard input and answers each N with one line: the microseconds of N runs. Standing
+alone, its threads never spin beside the server's.
 """
 
 from __future__ import annotations
