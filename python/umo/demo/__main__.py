@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             pairs.append(cells)
             jobs.append((workload, transport, cells))
 
-    budget_s, most = (0.3, 10) if args.quick else (1.0, 100)
+    budget_s, most = (0.3, 10) if args.quick else (0.8, 100)
     embeddings = picture = None
     say("starting the server (log: build/demo-server.log)")
     with TritonServer(repository, **serve_options(root, "demo-server.log", models)) as server:
