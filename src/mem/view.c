@@ -22,7 +22,6 @@ struct umo_view {
     umo_registry *registry;
     uint32_t users;
     bool seen; /* by a sweep: the first mapping is still there */
-    bool linked;
     bool writable;
     char *base;
     size_t size_bytes;
@@ -41,7 +40,6 @@ static void view_unlink(umo_registry *registry, umo_view *view)
 {
     umo_hash_remove(&registry->views, &view->link);
     umo_list_remove(&view->by_use);
-    view->linked = false;
     registry->stats.views--;
     registry->stats.view_bytes -= view->size_bytes;
 }
@@ -151,7 +149,6 @@ static umo_view *view_keep(umo_registry *registry, umo_view *fresh, const umo_ma
         view = fresh;
         umo_hash_insert(&registry->views, &view->link, view_hash(view->device, view->inode));
         umo_list_push(&registry->views_by_use, &view->by_use);
-        view->linked = true;
         registry->stats.views++;
         registry->stats.view_bytes += view->size_bytes;
     }
@@ -250,19 +247,14 @@ void umo_view_release(umo_view *view)
     }
 }
 
-typedef struct sweep_state {
-    umo_registry *registry;
-} sweep_state;
-
 /* Marks the views whose file is mapped somewhere else than in views: those of one file must not
  * keep each other, and the system may show neighbouring ones as one mapping. */
 static bool sweep_visit(const umo_mapping *mapping, void *user)
 {
-    const sweep_state *sweep = user;
+    umo_registry *registry = user;
     if (!mapping->shared || mapping->inode == 0) {
         return true;
     }
-    umo_registry *registry = sweep->registry;
     uint64_t hash = view_hash(mapping->device, mapping->inode);
     (void)pthread_mutex_lock(&registry->lock);
     umo_hash_link *first = umo_hash_chain(&registry->views, hash);
@@ -292,8 +284,7 @@ size_t umo_registry_sweep(umo_registry *registry)
     }
     (void)pthread_mutex_unlock(&registry->lock);
 
-    sweep_state sweep = {registry};
-    if (umo_os_mapping_visit(sweep_visit, &sweep) != UMO_OK) {
+    if (umo_os_mapping_visit(sweep_visit, registry) != UMO_OK) {
         return 0;
     }
 
