@@ -5,9 +5,6 @@
 
 #include <string.h>
 
-/* What an empty tensor points to: never read, but not NULL for engines that check. */
-static char nothing[64];
-
 bool umo_batch_has_input(const umo_batch *batch, size_t input)
 {
     return batch->members[0]->inputs[input].present;
@@ -236,7 +233,7 @@ umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_
     slot->in_place = false;
     slot->extent = (kit_extent){0};
     slot->reason = UMO_REASON_NONE;
-    umo_status status = umo_tensor_init(&slot->tensor, nothing, (size_t)total,
+    umo_status status = umo_tensor_init(&slot->tensor, kit_nothing, (size_t)total,
                                         model->inputs[input].dtype, &shape, error);
     if (status == UMO_OK && total > 0) {
         status = slot_place(batch, input, slot, error);

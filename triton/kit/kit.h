@@ -176,6 +176,8 @@ umo_status kit_input_visit(const kit_input *input,
                            void *user, umo_error *error);
 
 /* place.c */
+/* What an empty tensor points to: never read or written, but not NULL for engines that check. */
+extern char kit_nothing[64];
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
 /* What a range is made of; empty memory is NULL. */
 kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes);

@@ -9,8 +9,6 @@
 
 #include <string.h>
 
-static char nothing[64];
-
 bool umo_batch_wants_output(const umo_batch *batch, size_t output)
 {
     for (size_t i = 0; i < batch->count; i++) {
@@ -236,7 +234,7 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
     slot->late = false;
     slot->extent = (kit_extent){0};
     slot->reason = UMO_REASON_NONE;
-    status = umo_tensor_init(&slot->tensor, nothing, (size_t)total, dtype, shape, error);
+    status = umo_tensor_init(&slot->tensor, kit_nothing, (size_t)total, dtype, shape, error);
     if (status != UMO_OK) {
         return status;
     }

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+char kit_nothing[64];
+
 /* The mapping of an address, asked once a mapping and execution: the server holds it while the
  * request lives. NULL when nobody can tell. Good until the next call. */
 static const umo_mapping *mapping_find(umo_instance *instance, const void *data)
