@@ -293,8 +293,8 @@ mutant(
 mutant(
     "part of a page may be written back",
     BUFFER,
-    "if (import->writable && (info->caps & UMO_CAP_IMPORT_EXACT) == 0) {",
-    "if (false) {",
+    "(info->write_granule_bytes - 1)) != 0) {",
+    "0) != 0) {",
     "mem.buffer_test",
 )
 mutant(

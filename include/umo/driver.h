@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /** Value of umo_driver.abi. Raised when an entry changes its meaning. */
-#define UMO_DRIVER_ABI 1u
+#define UMO_DRIVER_ABI 2u
 
 /** Most queues (timelines) of one device. */
 #define UMO_QUEUES_MAX 8u
@@ -48,31 +48,60 @@ typedef enum umo_side {
 
 /** What a device can do. A bit set in umo_device_info.caps promises the whole group. */
 enum {
-    UMO_CAP_UNIFIED = 1u << 0,        /**< alloc takes UMO_UNIFIED */
-    UMO_CAP_MANAGED = 1u << 1,        /**< alloc takes UMO_MANAGED; transfer works on it */
-    UMO_CAP_PRIVATE = 1u << 2,        /**< alloc takes UMO_PRIVATE; transfer works on it */
-    UMO_CAP_IMPORT_READ = 1u << 3,    /**< import for device reads */
-    UMO_CAP_IMPORT_WRITE = 1u << 4,   /**< import for device writes */
-    UMO_CAP_IMPORT_EXACT = 1u << 5,   /**< the device never writes back bytes outside an import */
-    UMO_CAP_COHERENT = 1u << 6,       /**< UNIFIED needs no publish between the sides */
-    UMO_CAP_KERNELS = 1u << 7,        /**< program_* and kernel_* work */
-    UMO_CAP_ASYNC = 1u << 8,          /**< commands may still run when the call returns */
+    UMO_CAP_UNIFIED = 1u << 0,      /**< alloc takes UMO_UNIFIED */
+    UMO_CAP_MANAGED = 1u << 1,      /**< alloc takes UMO_MANAGED; transfer works on it */
+    UMO_CAP_PRIVATE = 1u << 2,      /**< alloc takes UMO_PRIVATE; transfer works on it */
+    UMO_CAP_IMPORT_READ = 1u << 3,  /**< import for device reads */
+    UMO_CAP_IMPORT_WRITE = 1u << 4, /**< import for device writes */
+    UMO_CAP_USAGE = 1u << 5,    /**< usage works: figures that change while the device is open */
+    UMO_CAP_COHERENT = 1u << 6, /**< UNIFIED needs no publish between the sides */
+    UMO_CAP_KERNELS = 1u << 7,  /**< program_* and kernel_* work */
+    UMO_CAP_ASYNC = 1u << 8,    /**< commands may still run when the call returns */
     UMO_CAP_HOST_PROCESSOR = 1u << 9, /**< the device's processor is the CPU itself */
-    UMO_CAP_POISON = 1u << 10         /**< poison works (test mode) */
+    UMO_CAP_POISON = 1u << 10,        /**< poison works (test mode) */
+    UMO_CAP_PURGEABLE = 1u << 11      /**< purgeable works on memory that alloc gave */
 };
+
+/** The language of the programs that a device compiles. */
+typedef enum umo_program_language {
+    UMO_LANGUAGE_HOST = 0, /**< none: an array of C functions */
+    UMO_LANGUAGE_OPENCL_C = 1,
+    UMO_LANGUAGE_METAL = 2,
+    UMO_LANGUAGE_CUDA = 3
+} umo_program_language;
 
 /** Facts about an opened device, read live. */
 typedef struct umo_device_info {
     char name[128]; /**< for display only; never steers a decision */
     char driver[16];
+    char family[32];           /**< of the hardware, for display only: "Apple 8, Metal 3" */
     uint32_t caps;             /**< UMO_CAP_* */
     uint32_t queues;           /**< 1 to UMO_QUEUES_MAX */
     size_t import_align_bytes; /**< an imported address is a multiple of this; 1 if any will do */
     size_t import_size_align_bytes; /**< likewise its length */
-    size_t alloc_align_bytes;       /**< what alloc's addresses are a multiple of */
-    uint64_t buffer_max_bytes;      /**< the longest single buffer; never 0 */
-    uint64_t memory_bytes;          /**< the device's memory or working set; 0 if unknown */
+    /** The device may write back whole granules around what it wrote to an import, with what it
+     * read there before: a power of two, 1 if it never touches a byte beside. */
+    size_t write_granule_bytes;
+    size_t alloc_align_bytes;   /**< what alloc's addresses are a multiple of */
+    uint64_t buffer_max_bytes;  /**< the longest single buffer; never 0 */
+    uint64_t memory_bytes;      /**< the device's memory or working set at opening; 0 if unknown */
+    uint64_t bandwidth_bytes_s; /**< a first guess, for display and defaults; 0 if unknown */
+    umo_program_language language;
+    bool unified; /**< host and device have one memory, so MANAGED and PRIVATE save no bus */
 } umo_device_info;
+
+/** Figures that change while a device is open. */
+typedef struct umo_device_usage {
+    uint64_t budget_bytes;    /**< what the device wants this process to stay below; 0 if unknown */
+    uint64_t allocated_bytes; /**< what this process holds on the device, by the device's count */
+} umo_device_usage;
+
+/** What the system may do with memory that nobody uses. */
+typedef enum umo_purgeable {
+    UMO_PURGEABLE_KEPT = 0,     /**< nothing; how memory starts */
+    UMO_PURGEABLE_VOLATILE = 1, /**< may drop the bytes when memory is short */
+    UMO_PURGEABLE_EMPTY = 2     /**< drops them now */
+} umo_purgeable;
 
 /** One piece of memory as a driver sees it. Filled by alloc and import, given back by free. */
 typedef struct umo_memory {
@@ -82,7 +111,9 @@ typedef struct umo_memory {
     size_t size_bytes;
     umo_storage_mode mode;
     bool imported;
-    bool cleared;      /**< by alloc: it holds nobody's bytes (zeros, or poison) */
+    bool
+        one_memory; /**< MANAGED where host and device share it after all: nothing is to be moved */
+    bool cleared;   /**< by alloc: it holds nobody's bytes (zeros, or poison) */
     void *driver_data; /**< the driver's own */
 } umo_memory;
 
@@ -180,7 +211,8 @@ typedef struct umo_driver {
                          umo_memory *out, umo_error *error);
 
     /**
-     * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. host is the
+     * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. Not called for
+     * memory that is one_memory. host is the
      * address of the range's first byte on the host side: inside memory->host for MANAGED, the
      * caller's for PRIVATE, and stays valid until the fence.
      */
@@ -229,6 +261,14 @@ typedef struct umo_driver {
     umo_status (*poison)(void *state, uint32_t queue, umo_memory *memory, umo_side side,
                          size_t offset_bytes, size_t size_bytes, void *host, const umo_fence *waits,
                          size_t wait_count, umo_fence *out);
+
+    umo_status (*usage)(void *state, umo_device_usage *out);
+    /**
+     * Memory from alloc that no command uses, nor will until it is KEPT again. out_lost: the bytes
+     * have been dropped since they were last KEPT; written for KEPT only.
+     * UNSUPPORTED where this memory cannot, as it shares its pages with other memory.
+     */
+    umo_status (*purgeable)(void *state, umo_memory *memory, umo_purgeable want, bool *out_lost);
 } umo_driver;
 
 #ifdef __cplusplus

@@ -104,11 +104,15 @@ const char *umo_driver_missing(const umo_driver *driver, const umo_device_info *
         {(caps & UMO_CAP_KERNELS) != 0, driver->kernel_destroy != NULL, "kernel_destroy"},
         {(caps & UMO_CAP_KERNELS) != 0, driver->kernel_launch != NULL, "kernel_launch"},
         {(caps & UMO_CAP_POISON) != 0, driver->poison != NULL, "poison"},
+        {(caps & UMO_CAP_USAGE) != 0, driver->usage != NULL, "usage"},
+        {(caps & UMO_CAP_PURGEABLE) != 0, driver->purgeable != NULL, "purgeable"},
         /* Alignments are used as masks, and a queue's number as an index. */
         {true, info->queues >= 1 && info->queues <= UMO_QUEUES_MAX, "1 to UMO_QUEUES_MAX queues"},
         {true, umo_is_power_of_two(info->import_align_bytes), "import_align_bytes, a power of two"},
         {true, umo_is_power_of_two(info->import_size_align_bytes),
          "import_size_align_bytes, a power of two"},
+        {true, umo_is_power_of_two(info->write_granule_bytes),
+         "write_granule_bytes, a power of two"},
         {true, info->buffer_max_bytes != 0, "buffer_max_bytes"},
     };
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {

@@ -146,6 +146,7 @@ static void facts_that_cannot_be_are_refused(void **state)
     const wrapper_switches bad[] = {
         {.import_align_bytes = 48},
         {.import_size_align_bytes = 3},
+        {.write_granule_bytes = 3},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_null(wrapper_device(&bad[i], NULL));

@@ -23,6 +23,7 @@ typedef struct wrapper_switches {
     uint32_t caps_off;
     size_t import_align_bytes; /* 0 leaves the host driver's */
     size_t import_size_align_bytes;
+    size_t write_granule_bytes;
     uint64_t buffer_max_bytes;
     bool apart;     /* two copies behind UNIFIED memory, kept in step by publish alone */
     bool elsewhere; /* an import's host address is not the one given */
@@ -75,6 +76,9 @@ static umo_status wrapper_open(uint32_t ordinal, const umo_driver_options *optio
     }
     if (wrapper.import_size_align_bytes != 0) {
         info.import_size_align_bytes = wrapper.import_size_align_bytes;
+    }
+    if (wrapper.write_granule_bytes != 0) {
+        info.write_granule_bytes = wrapper.write_granule_bytes;
     }
     if (wrapper.buffer_max_bytes != 0) {
         info.buffer_max_bytes = wrapper.buffer_max_bytes;

@@ -162,7 +162,8 @@ static umo_status import_widen(const umo_device *device, const umo_import *impor
     if (exact || import->whole_pages) {
         return UMO_OK;
     }
-    if (import->writable && (info->caps & UMO_CAP_IMPORT_EXACT) == 0) {
+    if (import->writable &&
+        ((data | (data + import->size_bytes)) & (info->write_granule_bytes - 1)) != 0) {
         return refuse(why, UMO_REASON_PARTIAL_PAGE, error);
     }
     umo_mapping mapping;

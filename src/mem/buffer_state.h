@@ -61,7 +61,7 @@ void umo_use_drop(umo_buffer *buffer, size_t index);
 /* Are there two memories that have to be kept in step? */
 static inline bool umo_buffer_two_sided(const umo_buffer *buffer)
 {
-    return buffer->memory.mode != UMO_UNIFIED;
+    return buffer->memory.mode != UMO_UNIFIED && !buffer->memory.one_memory;
 }
 
 #endif

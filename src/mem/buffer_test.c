@@ -37,7 +37,6 @@ int ioctl(int file, unsigned long request, ...)
     return next(file, request, argument);
 }
 
-#define EXACT UMO_CAP_IMPORT_EXACT
 
 typedef struct rig {
     umo_device *device;
@@ -244,7 +243,7 @@ static void whole_pages_are_bound_when_they_may_be(void **state)
             const size_t align = aligns[a];
             const wrapper_switches switches = {.import_align_bytes = align,
                                                .import_size_align_bytes = align,
-                                               .caps_off = exact != 0 ? 0 : EXACT};
+                                               .write_granule_bytes = exact != 0 ? 0 : align};
             rig r = rig_open(&switches);
             const umo_reason partial = exact != 0 ? UMO_REASON_NONE : UMO_REASON_PARTIAL_PAGE;
             /* Exactly whole pages: always. */
@@ -268,6 +267,24 @@ static void whole_pages_are_bound_when_they_may_be(void **state)
             rig_close(&r);
         }
     }
+}
+
+/* A device that binds pages and writes back cache lines: the range's ends decide, not its pages. */
+static void whole_granules_may_be_written_inside_a_page(void **state)
+{
+    (void)state;
+    const size_t page = 16384;
+    const wrapper_switches switches = {.import_align_bytes = page,
+                                       .import_size_align_bytes = page,
+                                       .write_granule_bytes = 128};
+    rig r = rig_open(&switches);
+    assert_int_equal(import(&r, r.pages + 128, 256, true, false), UMO_REASON_NONE);
+    assert_int_equal(import(&r, r.pages + page - 128, 256, true, false), UMO_REASON_NONE);
+    assert_int_equal(import(&r, r.pages + 128, 255, true, false), UMO_REASON_PARTIAL_PAGE);
+    assert_int_equal(import(&r, r.pages + 129, 255, true, false), UMO_REASON_PARTIAL_PAGE);
+    assert_int_equal(import(&r, r.pages + 64, 128, true, false), UMO_REASON_PARTIAL_PAGE);
+    assert_int_equal(import(&r, r.pages + 129, 255, false, false), UMO_REASON_NONE);
+    rig_close(&r);
 }
 
 static void pages_of_two_mappings_are_not_bound(void **state)
@@ -422,6 +439,7 @@ int main(void)
         cmocka_unit_test(nonsense_is_not_imported),
         cmocka_unit_test(any_address_will_do_where_the_device_says_so),
         cmocka_unit_test(whole_pages_are_bound_when_they_may_be),
+        cmocka_unit_test(whole_granules_may_be_written_inside_a_page),
         cmocka_unit_test(pages_of_two_mappings_are_not_bound),
         cmocka_unit_test(without_an_answer_of_the_system_nothing_is_assumed),
         cmocka_unit_test(what_the_device_cannot_do_is_refused),

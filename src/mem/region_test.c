@@ -483,7 +483,7 @@ static void a_region_vouches_for_its_whole_pages(void **state)
     (void)state;
     const wrapper_switches switches = {.import_align_bytes = 4096,
                                        .import_size_align_bytes = 4096,
-                                       .caps_off = UMO_CAP_IMPORT_EXACT};
+                                       .write_granule_bytes = 4096};
     rig r = rig_open(&switches, 0);
     umo_region *all = region(&r, 0, 64 * KB, true);
     umo_buffer *buffer = wrapped(&r, 5000, 10, false);

@@ -81,7 +81,7 @@ static void memory_says_what_it_is(void **state)
         assert_int_equal((uintptr_t)memory.host % t->info.alloc_align_bytes, 0);
         driver->free(t->state, &memory);
     }
-    if ((t->info.caps & UMO_CAP_IMPORT_EXACT) != 0 && t->info.import_align_bytes == 1) {
+    if (t->info.import_align_bytes == 1 && t->info.import_size_align_bytes == 1) {
         char bytes[100];
         umo_memory memory = {0};
         assert_int_equal(driver->import(t->state, bytes + 3, 91, UMO_IMPORT_READ, &memory, NULL),

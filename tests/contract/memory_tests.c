@@ -266,9 +266,10 @@ static void a_transfer_is_counted_once_as_performed_or_eliminated(void **state)
     contract *c = *state;
     const size_t page = 4096; /* kernels start at multiples on every device */
     for (int m = 0; contract_mode(c, &m); m++) {
-        const bool two_sided = m != UMO_UNIFIED;
         umo_buffer *a = contract_alloc(c, (umo_storage_mode)m, 4 * page);
         umo_buffer *b = contract_alloc(c, (umo_storage_mode)m, 4 * page);
+        const umo_memory *memory = umo_buffer_memory(a);
+        const bool two_sided = memory->mode != UMO_UNIFIED && !memory->one_memory;
         umo_counters steps[6];
         steps[0] = contract_counters(c);
         contract_host_pattern(a, 0, 4 * page, 1);

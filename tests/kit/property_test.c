@@ -519,7 +519,7 @@ static void engine_choose(engine_kind kind)
     if (kind == ENGINE_STRICT) {
         switches.import_align_bytes = PAGE;
         switches.import_size_align_bytes = PAGE;
-        switches.caps_off = UMO_CAP_IMPORT_EXACT;
+        switches.write_granule_bytes = PAGE;
     }
     switches.apart = kind == ENGINE_APART;
     if (kind != ENGINE_CPU) {

@@ -203,12 +203,14 @@ static umo_status host_open(uint32_t ordinal, const umo_driver_options *options,
         .driver = "host",
         .name = "host memory",
         .caps = UMO_CAP_UNIFIED | UMO_CAP_MANAGED | UMO_CAP_PRIVATE | UMO_CAP_IMPORT_READ |
-                UMO_CAP_IMPORT_WRITE | UMO_CAP_IMPORT_EXACT | UMO_CAP_COHERENT | UMO_CAP_KERNELS |
+                UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT | UMO_CAP_KERNELS |
                 UMO_CAP_HOST_PROCESSOR | (state->threaded ? UMO_CAP_ASYNC : 0u) |
                 (state->test_mode ? UMO_CAP_POISON : 0u),
         .queues = HOST_QUEUES,
         .import_align_bytes = 1,
         .import_size_align_bytes = 1,
+        .write_granule_bytes = 1,
+        .unified = true,
         .alloc_align_bytes = umo_os_page_bytes(),
         .buffer_max_bytes = (uint64_t)1 << 46,
         .memory_bytes = umo_os_memory_bytes(),

@@ -252,11 +252,12 @@ static void a_cpu_is_coherent_and_wraps_any_address(void **unused)
     umo_device_info info;
     void *state = device_open(&info);
     const uint32_t all = UMO_CAP_UNIFIED | UMO_CAP_MANAGED | UMO_CAP_PRIVATE | UMO_CAP_IMPORT_READ |
-                         UMO_CAP_IMPORT_WRITE | UMO_CAP_IMPORT_EXACT | UMO_CAP_COHERENT |
+                         UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT |
                          UMO_CAP_KERNELS | UMO_CAP_ASYNC | UMO_CAP_HOST_PROCESSOR;
     assert_int_equal(info.caps, all);
     assert_int_equal(info.import_align_bytes, 1);
     assert_int_equal(info.import_size_align_bytes, 1);
+    assert_int_equal(info.write_granule_bytes, 1);
     driver->close(state);
     assert_nothing_left();
 }
@@ -267,7 +268,8 @@ static void a_cpu_that_keeps_copies_is_not_called_coherent(void **unused)
     umo_device_info info;
     fake.shadow = true;
     void *state = device_open(&info);
-    assert_int_equal(info.caps & (UMO_CAP_COHERENT | UMO_CAP_IMPORT_EXACT), 0);
+    assert_int_equal(info.caps & UMO_CAP_COHERENT, 0);
+    assert_int_equal(info.write_granule_bytes, umo_os_page_bytes());
     assert_int_not_equal(info.caps & UMO_CAP_UNIFIED, 0);
     assert_int_equal(info.import_align_bytes, umo_os_page_bytes());
     driver->close(state);
@@ -281,8 +283,8 @@ static void a_gpu_with_shared_memory_wraps_whole_pages(void **unused)
     umo_memory memory;
     umo_error error = {0};
     void *state = device_open(&info);
-    assert_int_equal(info.caps & (UMO_CAP_COHERENT | UMO_CAP_IMPORT_EXACT | UMO_CAP_HOST_PROCESSOR),
-                     0);
+    assert_int_equal(info.caps & (UMO_CAP_COHERENT | UMO_CAP_HOST_PROCESSOR), 0);
+    assert_int_equal(info.write_granule_bytes, umo_os_page_bytes());
     assert_int_not_equal(info.caps & UMO_CAP_IMPORT_WRITE, 0);
     assert_int_equal(info.import_align_bytes, umo_os_page_bytes());
     unsigned char *pages = umo_os_pages_alloc(8192);

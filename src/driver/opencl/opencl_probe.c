@@ -180,13 +180,13 @@ static void sharing_find(umo_opencl_state *state)
     }
     if (processor || system_svm) {
         if (probe_wrap(state, 67, false)) {
-            state->caps |= wraps | UMO_CAP_COHERENT | UMO_CAP_IMPORT_EXACT;
+            state->caps |= wraps | UMO_CAP_COHERENT;
             state->import_align_bytes = 1;
             state->import_size_align_bytes = 1;
             return;
         }
         if (probe_wrap(state, 0, false)) {
-            state->caps |= wraps | UMO_CAP_COHERENT | UMO_CAP_IMPORT_EXACT;
+            state->caps |= wraps | UMO_CAP_COHERENT;
             return;
         }
     }
@@ -222,7 +222,13 @@ umo_status umo_opencl_facts_read(umo_opencl_state *state, umo_device_info *info,
     facts.caps = state->caps;
     facts.import_align_bytes = state->import_align_bytes;
     facts.import_size_align_bytes = state->import_size_align_bytes;
+    /* A device that keeps copies writes back what it wrapped, from a page's start on. */
+    facts.write_granule_bytes =
+        (state->caps & UMO_CAP_COHERENT) != 0 ? 1 : state->import_align_bytes;
     facts.alloc_align_bytes = umo_os_page_bytes();
+    facts.language = UMO_LANGUAGE_OPENCL_C;
+    facts.unified = fact_bool(state, CL_DEVICE_HOST_UNIFIED_MEMORY, CL_FALSE) ||
+                    (state->caps & UMO_CAP_HOST_PROCESSOR) != 0;
     facts.buffer_max_bytes = state->buffer_max_bytes;
     facts.memory_bytes = fact_ulong(state, CL_DEVICE_GLOBAL_MEM_SIZE, 0);
     *info = facts;

@@ -41,6 +41,8 @@ static umo_status fake_open(uint32_t ordinal, const umo_driver_options *options,
                                   .caps = UMO_CAP_UNIFIED | UMO_CAP_COHERENT | UMO_CAP_KERNELS,
                                   .queues = FAKE_QUEUES,
                                   .import_align_bytes = 1,
+                                  .write_granule_bytes = 1,
+                                  .language = UMO_LANGUAGE_OPENCL_C,
                                   .import_size_align_bytes = 1,
                                   .alloc_align_bytes = 64,
                                   .buffer_max_bytes = UINT64_C(1) << 32};
