@@ -13,6 +13,7 @@
 #ifndef UMO_DRIVER_H
 #define UMO_DRIVER_H
 
+#include <umo/reason.h>
 #include <umo/status.h>
 
 #ifdef __cplusplus
@@ -205,10 +206,11 @@ typedef struct umo_driver {
                         umo_error *error);
     /** All uses have completed. */
     void (*free)(void *state, umo_memory *memory);
-    /** Wraps memory in place; never copies. REFUSED when the device cannot. data and size_bytes
-     * obey the info's alignment. */
+    /** Wraps memory in place; never copies. REFUSED when the device cannot: the reason goes to
+     * out_why, if that is not NULL and the driver has one to name. data and size_bytes obey the
+     * info's alignment. */
     umo_status (*import)(void *state, void *data, size_t size_bytes, uint32_t flags,
-                         umo_memory *out, umo_error *error);
+                         umo_memory *out, umo_reason *out_why, umo_error *error);
 
     /**
      * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. Not called for

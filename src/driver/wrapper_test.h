@@ -137,7 +137,7 @@ static void wrapper_free(void *state, umo_memory *memory)
 }
 
 static umo_status wrapper_import(void *state, void *data, size_t size_bytes, uint32_t flags,
-                                 umo_memory *out, umo_error *error)
+                                 umo_memory *out, umo_reason *out_why, umo_error *error)
 {
     if (wrapper_fails("import")) {
         return umo_error_set(error, UMO_E_REFUSED, 0, "import failed");
@@ -145,7 +145,7 @@ static umo_status wrapper_import(void *state, void *data, size_t size_bytes, uin
     if (wrapper.importing != NULL) {
         wrapper.importing();
     }
-    umo_status status = umo_driver_host.import(state, data, size_bytes, flags, out, error);
+    umo_status status = umo_driver_host.import(state, data, size_bytes, flags, out, out_why, error);
     if (status == UMO_OK && wrapper.apart) {
         status = wrapper_split(out, 1);
         if (status != UMO_OK) {

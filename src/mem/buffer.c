@@ -199,19 +199,20 @@ umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
         return status;
     }
     if (wide > device->info.buffer_max_bytes) {
-        return refuse(why, UMO_REASON_DEVICE_REFUSED, error);
+        return refuse(why, UMO_REASON_TOO_LONG, error);
     }
     umo_buffer *buffer = object_take();
     if (buffer == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
     }
     uint32_t flags = UMO_IMPORT_READ | (import->writable ? (uint32_t)UMO_IMPORT_WRITE : 0u);
-    status =
-        device->driver->import(device->state, (void *)start, wide, flags, &buffer->memory, error);
+    umo_reason refused = UMO_REASON_DEVICE_REFUSED;
+    status = device->driver->import(device->state, (void *)start, wide, flags, &buffer->memory,
+                                    &refused, error);
     if (status != UMO_OK) {
         object_give(buffer);
         if (status == UMO_E_REFUSED && why != NULL) {
-            *why = UMO_REASON_DEVICE_REFUSED;
+            *why = refused;
         }
         return status;
     }

@@ -345,7 +345,7 @@ static void what_the_device_cannot_do_is_refused(void **state)
     rig r = rig_open(&switches);
     assert_int_equal(import(&r, r.pages, 4096, true, true), UMO_REASON_DEVICE_REFUSED);
     assert_int_equal(import(&r, r.pages, 4096, false, true), UMO_REASON_NONE);
-    assert_int_equal(import(&r, r.pages, 4097, false, true), UMO_REASON_DEVICE_REFUSED);
+    assert_int_equal(import(&r, r.pages, 4097, false, true), UMO_REASON_TOO_LONG);
     wrapper.fails = fails_import;
     assert_int_equal(import(&r, r.pages, 4096, false, true), UMO_REASON_DEVICE_REFUSED);
     rig_close(&r);

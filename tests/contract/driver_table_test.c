@@ -84,8 +84,8 @@ static void memory_says_what_it_is(void **state)
     if (t->info.import_align_bytes == 1 && t->info.import_size_align_bytes == 1) {
         char bytes[100];
         umo_memory memory = {0};
-        assert_int_equal(driver->import(t->state, bytes + 3, 91, UMO_IMPORT_READ, &memory, NULL),
-                         UMO_OK);
+        assert_int_equal(
+            driver->import(t->state, bytes + 3, 91, UMO_IMPORT_READ, &memory, NULL, NULL), UMO_OK);
         assert_ptr_equal(memory.host, bytes + 3);
         assert_int_equal(memory.size_bytes, 91);
         assert_int_equal(memory.mode, UMO_UNIFIED);

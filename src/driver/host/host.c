@@ -203,9 +203,8 @@ static umo_status host_open(uint32_t ordinal, const umo_driver_options *options,
         .driver = "host",
         .name = "host memory",
         .caps = UMO_CAP_UNIFIED | UMO_CAP_MANAGED | UMO_CAP_PRIVATE | UMO_CAP_IMPORT_READ |
-                UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT | UMO_CAP_KERNELS |
-                UMO_CAP_HOST_PROCESSOR | (state->threaded ? UMO_CAP_ASYNC : 0u) |
-                (state->test_mode ? UMO_CAP_POISON : 0u),
+                UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT | UMO_CAP_KERNELS | UMO_CAP_HOST_PROCESSOR |
+                (state->threaded ? UMO_CAP_ASYNC : 0u) | (state->test_mode ? UMO_CAP_POISON : 0u),
         .queues = HOST_QUEUES,
         .import_align_bytes = 1,
         .import_size_align_bytes = 1,
@@ -277,8 +276,9 @@ static void host_free(void *opaque, umo_memory *memory)
 }
 
 static umo_status host_import(void *opaque, void *data, size_t size_bytes, uint32_t flags,
-                              umo_memory *out, umo_error *error)
+                              umo_memory *out, umo_reason *out_why, umo_error *error)
 {
+    (void)out_why;
     (void)opaque;
     (void)flags;
     (void)error;

@@ -251,8 +251,9 @@ fail:
 }
 
 static umo_status opencl_import(void *opaque, void *data, size_t size_bytes, uint32_t flags,
-                                umo_memory *out, umo_error *error)
+                                umo_memory *out, umo_reason *out_why, umo_error *error)
 {
+    (void)out_why;
     umo_opencl_state *state = opaque;
     if ((state->caps & UMO_CAP_IMPORT_READ) == 0) {
         return umo_error_set(error, UMO_E_REFUSED, 0,

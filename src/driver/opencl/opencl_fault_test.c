@@ -54,7 +54,7 @@ static umo_status scene_play(scene *s)
         s->memory_count++;
     }
     TRY(driver->import(s->state, s->pages, SCENE_BYTES, UMO_IMPORT_READ | UMO_IMPORT_WRITE, &m[3],
-                       &error));
+                       NULL, &error));
     s->memory_count++;
     TRY(driver->program_create(s->state, &add_source, &s->program, &error));
     TRY(driver->kernel_create(s->state, s->program, "add", &s->kernel, &error));
@@ -252,8 +252,8 @@ static void a_cpu_is_coherent_and_wraps_any_address(void **unused)
     umo_device_info info;
     void *state = device_open(&info);
     const uint32_t all = UMO_CAP_UNIFIED | UMO_CAP_MANAGED | UMO_CAP_PRIVATE | UMO_CAP_IMPORT_READ |
-                         UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT |
-                         UMO_CAP_KERNELS | UMO_CAP_ASYNC | UMO_CAP_HOST_PROCESSOR;
+                         UMO_CAP_IMPORT_WRITE | UMO_CAP_COHERENT | UMO_CAP_KERNELS | UMO_CAP_ASYNC |
+                         UMO_CAP_HOST_PROCESSOR;
     assert_int_equal(info.caps, all);
     assert_int_equal(info.import_align_bytes, 1);
     assert_int_equal(info.import_size_align_bytes, 1);
@@ -288,12 +288,13 @@ static void a_gpu_with_shared_memory_wraps_whole_pages(void **unused)
     assert_int_not_equal(info.caps & UMO_CAP_IMPORT_WRITE, 0);
     assert_int_equal(info.import_align_bytes, umo_os_page_bytes());
     unsigned char *pages = umo_os_pages_alloc(8192);
-    assert_int_equal(driver->import(state, pages + 64, 4096, UMO_IMPORT_READ, &memory, &error),
+    assert_int_equal(
+        driver->import(state, pages + 64, 4096, UMO_IMPORT_READ, &memory, NULL, &error),
+        UMO_E_REFUSED);
+    assert_int_equal(driver->import(state, pages, 4096 + 8, UMO_IMPORT_READ, &memory, NULL, &error),
                      UMO_E_REFUSED);
-    assert_int_equal(driver->import(state, pages, 4096 + 8, UMO_IMPORT_READ, &memory, &error),
-                     UMO_E_REFUSED);
-    assert_int_equal(driver->import(state, pages, 4096 + 64, UMO_IMPORT_READ, &memory, &error),
-                     UMO_OK);
+    assert_int_equal(
+        driver->import(state, pages, 4096 + 64, UMO_IMPORT_READ, &memory, NULL, &error), UMO_OK);
     driver->free(state, &memory);
     umo_os_pages_free(pages, 8192);
     driver->close(state);
@@ -313,7 +314,7 @@ static void a_discrete_gpu_has_no_unified_memory(void **unused)
     assert_int_equal(info.caps,
                      UMO_CAP_MANAGED | UMO_CAP_PRIVATE | UMO_CAP_KERNELS | UMO_CAP_ASYNC);
     assert_int_equal(driver->alloc(state, 64, UMO_UNIFIED, &memory, &error), UMO_E_UNSUPPORTED);
-    assert_int_equal(driver->import(state, bytes, 64, UMO_IMPORT_READ, &memory, &error),
+    assert_int_equal(driver->import(state, bytes, 64, UMO_IMPORT_READ, &memory, NULL, &error),
                      UMO_E_REFUSED);
     driver->close(state);
     assert_nothing_left();
@@ -348,7 +349,8 @@ static void an_import_is_one_call(void **unused)
     unsigned char bytes[100];
     void *state = device_open(&info);
     uint64_t before = fake.calls;
-    assert_int_equal(driver->import(state, bytes + 1, 97, UMO_IMPORT_READ, &memory, NULL), UMO_OK);
+    assert_int_equal(driver->import(state, bytes + 1, 97, UMO_IMPORT_READ, &memory, NULL, NULL),
+                     UMO_OK);
     assert_int_equal(fake.calls - before, 1);
     assert_ptr_equal(memory.host, bytes + 1);
     driver->free(state, &memory);

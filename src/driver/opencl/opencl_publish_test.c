@@ -187,7 +187,8 @@ static void imported_bytes_are_with_the_host_from_the_start(void **unused)
     unsigned char *pages = umo_os_pages_alloc(4096);
     memset(pages, 1, 4096);
     assert_int_equal(driver->alloc(state, 4096, UMO_PRIVATE, &mirror, NULL), UMO_OK);
-    assert_int_equal(driver->import(state, pages, 4096, UMO_IMPORT_READ, &memory, NULL), UMO_OK);
+    assert_int_equal(driver->import(state, pages, 4096, UMO_IMPORT_READ, &memory, NULL, NULL),
+                     UMO_OK);
     memset(pages, 2, 4096);
     assert_int_equal(
         driver->publish(state, 0, &memory, UMO_SIDE_DEVICE, false, 0, 4096, NULL, 0, &fence),
