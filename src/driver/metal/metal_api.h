@@ -248,7 +248,7 @@ enum {
 };
 
 #define UMO_METAL_TYPE(field, owner, selector, encoding, result, parameters)                       \
-    typedef result(*umo_metal_##field) parameters;
+    typedef result(*umo_metal_##field##_fn) parameters;
 UMO_METAL_MESSAGES(UMO_METAL_TYPE)
 #undef UMO_METAL_TYPE
 
@@ -272,9 +272,9 @@ typedef struct umo_metal_api {
 
 /* Sends a message without, and with, arguments. */
 #define UMO_METAL_SEND0(api, field, self)                                                          \
-    (((umo_metal_##field)(api)->send)((self), (api)->selectors.field))
+    (((umo_metal_##field##_fn)(api)->send)((self), (api)->selectors.field))
 #define UMO_METAL_SEND(api, field, self, ...)                                                      \
-    (((umo_metal_##field)(api)->send)((self), (api)->selectors.field, __VA_ARGS__))
+    (((umo_metal_##field##_fn)(api)->send)((self), (api)->selectors.field, __VA_ARGS__))
 
 /*
  * A block literal as the Blocks ABI lays it out ("Block Implementation Specification" of Clang).
