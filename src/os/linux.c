@@ -5,6 +5,8 @@
  */
 #include "os/os.h"
 
+#include "base/size.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +21,16 @@
 #include <time.h>
 #include <unistd.h>
 
-size_t umo_os_page_bytes(void)
+/* A build may force a longer page than the kernel's, to find out who assumes one (CMake's option
+ * UMO_PAGE_BYTES). Only this file knows: it hands out and duplicates nothing but whole pages of
+ * that size, at its multiples. */
+#ifdef UMO_PAGE_BYTES
+static const size_t forced_page_bytes = UMO_PAGE_BYTES;
+#else
+static const size_t forced_page_bytes = 0;
+#endif
+
+static size_t system_page_bytes(void)
 {
     static _Atomic size_t cached;
     size_t page = atomic_load_explicit(&cached, memory_order_relaxed);
@@ -30,23 +41,55 @@ size_t umo_os_page_bytes(void)
     return page;
 }
 
+size_t umo_os_page_bytes(void)
+{
+    size_t page = system_page_bytes();
+    return forced_page_bytes > page ? forced_page_bytes : page;
+}
+
 uint64_t umo_os_memory_bytes(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES);
-    return pages > 0 ? (uint64_t)pages * umo_os_page_bytes() : 0;
+    return pages > 0 ? (uint64_t)pages * system_page_bytes() : 0;
+}
+
+/* Fresh whole pages. Where they are forced to be longer than the kernel's, its address is no
+ * multiple of theirs: more is mapped, and what is too much is given back. */
+static void *pages_map(size_t whole_bytes, int protection)
+{
+    size_t page = umo_os_page_bytes();
+    size_t slack = page - system_page_bytes();
+    size_t more_bytes;
+    if (__builtin_add_overflow(whole_bytes, slack, &more_bytes)) {
+        return NULL;
+    }
+    char *area = mmap(NULL, more_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area == MAP_FAILED) {
+        return NULL;
+    }
+    size_t before = (size_t)(-(uintptr_t)area & (page - 1));
+    if (before > 0) {
+        (void)munmap(area, before);
+    }
+    if (slack > before) {
+        (void)munmap(area + before + whole_bytes, slack - before);
+    }
+    return area + before;
 }
 
 void *umo_os_pages_alloc(size_t size_bytes)
 {
-    void *pages =
-        mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return pages == MAP_FAILED ? NULL : pages;
+    size_t whole_bytes;
+    return umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)
+               ? pages_map(whole_bytes, PROT_READ | PROT_WRITE)
+               : NULL;
 }
 
 void umo_os_pages_free(void *pages, size_t size_bytes)
 {
-    if (pages != NULL) {
-        (void)munmap(pages, size_bytes);
+    size_t whole_bytes;
+    if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
+        (void)munmap(pages, whole_bytes);
     }
 }
 
@@ -131,10 +174,32 @@ umo_status umo_os_mapping_query(const void *address, umo_mapping *out)
     return UMO_OK;
 }
 
+/* An old size of 0 makes a second mapping of shared memory and refuses private memory. */
+static void *mapping_again(void *start, size_t size_bytes)
+{
+    if (umo_os_page_bytes() == system_page_bytes()) {
+        return mremap(start, 0, size_bytes, MREMAP_MAYMOVE);
+    }
+    void *place = pages_map(size_bytes, PROT_NONE);
+    if (place == NULL) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    void *own = mremap(start, 0, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    if (own == MAP_FAILED) {
+        int code = errno;
+        (void)munmap(place, size_bytes);
+        errno = code;
+    }
+    return own;
+}
+
 umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
 {
-    /* An old size of 0 makes a second mapping of shared memory and refuses private memory. */
-    void *own = mremap(start, 0, size_bytes, MREMAP_MAYMOVE);
+    if ((((uintptr_t)start | size_bytes) & (umo_os_page_bytes() - 1)) != 0) {
+        return UMO_E_REFUSED;
+    }
+    void *own = mapping_again(start, size_bytes);
     if (own == MAP_FAILED) {
         switch (errno) {
         case ENOMEM:
@@ -160,12 +225,12 @@ static bool duplicates_try(void)
     bool works = false;
     if (file >= 0 && ftruncate(file, (off_t)page_bytes) == 0) {
         char *first = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-        void *second = NULL;
         if (first != MAP_FAILED) {
-            if (umo_os_mapping_duplicate(first, page_bytes, &second) == UMO_OK) {
+            char *second = mapping_again(first, page_bytes);
+            if (second != MAP_FAILED) {
                 first[0] = 1;
                 works = *(volatile char *)second == 1;
-                umo_os_mapping_drop(second, page_bytes);
+                (void)munmap(second, page_bytes);
             }
             (void)munmap(first, page_bytes);
         }
