@@ -82,7 +82,8 @@ int main(int argc, char **argv)
     int width = number(argv[3], 100000);
     size_t image_bytes = (size_t)height * (size_t)width * 3;
     size_t tensor_bytes = image_bytes * sizeof(float);
-    size_t tensor_offset = (image_bytes + 4095) & ~(size_t)4095;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t tensor_offset = (image_bytes + page - 1) / page * page;
 
     int file = memfd_create("umo-bench", MFD_CLOEXEC);
     if (file < 0 || ftruncate(file, (off_t)(tensor_offset + tensor_bytes)) != 0) {

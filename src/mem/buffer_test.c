@@ -5,6 +5,7 @@
 
 #include "base/scope.h"
 #include "mem/buffer.h"
+#include "os/pages_test.h"
 
 #include <umo/region.h>
 
@@ -37,7 +38,6 @@ int ioctl(int file, unsigned long request, ...)
     return next(file, request, argument);
 }
 
-
 typedef struct rig {
     umo_device *device;
     umo_scope *root;
@@ -54,14 +54,9 @@ static rig rig_open(const wrapper_switches *switches)
     assert_int_equal(umo_scope_create(NULL, "root", 0, &r.root, NULL), UMO_OK);
     assert_int_equal(umo_scope_create(r.root, "leaf", 0, &r.scope, NULL), UMO_OK);
     /* At an address that is a multiple of the longest alignment used here. */
-    char *area = mmap(NULL, 64 * r.page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(area != MAP_FAILED);
-    r.pages = (char *)(((uintptr_t)area + 32 * r.page - 1) & ~(uintptr_t)(32 * r.page - 1));
-    assert_true(mmap(r.pages, 12 * r.page, PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == r.pages);
-    assert_true(r.pages == area || munmap(area, (size_t)(r.pages - area)) == 0);
-    size_t behind = 64 * r.page - (size_t)(r.pages - area) - 12 * r.page;
-    assert_int_equal(munmap(r.pages + 12 * r.page, behind), 0);
+    r.pages = pages_test_map_at(32 * r.page, 12 * r.page, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(r.pages != MAP_FAILED);
     assert_int_equal(munmap(r.pages + 8 * r.page, r.page), 0);
     return r;
 }
@@ -189,7 +184,8 @@ static void a_limit_holds_and_a_failure_gives_back(void **state)
 static void nonsense_is_not_imported(void **state)
 {
     (void)state;
-    const wrapper_switches switches = {.import_align_bytes = 4096, .import_size_align_bytes = 4096};
+    const wrapper_switches switches = {.import_align_bytes = pages_test_bytes(),
+                                       .import_size_align_bytes = pages_test_bytes()};
     rig r = rig_open(&switches);
     umo_buffer *buffer = NULL;
     const umo_import bad[] = {
@@ -237,7 +233,7 @@ static void any_address_will_do_where_the_device_says_so(void **state)
 static void whole_pages_are_bound_when_they_may_be(void **state)
 {
     (void)state;
-    const size_t aligns[] = {4096, 16384};
+    const size_t aligns[] = {pages_test_bytes(), 4 * pages_test_bytes()};
     for (int exact = 0; exact < 2; exact++) {
         for (size_t a = 0; a < 2; a++) {
             const size_t align = aligns[a];
@@ -273,10 +269,9 @@ static void whole_pages_are_bound_when_they_may_be(void **state)
 static void whole_granules_may_be_written_inside_a_page(void **state)
 {
     (void)state;
-    const size_t page = 16384;
-    const wrapper_switches switches = {.import_align_bytes = page,
-                                       .import_size_align_bytes = page,
-                                       .write_granule_bytes = 128};
+    const size_t page = pages_test_bytes();
+    const wrapper_switches switches = {
+        .import_align_bytes = page, .import_size_align_bytes = page, .write_granule_bytes = 128};
     rig r = rig_open(&switches);
     assert_int_equal(import(&r, r.pages + 128, 256, true, false), UMO_REASON_NONE);
     assert_int_equal(import(&r, r.pages + page - 128, 256, true, false), UMO_REASON_NONE);
@@ -290,14 +285,10 @@ static void whole_granules_may_be_written_inside_a_page(void **state)
 static void pages_of_two_mappings_are_not_bound(void **state)
 {
     (void)state;
-    const wrapper_switches switches = {.import_align_bytes = 16384,
-                                       .import_size_align_bytes = 16384};
+    const size_t page = pages_test_bytes();
+    const wrapper_switches switches = {.import_align_bytes = 4 * page,
+                                       .import_size_align_bytes = 4 * page};
     rig r = rig_open(&switches);
-    size_t page = r.page;
-    if (page != 4096) {
-        rig_close(&r);
-        skip();
-    }
     /* Page 8 is a hole, so the device's pages at 8 to 11 are not all there. */
     assert_int_equal(import(&r, r.pages + 9 * page, page, false, false),
                      UMO_REASON_NOT_ONE_MAPPING);
@@ -318,12 +309,13 @@ static void pages_of_two_mappings_are_not_bound(void **state)
 static void without_an_answer_of_the_system_nothing_is_assumed(void **state)
 {
     (void)state;
-    const wrapper_switches switches = {.import_align_bytes = 4096, .import_size_align_bytes = 4096};
+    const size_t page = pages_test_bytes();
+    const wrapper_switches switches = {.import_align_bytes = page, .import_size_align_bytes = page};
     rig r = rig_open(&switches);
     no_ioctl = true;
     assert_int_equal(import(&r, r.pages + 5, 10, false, false), UMO_REASON_NO_IDENTITY);
     assert_int_equal(import(&r, r.pages + 5, 10, false, true), UMO_REASON_NONE);
-    assert_int_equal(import(&r, r.pages, 4096, false, false), UMO_REASON_NONE);
+    assert_int_equal(import(&r, r.pages, page, false, false), UMO_REASON_NONE);
     umo_mapping mapping;
     assert_int_equal(umo_mapping_query(r.pages, &mapping), UMO_E_UNSUPPORTED);
     no_ioctl = false;
@@ -339,26 +331,28 @@ static bool fails_import(const char *entry)
 static void what_the_device_cannot_do_is_refused(void **state)
 {
     (void)state;
+    const size_t page = pages_test_bytes();
     wrapper_switches switches = {.caps_off = UMO_CAP_IMPORT_WRITE,
-                                 .buffer_max_bytes = 4096,
-                                 .import_size_align_bytes = 4096};
+                                 .buffer_max_bytes = page,
+                                 .import_size_align_bytes = page};
     rig r = rig_open(&switches);
-    assert_int_equal(import(&r, r.pages, 4096, true, true), UMO_REASON_DEVICE_REFUSED);
-    assert_int_equal(import(&r, r.pages, 4096, false, true), UMO_REASON_NONE);
-    assert_int_equal(import(&r, r.pages, 4097, false, true), UMO_REASON_TOO_LONG);
+    assert_int_equal(import(&r, r.pages, page, true, true), UMO_REASON_DEVICE_REFUSED);
+    assert_int_equal(import(&r, r.pages, page, false, true), UMO_REASON_NONE);
+    assert_int_equal(import(&r, r.pages, page + 1, false, true), UMO_REASON_TOO_LONG);
     wrapper.fails = fails_import;
-    assert_int_equal(import(&r, r.pages, 4096, false, true), UMO_REASON_DEVICE_REFUSED);
+    assert_int_equal(import(&r, r.pages, page, false, true), UMO_REASON_DEVICE_REFUSED);
     rig_close(&r);
     switches = (wrapper_switches){.caps_off = UMO_CAP_IMPORT_READ};
     r = rig_open(&switches);
-    assert_int_equal(import(&r, r.pages, 4096, false, true), UMO_REASON_DEVICE_REFUSED);
+    assert_int_equal(import(&r, r.pages, page, false, true), UMO_REASON_DEVICE_REFUSED);
     rig_close(&r);
     /* The pages around it are what has to fit, not the range. */
-    switches = (wrapper_switches){
-        .buffer_max_bytes = 5000, .import_size_align_bytes = 4096, .import_align_bytes = 4096};
+    switches = (wrapper_switches){.buffer_max_bytes = page + 900,
+                                  .import_size_align_bytes = page,
+                                  .import_align_bytes = page};
     r = rig_open(&switches);
     uint64_t before = wrapper_calls.import;
-    assert_int_equal(import(&r, r.pages, 4999, false, true), UMO_REASON_DEVICE_REFUSED);
+    assert_int_equal(import(&r, r.pages, page + 899, false, true), UMO_REASON_TOO_LONG);
     assert_int_equal(wrapper_calls.import, before);
     rig_close(&r);
 }

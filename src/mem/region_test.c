@@ -19,7 +19,8 @@ typedef struct rig {
     umo_device *device;
     umo_scope *scope;
     umo_registry *registry;
-    char *memory; /* 64 KiB, page-aligned */
+    char *memory; /* 64 KiB, at least four pages */
+    size_t memory_bytes;
 } rig;
 
 static rig rig_open(const wrapper_switches *switches, size_t wraps_max)
@@ -30,7 +31,8 @@ static rig rig_open(const wrapper_switches *switches, size_t wraps_max)
     assert_non_null(r.device);
     assert_int_equal(umo_scope_create(NULL, "region", 0, &r.scope, NULL), UMO_OK);
     assert_int_equal(umo_registry_create(&options, r.scope, &r.registry, NULL), UMO_OK);
-    r.memory = umo_os_pages_alloc(64 * KB);
+    r.memory_bytes = 4 * umo_os_page_bytes() > 64 * KB ? 4 * umo_os_page_bytes() : 64 * KB;
+    r.memory = umo_os_pages_alloc(r.memory_bytes);
     assert_non_null(r.memory);
     return r;
 }
@@ -52,7 +54,7 @@ static void rig_close(rig *r)
     assert_int_equal(c.live_buffers, 0);
     umo_scope_destroy(r->scope);
     umo_device_release(r->device);
-    umo_os_pages_free(r->memory, 64 * KB);
+    umo_os_pages_free(r->memory, r->memory_bytes);
     assert_int_equal(wrapper_calls.live, 0);
     wrapper = (wrapper_switches){0};
 }
@@ -481,22 +483,22 @@ static void foreign_pointers_are_not_found(void **state)
 static void a_region_vouches_for_its_whole_pages(void **state)
 {
     (void)state;
-    const wrapper_switches switches = {.import_align_bytes = 4096,
-                                       .import_size_align_bytes = 4096,
-                                       .write_granule_bytes = 4096};
+    const size_t page = umo_os_page_bytes();
+    const wrapper_switches switches = {
+        .import_align_bytes = page, .import_size_align_bytes = page, .write_granule_bytes = page};
     rig r = rig_open(&switches, 0);
-    umo_region *all = region(&r, 0, 64 * KB, true);
-    umo_buffer *buffer = wrapped(&r, 5000, 10, false);
-    assert_int_equal(umo_buffer_memory_offset(buffer), 5000 - 4096);
-    assert_int_equal(umo_buffer_memory(buffer)->size_bytes, 4096);
+    umo_region *all = region(&r, 0, r.memory_bytes, true);
+    umo_buffer *buffer = wrapped(&r, page + 904, 10, false);
+    assert_int_equal(umo_buffer_memory_offset(buffer), 904);
+    assert_int_equal(umo_buffer_memory(buffer)->size_bytes, page);
     umo_buffer_release(buffer);
     umo_reason why = UMO_REASON_NONE;
     buffer = NULL;
-    assert_int_equal(umo_registry_wrap(r.registry, r.device, r.scope, r.memory + 5000, 10, true,
-                                       &buffer, &why, NULL),
+    assert_int_equal(umo_registry_wrap(r.registry, r.device, r.scope, r.memory + page + 904, 10,
+                                       true, &buffer, &why, NULL),
                      UMO_E_REFUSED);
     assert_int_equal(why, UMO_REASON_PARTIAL_PAGE);
-    umo_buffer_release(wrapped(&r, 4096, 8192, true));
+    umo_buffer_release(wrapped(&r, page, 2 * page, true));
     umo_region_release(all);
     rig_close(&r);
 }

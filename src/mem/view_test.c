@@ -5,6 +5,7 @@
 #include "driver/wrapper_test.h"
 
 #include "base/scope.h"
+#include "os/pages_test.h"
 
 #include <umo/region.h>
 
@@ -27,7 +28,7 @@ typedef struct rig {
 
 static rig rig_open(const umo_registry_options *options)
 {
-    rig r = {.page = umo_os_page_bytes()};
+    rig r = {.page = pages_test_bytes()};
     r.device = wrapper_device(NULL, NULL);
     assert_non_null(r.device);
     assert_int_equal(umo_scope_create(NULL, "view", 0, &r.scope, NULL), UMO_OK);
@@ -56,7 +57,7 @@ static void rig_close(rig *r)
 /* A file in memory without a name, pages filled with a byte that counts up from first. */
 static int file_make(size_t pages, unsigned char first)
 {
-    size_t page = umo_os_page_bytes();
+    size_t page = pages_test_bytes();
     int file = memfd_create("view_test", MFD_CLOEXEC);
     assert_true(file >= 0);
     assert_int_equal(ftruncate(file, (off_t)(pages * page)), 0);
@@ -72,10 +73,12 @@ static int file_make(size_t pages, unsigned char first)
 
 static unsigned char *file_map(int file, size_t pages, size_t first_page, void *at)
 {
-    size_t page = umo_os_page_bytes();
+    size_t page = pages_test_bytes();
+    const int protection = PROT_READ | PROT_WRITE;
+    const off_t offset = (off_t)(first_page * page);
     unsigned char *bytes =
-        mmap(at, pages * page, PROT_READ | PROT_WRITE, MAP_SHARED | (at != NULL ? MAP_FIXED : 0),
-             file, (off_t)(first_page * page));
+        at != NULL ? mmap(at, pages * page, protection, MAP_SHARED | MAP_FIXED, file, offset)
+                   : pages_test_map(pages * page, protection, MAP_SHARED, file, offset);
     assert_true(bytes != MAP_FAILED);
     return bytes;
 }
@@ -324,7 +327,7 @@ static void neighbours_in_one_mapping_are_told_apart(void **state)
     umo_view *views[PAGES];
     unsigned char *theirs[PAGES];
     unsigned char *area =
-        mmap(NULL, 2 * PAGES * r.page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        pages_test_map(2 * PAGES * r.page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(area != MAP_FAILED);
     /* Every second page of an area, so that theirs stay apart and holes of one page are left for
      * ours. */
@@ -360,7 +363,7 @@ static void what_is_not_shared_has_no_view(void **state)
     assert_int_equal(find(&r, local, sizeof local, &own, &view), UMO_E_REFUSED);
     assert_null(view);
     int file = file_make(2, 1);
-    unsigned char *mine = mmap(NULL, 2 * r.page, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    unsigned char *mine = pages_test_map(2 * r.page, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     assert_true(mine != MAP_FAILED);
     assert_int_equal(find(&r, mine, r.page, &own, &view), UMO_E_REFUSED);
     /* A mapping that says shared and is not any more when it is duplicated. */
@@ -428,7 +431,7 @@ static void a_read_only_mapping_has_a_read_only_view(void **state)
     (void)state;
     rig r = rig_open(NULL);
     int file = file_make(1, 9);
-    unsigned char *readable = mmap(NULL, r.page, PROT_READ, MAP_SHARED, file, 0);
+    unsigned char *readable = pages_test_map(r.page, PROT_READ, MAP_SHARED, file, 0);
     assert_true(readable != MAP_FAILED);
     umo_view *view;
     unsigned char *own = found(&r, readable, r.page, &view);
@@ -465,7 +468,7 @@ static void a_reader_finds_a_view_of_a_writer(void **state)
     rig r = rig_open(NULL);
     int file = file_make(1, 9);
     unsigned char *writable = file_map(file, 1, 0, NULL);
-    unsigned char *readable = mmap(NULL, r.page, PROT_READ, MAP_SHARED, file, 0);
+    unsigned char *readable = pages_test_map(r.page, PROT_READ, MAP_SHARED, file, 0);
     assert_true(readable != MAP_FAILED);
     umo_view *views[2];
     unsigned char *owns[2] = {found(&r, writable, r.page, &views[0]),
@@ -527,7 +530,7 @@ static void limits_make_the_oldest_go(void **state)
 static void the_address_space_of_views_is_limited(void **state)
 {
     (void)state;
-    size_t page = umo_os_page_bytes();
+    size_t page = pages_test_bytes();
     const umo_registry_options options = {.views_bytes_max = 10 * page};
     rig r = rig_open(&options);
     int big = file_make(8, 1);

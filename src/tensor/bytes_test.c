@@ -2,6 +2,7 @@
  * The BYTES parser, on memory that ends where an unreadable page begins: one byte read too many is
  * a crash, with or without a sanitizer.
  */
+#include "os/pages_test.h"
 #include "tensor/random_test.h"
 
 #include <umo/tensor.h>
@@ -10,8 +11,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -23,10 +22,10 @@ static unsigned char *edge;
 static int edge_create(void **state)
 {
     (void)state;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t page = pages_test_bytes();
     const size_t room = ROOM_BYTES > page ? ROOM_BYTES : page;
     unsigned char *memory =
-        mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        pages_test_map(room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory + room, page, PROT_NONE) != 0) {
         return -1;
     }

@@ -7,9 +7,10 @@
  */
 #include "contract.h"
 
+#include "os/pages_test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 contract_run contract_the_run;
 
@@ -29,7 +30,7 @@ static int group_setup(void **unused)
         return -1;
     }
     c->info = umo_device_info_get(c->device);
-    c->page = (size_t)sysconf(_SC_PAGESIZE);
+    c->page = pages_test_bytes();
     if ((c->info->caps & UMO_CAP_KERNELS) == 0) {
         return 0;
     }

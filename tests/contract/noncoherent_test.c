@@ -6,6 +6,7 @@
 #include "contract.h"
 
 #include "driver/opencl/fake_opencl.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 
@@ -121,7 +122,7 @@ static umo_buffer *wrapped(const gpu *g, unsigned char *pages, bool import)
 static void each_side_sees_what_the_other_wrote(void **state)
 {
     const gpu *g = *state;
-    unsigned char *pages = aligned_alloc(4096, BYTES);
+    unsigned char *pages = umo_os_pages_alloc(BYTES);
     unsigned char *model = malloc(BYTES);
     assert_non_null(pages);
     assert_non_null(model);
@@ -146,14 +147,14 @@ static void each_side_sees_what_the_other_wrote(void **state)
         }
         umo_buffer_release(buffer);
     }
-    free(pages);
+    umo_os_pages_free(pages, BYTES);
     free(model);
 }
 
 static void random_uses_agree_with_a_plain_model(void **state)
 {
     const gpu *g = *state;
-    unsigned char *pages = aligned_alloc(4096, BYTES);
+    unsigned char *pages = umo_os_pages_alloc(BYTES);
     unsigned char *model = malloc(BYTES);
     assert_non_null(pages);
     assert_non_null(model);
@@ -194,7 +195,7 @@ static void random_uses_agree_with_a_plain_model(void **state)
         host_expect(buffer, 0, model, BYTES);
         umo_buffer_release(buffer);
     }
-    free(pages);
+    umo_os_pages_free(pages, BYTES);
     free(model);
 }
 

@@ -472,7 +472,7 @@ def test_tensors_at_any_place_of_a_body_come_back(server, padding):
     assert answer.outputs == {"OUTPUT_A": first.tobytes(), "OUTPUT_B": odd.tobytes(), "LAST": second.tobytes()}
 
 
-@pytest.mark.parametrize("offset", [1, 2, 3, 4095, 4097])
+@pytest.mark.parametrize("offset", [1, 2, 3, mmap.PAGESIZE - 1, mmap.PAGESIZE + 1])
 @pytest.mark.parametrize("kind", ["FP32", "FP64", "INT32"])
 def test_floats_at_odd_offsets_of_shared_memory_come_back(server, kind, offset):
     data = values(kind, (65, 67))

@@ -496,7 +496,7 @@ def test_an_image_is_prepared(server, model, shape, transport):
 @pytest.mark.parametrize("model", ["prep_in_place", "prep_off"])
 def test_an_image_in_shared_memory_is_prepared(server, model, transport):
     image = photo(480, 640, 3)
-    target = (image.nbytes + 4095) // 4096 * 4096
+    target = -(-image.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     with Region(server, target + 4 * image.size) as region:
         for _ in range(3):  # from the second turn on with the wraps of the first
             before = server.metrics()
@@ -619,7 +619,7 @@ def test_neighbouring_slots_form_a_batch_without_a_copy(server):
     count, height, width = 4, 64, 64
     images = photo(count, height, width, 3)
     slot_in, slot_out = height * width * 3, height * width * 12
-    start = (count * slot_in + 4095) // 4096 * 4096
+    start = -(-count * slot_in // mmap.PAGESIZE) * mmap.PAGESIZE
     with Region(server, start + count * slot_out) as region:
         before = server.metrics()
 

@@ -10,6 +10,7 @@
 #include "driver/wrapper_test.h"
 
 #include "base/scope.h"
+#include "os/pages_test.h"
 
 #include <umo/umo.h>
 
@@ -97,9 +98,10 @@ void __wrap_free(void *block)
     __real_free(block);
 }
 
+/* The kernel's own pages, whatever page size the build forces. */
 static long whole_pages(size_t size)
 {
-    size_t page = umo_os_page_bytes();
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     return (long)((size + page - 1) / page * page);
 }
 
@@ -124,8 +126,16 @@ void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...)
     if (fault("mremap")) {
         return MAP_FAILED;
     }
-    void *pages = __real_mremap(at, old_size, size, flags);
-    mapped_bytes += pages != MAP_FAILED ? whole_pages(size) : 0;
+    void *place = NULL;
+    if ((flags & MREMAP_FIXED) != 0) {
+        va_list arguments;
+        va_start(arguments, flags);
+        place = va_arg(arguments, void *);
+        va_end(arguments);
+    }
+    void *pages = __real_mremap(at, old_size, size, flags, place);
+    /* What is mapped over something else takes its place. */
+    mapped_bytes += pages != MAP_FAILED && place == NULL ? whole_pages(size) : 0;
     return pages;
 }
 
@@ -415,14 +425,13 @@ static void every_call_fails_once(bool after)
     assert_non_null(device);
     umo_device_release(device);
     wrapper = (wrapper_switches){.fails = fault};
-    size_t page = umo_os_page_bytes();
+    size_t page = pages_test_bytes();
     int file = memfd_create("fault_sweep", MFD_CLOEXEC);
     assert_true(file >= 0);
     assert_int_equal(ftruncate(file, (off_t)(2 * page)), 0);
-    unsigned char *shared =
-        __real_mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    unsigned char *shared = pages_test_map(2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     unsigned char *foreign =
-        __real_mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        pages_test_map(4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED && foreign != MAP_FAILED);
     assert_int_equal(run(shared, foreign, 0, false), UMO_OK);
 
@@ -447,8 +456,8 @@ static void every_call_fails_once(bool after)
     assert_true(at > 200);
     /* Those of poison, of transfers that are made again, and of waits for what nobody needs. */
     assert_true(survived < at / 2);
-    assert_int_equal(__real_munmap(shared, 2 * page), 0);
-    assert_int_equal(__real_munmap(foreign, 4 * page), 0);
+    assert_int_equal(munmap(shared, 2 * page), 0);
+    assert_int_equal(munmap(foreign, 4 * page), 0);
     (void)close(file);
 }
 

@@ -5,6 +5,8 @@
  * Every byte of every tensor lies in memory that this program chose, private or shared. */
 #include "triton_inproc.h"
 
+#include "os/pages_test.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -13,10 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #ifdef INPROC_HAVE_CALLGRIND
 #include <valgrind/callgrind.h>
@@ -30,7 +30,6 @@
 
 #define MAX_TENSORS 32
 #define MAX_SETTINGS 32
-#define PAGE_BYTES 4096u
 
 typedef enum fill_kind {
     FILL_RAMP,
@@ -380,10 +379,10 @@ static void arguments_parse(int argc, char **argv, arguments *args)
 
 static size_t page_round(size_t size_bytes)
 {
-    if (size_bytes > SIZE_MAX - PAGE_BYTES) {
+    if (size_bytes > SIZE_MAX - pages_test_bytes()) {
         die("a tensor is too big");
     }
-    return (size_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    return pages_test_round_up(size_bytes);
 }
 
 static size_t lane_bytes(const arguments *args, const tensor *one)
@@ -416,7 +415,7 @@ static uint8_t *memory_map(const arguments *args, size_t size_bytes)
         }
         flags = MAP_SHARED;
     }
-    base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, flags, segment, 0);
+    base = pages_test_map(size_bytes, PROT_READ | PROT_WRITE, flags, segment, 0);
     if (base == MAP_FAILED) {
         die("cannot map %zu bytes: %s", size_bytes, strerror(errno));
     }
@@ -438,7 +437,7 @@ static void lanes_place(arguments *args)
     for (size_t i = 0; i < args->output_count; i++) {
         total += lane_bytes(args, &args->outputs[i]);
     }
-    base = memory_map(args, total > 0 ? total : PAGE_BYTES);
+    base = memory_map(args, total > 0 ? total : pages_test_bytes());
     for (size_t i = 0; i < args->input_count; i++) {
         args->inputs[i].lane = base + args->offset_bytes;
         base += lane_bytes(args, &args->inputs[i]);

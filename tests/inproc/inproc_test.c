@@ -2,6 +2,8 @@
  * means is proved here by taking the memory away: null answers with inputs and outputs unmapped. */
 #include "triton_inproc.h"
 
+#include "os/pages_test.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,7 +84,8 @@ static int group_teardown(void **state)
 
 static float *floats_map(void)
 {
-    float *floats = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    float *floats =
+        pages_test_map(BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     assert_true(floats != MAP_FAILED);
     for (size_t i = 0; i < COUNT; i++) {
@@ -144,8 +147,8 @@ static void null_answers_without_touching_a_byte(void **state)
     assert_int_equal(inproc_request_result(request, 0)->size_bytes, BYTES);
     assert_int_equal(inproc_request_result(request, 0)->shape[1], COUNT);
     inproc_request_destroy(request);
-    munmap(in, BYTES);
-    munmap(out, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
+    munmap(out, pages_test_round_up(BYTES));
 }
 
 static void copying_writes_the_input_into_the_callers_output(void **state)
@@ -165,8 +168,8 @@ static void copying_writes_the_input_into_the_callers_output(void **state)
         assert_int_equal(inproc_request_response_count(request), 1);
     }
     inproc_request_destroy(request);
-    munmap(in, BYTES);
-    munmap(out, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
+    munmap(out, pages_test_round_up(BYTES));
 }
 
 static void an_input_may_come_in_many_pieces_at_odd_addresses(void **state)
@@ -185,8 +188,8 @@ static void an_input_may_come_in_many_pieces_at_odd_addresses(void **state)
     assert_memory_equal(in, out, BYTES);
     inproc_request_destroy(request);
     free(odd);
-    munmap(in, BYTES);
-    munmap(out, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
+    munmap(out, pages_test_round_up(BYTES));
 }
 
 static void an_output_without_a_buffer_is_allocated(void **state)
@@ -199,7 +202,7 @@ static void an_output_without_a_buffer_is_allocated(void **state)
     must_infer(request);
     assert_memory_equal(inproc_request_result(request, 0)->base, in, BYTES);
     inproc_request_destroy(request);
-    munmap(in, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
 }
 
 static void too_small_an_output_is_an_error_in_words(void **state)
@@ -218,8 +221,8 @@ static void too_small_an_output_is_an_error_in_words(void **state)
     request = flat_request("copying", in, 1, out, BYTES);
     must_infer(request);
     inproc_request_destroy(request);
-    munmap(in, BYTES);
-    munmap(out, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
+    munmap(out, pages_test_round_up(BYTES));
 }
 
 static void several_inputs_and_outputs_keep_types_and_shapes(void **state)
@@ -292,8 +295,8 @@ static void requests_started_together_run_as_one_batch(void **state)
         inproc_request_destroy(requests[i]);
     }
     for (int i = 0; i < 4; i++) {
-        munmap(in[i], BYTES);
-        munmap(out[i], BYTES);
+        munmap(in[i], pages_test_round_up(BYTES));
+        munmap(out[i], pages_test_round_up(BYTES));
     }
     statistics = inproc_statistics_json(server, "together", &error);
     assert_non_null(statistics);
@@ -315,8 +318,8 @@ static void a_request_under_way_cannot_be_started_again(void **state)
     assert_non_null(strstr(error.text, "under way"));
     /* Destroying waits. */
     inproc_request_destroy(request);
-    munmap(in, BYTES);
-    munmap(out, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
+    munmap(out, pages_test_round_up(BYTES));
 }
 
 static void wrong_requests_are_refused_with_the_servers_words(void **state)
@@ -368,7 +371,7 @@ static void models_load_and_unload_on_demand(void **state)
     assert_non_null(strstr(text, "\"backend\":\"null\""));
     free(text);
     assert_true(inproc_model_unload(server, "late", 10000, &error));
-    munmap(in, BYTES);
+    munmap(in, pages_test_round_up(BYTES));
 }
 
 static void metrics_show_the_models(void **state)

@@ -3,28 +3,23 @@
  */
 #include "guarded.h"
 
+#include "os/pages_test.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define PATTERN 0xC3
-
-static size_t page_bytes(void)
-{
-    return (size_t)sysconf(_SC_PAGESIZE);
-}
 
 /* Reserves the pages with a guard on both sides; the file is mapped over them where there is one.
  */
 static guarded pages_map(size_t size_bytes, int file)
 {
-    size_t page = page_bytes();
+    size_t page = pages_test_bytes();
     guarded m = {.size_bytes = size_bytes, .file = file};
-    m.pages_bytes = (size_bytes + page - 1) / page * page;
+    m.pages_bytes = pages_test_round_up(size_bytes);
     m.pages_bytes = m.pages_bytes == 0 ? page : m.pages_bytes;
-    char *reserved = mmap(NULL, m.pages_bytes + 2 * page, PROT_NONE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *reserved = pages_test_map(m.pages_bytes + 2 * page, PROT_NONE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED) {
         abort();
     }
@@ -46,8 +41,8 @@ guarded guarded_private(size_t size_bytes)
 
 guarded guarded_shared(size_t size_bytes)
 {
-    size_t page = page_bytes();
-    size_t whole = size_bytes == 0 ? page : (size_bytes + page - 1) / page * page;
+    size_t page = pages_test_bytes();
+    size_t whole = size_bytes == 0 ? page : pages_test_round_up(size_bytes);
     int file = memfd_create("kit-test", MFD_CLOEXEC);
     if (file < 0 || ftruncate(file, (off_t)whole) != 0) {
         abort();
@@ -76,7 +71,7 @@ void guarded_close(guarded *m, bool reads)
 void guarded_unmap(guarded *m)
 {
     if (m->pages != NULL) {
-        (void)munmap(m->pages - page_bytes(), m->pages_bytes + 2 * page_bytes());
+        (void)munmap(m->pages - pages_test_bytes(), m->pages_bytes + 2 * pages_test_bytes());
         if (m->file >= 0) {
             (void)close(m->file);
         }

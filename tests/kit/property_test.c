@@ -19,7 +19,6 @@
 
 #define JOBS_MAX 13
 #define REGIONS_MAX 128
-#define PAGE 4096
 
 static unsigned first_seed = 1;
 static unsigned seed_count = 300;
@@ -372,6 +371,7 @@ static void output_expect(const trial *t, const size_t *group, size_t count, siz
         return;
     }
     umo_reason reason = UMO_REASON_NONE;
+    const size_t page = umo_os_page_bytes();
     if (t->plan.inputs[source].dtype == UMO_BYTES) {
         reason = UMO_REASON_ENGINE_STRINGS;
     } else if (t->late) {
@@ -382,7 +382,7 @@ static void output_expect(const trial *t, const size_t *group, size_t count, siz
         reason = UMO_REASON_SCATTERED;
     } else if (on_device && total < t->threshold) {
         reason = UMO_REASON_BELOW_THRESHOLD;
-    } else if (t->kind == ENGINE_STRICT && ((uintptr_t)first % PAGE != 0 || total % PAGE != 0)) {
+    } else if (t->kind == ENGINE_STRICT && ((uintptr_t)first % page != 0 || total % page != 0)) {
         reason = UMO_REASON_PARTIAL_PAGE;
     }
     out->copied[UMO_DIRECTION_OUT][reason] += reason != UMO_REASON_NONE ? wanted : 0;
@@ -517,9 +517,9 @@ static void engine_choose(engine_kind kind)
     wrapper_switches switches = {0};
     const umo_driver_options options = {.delay_ns = often(50) ? 50000 : 0, .test_mode = true};
     if (kind == ENGINE_STRICT) {
-        switches.import_align_bytes = PAGE;
-        switches.import_size_align_bytes = PAGE;
-        switches.write_granule_bytes = PAGE;
+        switches.import_align_bytes = umo_os_page_bytes();
+        switches.import_size_align_bytes = umo_os_page_bytes();
+        switches.write_granule_bytes = umo_os_page_bytes();
     }
     switches.apart = kind == ENGINE_APART;
     if (kind != ENGINE_CPU) {

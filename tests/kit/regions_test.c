@@ -4,6 +4,8 @@
  */
 #include "world.h"
 
+#include "os/pages_test.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -127,7 +129,7 @@ static char *client_page;
 static void client_writes(umo_batch *batch)
 {
     (void)batch;
-    memset(client_page, 0xFF, (size_t)sysconf(_SC_PAGESIZE));
+    memset(client_page, 0xFF, pages_test_bytes());
 }
 
 /* A batch whose first request ends where a private page ends, and whose second lies in the shared
@@ -135,11 +137,12 @@ static void client_writes(umo_batch *batch)
 static void a_run_over_two_mappings_is_not_trusted(void **state)
 {
     (void)state;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = pages_test_bytes();
     world w;
     job jobs[2];
     world_begin(&w, &numbers, false);
-    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *pages =
+        pages_test_map(2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(pages != MAP_FAILED);
     client_page = mmap(pages + page, page, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);

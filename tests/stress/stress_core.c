@@ -9,6 +9,7 @@
 #include "driver/wrapper_test.h"
 
 #include "base/scope.h"
+#include "os/pages_test.h"
 
 #include <umo/umo.h>
 
@@ -290,8 +291,8 @@ static void step_view(worker *w)
     size_t s = below(w, SEGMENTS);
     size_t first = below(w, 2);
     size_t pages = 2 + below(w, 2) - first;
-    unsigned char *theirs = mmap(NULL, pages * core.page, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                 core.segments[s], (off_t)(first * core.page));
+    unsigned char *theirs = pages_test_map(pages * core.page, PROT_READ | PROT_WRITE, MAP_SHARED,
+                                           core.segments[s], (off_t)(first * core.page));
     umo_mapping mapping;
     umo_view *view = NULL;
     void *own = NULL;
@@ -379,7 +380,7 @@ static void core_open(unsigned seconds)
     };
     umo_device_release(wrapper_device(NULL, NULL)); /* registers the driver */
     wrapper.apart = true;
-    core.page = umo_os_page_bytes();
+    core.page = pages_test_bytes();
     MUST(umo_context_create(&options, &core.context, NULL));
     umo_scope *scope = umo_context_scope(core.context);
     MUST(umo_context_device(core.context, "host", 0, &core.devices[0], NULL));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import secrets
 import time
@@ -12,7 +13,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 TRANSPORTS = ("shm", "HTTP", "gRPC")
-_PAGE = 4096
 
 
 class Addresses(Protocol):
@@ -84,7 +84,7 @@ class Asker:
             offsets, size = [], 0
             for array in arrays.values():
                 offsets.append(size)
-                size += -(-array.nbytes // _PAGE) * _PAGE
+                size += -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
             name, region = self._create(size)
             for tensor, (key, array), offset in zip(wanted, arrays.items(), offsets, strict=True):
                 tensor.set_shared_memory(name, array.nbytes, offset)

@@ -12,6 +12,7 @@
 #define UMO_DRIVER_OPENCL_FAKE_OPENCL_H
 
 #include "driver/opencl/opencl_api.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -153,7 +154,7 @@ static void fake_reset_gpu(void)
     fake_reset();
     fake.type = CL_DEVICE_TYPE_GPU;
     fake.shadow = true;
-    fake.wrap_align_bytes = 4096;
+    fake.wrap_align_bytes = umo_os_page_bytes();
     fake.base_align_bits = 4096 * 8;
 }
 

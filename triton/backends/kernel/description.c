@@ -18,7 +18,8 @@
 
 #define WHERE_BYTES 96
 
-/* More than any device or kernel needs; an alignment above a page would refuse every tensor. */
+/* More than any device or kernel needs; an alignment above the smallest page would refuse tensors
+ * that lie at the start of one. A file means the same on every machine, so this is no page size. */
 #define ALIGN_MAX_BYTES 4096
 
 typedef struct reader {
