@@ -9,6 +9,7 @@
 #include <umo/context.h>
 #include <umo/device.h>
 #include <umo/driver.h>
+#include <umo/dtype.h>
 #include <umo/pool.h>
 #include <umo/reason.h>
 #include <umo/region.h>

@@ -4,6 +4,7 @@
  */
 #include "driver/device.h"
 
+#include "driver/ops/ops.h"
 #include "driver/registry.h"
 
 #include <assert.h>
@@ -59,6 +60,7 @@ void umo_device_acquire(umo_device *device)
 void umo_device_release(umo_device *device)
 {
     if (device != NULL && atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) == 1) {
+        umo_ops_finish(device);
         device->driver->close(device->state);
         free(device);
     }

@@ -15,6 +15,7 @@ struct umo_device {
     void *state;
     bool test_mode;
     umo_device_info info;
+    _Atomic(struct umo_ops *) ops; /* NULL until an operation is first asked for */
 };
 
 /* Splits waits into those of this device (kept in own, at most UMO_WAITS_MAX) and others, which are
