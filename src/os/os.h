@@ -15,7 +15,8 @@ size_t umo_os_page_bytes(void);
 /* Bytes of physical memory; 0 if unknown. */
 uint64_t umo_os_memory_bytes(void);
 
-/* Fresh zeroed pages, size_bytes rounded up to whole pages. NULL when memory is out. */
+/* Fresh zeroed pages, size_bytes rounded up to whole pages, at a multiple of theirs. NULL when
+ * memory is out. */
 void *umo_os_pages_alloc(size_t size_bytes);
 void umo_os_pages_free(void *pages, size_t size_bytes);
 
@@ -28,7 +29,7 @@ umo_status umo_os_mapping_query(const void *address, umo_mapping *out);
 /*
  * A second mapping of the shared memory at [start, start + size_bytes), whole pages of one mapping.
  * Without its file, name or permission: the mapping itself is duplicated. REFUSED for private
- * memory, UNSUPPORTED where the system cannot.
+ * memory and for less than whole pages, UNSUPPORTED where the system cannot.
  */
 umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out);
 /* Whether this system duplicates mappings at all (tried once): sandboxes and emulators may not. */

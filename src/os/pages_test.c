@@ -1,0 +1,119 @@
+/*
+ * Pages: what the system hands out and duplicates is whole pages of the size in force, at its
+ * multiples, also in a build that forces a size.
+ */
+#include "os/os.h"
+#include "os/pages_test.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    PIECES = 40
+};
+
+static void pages_have_the_size_in_force(void **state)
+{
+    (void)state;
+    size_t page = umo_os_page_bytes();
+    assert_int_equal(page, pages_test_bytes());
+    assert_int_equal(page % (size_t)sysconf(_SC_PAGESIZE), 0);
+    assert_int_equal(page & (page - 1), 0);
+#ifdef UMO_PAGE_BYTES
+    assert_int_equal(page, UMO_PAGE_BYTES);
+#endif
+    /* The memory of the machine is no matter of what a build forces. */
+    assert_int_equal(umo_os_memory_bytes(),
+                     (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+static void fresh_pages_are_whole_zeroed_and_apart(void **state)
+{
+    (void)state;
+    size_t page = umo_os_page_bytes();
+    unsigned char *pages[PIECES];
+    for (size_t i = 0; i < PIECES; i++) {
+        size_t size_bytes = i * 1000 + 1;
+        pages[i] = umo_os_pages_alloc(size_bytes);
+        assert_non_null(pages[i]);
+        assert_int_equal((uintptr_t)pages[i] % page, 0);
+        size_t whole = pages_test_round_up(size_bytes);
+        for (size_t at = 0; at < whole; at++) {
+            assert_int_equal(pages[i][at], 0);
+        }
+        memset(pages[i], (int)i + 1, whole);
+    }
+    for (size_t i = 0; i < PIECES; i++) {
+        assert_int_equal(pages[i][0], i + 1);
+        assert_int_equal(pages[i][pages_test_round_up(i * 1000 + 1) - 1], i + 1);
+    }
+    /* Nothing of a page stays when it is given back, however little of it was asked for. */
+    for (size_t i = 0; i < PIECES; i++) {
+        umo_os_pages_free(pages[i], i * 1000 + 1);
+    }
+    umo_os_pages_free(NULL, 1);
+    for (size_t i = 0; i < PIECES; i++) {
+        umo_mapping mapping;
+        umo_status status =
+            umo_os_mapping_query(pages[i] + pages_test_round_up(i * 1000 + 1) - 1, &mapping);
+        assert_true(status == UMO_E_NOT_FOUND || status == UMO_E_UNSUPPORTED);
+    }
+}
+
+static void more_than_there_is_is_not_handed_out(void **state)
+{
+    (void)state;
+    assert_null(umo_os_pages_alloc(SIZE_MAX));
+    assert_null(umo_os_pages_alloc(SIZE_MAX - umo_os_page_bytes() + 1));
+    assert_null(umo_os_pages_alloc(SIZE_MAX / 2));
+}
+
+static void a_duplicate_lies_on_pages_and_is_of_whole_pages(void **state)
+{
+    (void)state;
+    if (!umo_os_mapping_duplicates()) {
+        skip();
+    }
+    size_t page = umo_os_page_bytes();
+    unsigned char *shared =
+        pages_test_map(4 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(shared != MAP_FAILED);
+    void *own = NULL;
+    unsigned char *first = NULL;
+    for (size_t pages = 1; pages < 4; pages++) {
+        assert_int_equal(umo_os_mapping_duplicate(shared + page, pages * page, &own), UMO_OK);
+        assert_int_equal((uintptr_t)own % page, 0);
+        shared[page] = (unsigned char)pages;
+        shared[(1 + pages) * page - 1] = 77;
+        first = own;
+        assert_int_equal(first[0], pages);
+        assert_int_equal(first[pages * page - 1], 77);
+        umo_os_mapping_drop(own, pages * page);
+    }
+    /* The kernel's pages may be shorter than ours: halves of ours are refused all the same. */
+    own = NULL;
+    assert_int_equal(umo_os_mapping_duplicate(shared + page / 2, page, &own), UMO_E_REFUSED);
+    assert_int_equal(umo_os_mapping_duplicate(shared, page / 2, &own), UMO_E_REFUSED);
+    assert_int_equal(umo_os_mapping_duplicate(shared, page + 1, &own), UMO_E_REFUSED);
+    /* Private memory has no second mapping. */
+    unsigned char *private = umo_os_pages_alloc(page);
+    assert_non_null(private);
+    assert_int_equal(umo_os_mapping_duplicate(private, page, &own), UMO_E_REFUSED);
+    assert_null(own);
+    umo_os_pages_free(private, page);
+    assert_int_equal(munmap(shared, 4 * page), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pages_have_the_size_in_force),
+        cmocka_unit_test(fresh_pages_are_whole_zeroed_and_apart),
+        cmocka_unit_test(more_than_there_is_is_not_handed_out),
+        cmocka_unit_test(a_duplicate_lies_on_pages_and_is_of_whole_pages),
+    };
+    return cmocka_run_group_tests_name("pages", tests, NULL, NULL);
+}
