@@ -8,8 +8,6 @@
 #include "driver/device.h"
 #include "mem/buffer.h"
 
-#include <errno.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <time.h>
@@ -75,17 +73,27 @@ static void assert_bracket(const rig *r, const umo_access *access)
 
 /* A command that runs until it is let go: what depends on it never passes by luck. A test that
  * failed does not let it go, so it ends by itself at last. */
-static sem_t gate;
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_opened;
+static bool gate_is_open;
 
 static void gate_run(void *const *args, const size_t global[3])
 {
     (void)args;
     (void)global;
-    struct timespec end;
-    (void)clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += 10;
-    while (sem_timedwait(&gate, &end) != 0 && errno == EINTR) {
+    uint64_t deadline_ns = umo_os_now_ns() + 10000 * MS;
+    (void)pthread_mutex_lock(&gate_lock);
+    while (!gate_is_open && umo_os_condition_wait_until(&gate_opened, &gate_lock, deadline_ns)) {
     }
+    (void)pthread_mutex_unlock(&gate_lock);
+}
+
+static void gate_open(void)
+{
+    (void)pthread_mutex_lock(&gate_lock);
+    gate_is_open = true;
+    (void)pthread_cond_broadcast(&gate_opened);
+    (void)pthread_mutex_unlock(&gate_lock);
 }
 
 static umo_fence gate_make(umo_device *device, uint32_t queue)
@@ -94,7 +102,7 @@ static umo_fence gate_make(umo_device *device, uint32_t queue)
     umo_host_kernel *kernel = (umo_host_kernel *)(uintptr_t)kernels;
     const umo_grid grid = {.dimensions = 1, .global = {1}};
     umo_fence fence = {0};
-    assert_int_equal(sem_init(&gate, 0, 0), 0);
+    gate_is_open = false;
     assert_int_equal(device->driver->kernel_launch(device->state, queue, kernel, NULL, 0, &grid,
                                                    NULL, 0, &fence, NULL),
                      UMO_OK);
@@ -155,7 +163,7 @@ static void an_empty_range_touches_nothing(void **state)
     assert_int_equal(begin(&r, ACCESS(0, SIZE, HOST, UMO_WRITE)), UMO_OK);
     assert_bracket(&r, ACCESS(5, 0, DEVICE, UMO_WRITE));
     assert_bracket(&r, ACCESS(SIZE, 0, DEVICE, UMO_READ_WRITE));
-    char byte;
+    const char byte = 0;
     umo_fence fence = {.value = 9};
     assert_int_equal(umo_buffer_upload(r.buffer, 3, &byte, 0, 0, &fence), UMO_OK);
     assert_int_equal(fence.value, 0);
@@ -238,7 +246,7 @@ static void an_ended_use_is_waited_for_where_it_conflicts(void **state)
     assert_int_equal(umo_fence_set_wait(&waits, 0), UMO_E_TIMEOUT);
     assert_int_equal(umo_fence_set_wait(&waits, 1 * MS), UMO_E_TIMEOUT);
     assert_int_equal(waits.count, 1);
-    assert_int_equal(sem_post(&gate), 0);
+    gate_open();
     assert_int_equal(umo_fence_set_wait(&waits, UINT64_MAX), UMO_OK);
     assert_int_equal(waits.count, 0);
     assert_int_equal(end(&r, inside), UMO_OK);
@@ -307,7 +315,7 @@ static void *gate_open_later(void *argument)
     (void)argument;
     const struct timespec pause = {.tv_nsec = 5000000};
     (void)nanosleep(&pause, NULL);
-    assert_int_equal(sem_post(&gate), 0);
+    gate_open();
     return NULL;
 }
 
@@ -409,7 +417,7 @@ static void a_failure_does_not_hide_what_is_pending(void **state)
     assert_true(umo_fence_set_add(&set, gate_make(r.device, 1)));
     assert_int_equal(umo_fence_set_wait(&set, 1 * MS), UMO_E_TIMEOUT);
     assert_int_equal(set.count, 2);
-    assert_int_equal(sem_post(&gate), 0);
+    gate_open();
     assert_int_equal(umo_fence_set_wait(&set, UINT64_MAX), UMO_E_DEVICE);
     assert_int_equal(set.count, 0);
     rig_close(&r);
@@ -699,6 +707,7 @@ static void a_transfer_that_fails_later_is_made_again(void **state)
 
 int main(void)
 {
+    umo_os_condition_init(&gate_opened);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_uses_are_refused),
         cmocka_unit_test(an_empty_range_touches_nothing),

@@ -5,38 +5,18 @@
 
 #include "base/scope.h"
 #include "mem/buffer.h"
+#include "os/mapping_test.h"
 #include "os/pages_test.h"
 
 #include <umo/region.h>
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-/* The system's answer to "which mapping is this": can be switched off, as on older kernels. */
-static bool no_ioctl;
-
-int ioctl(int file, unsigned long request, ...)
-{
-    va_list arguments;
-    va_start(arguments, request);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    if (no_ioctl) {
-        errno = ENOTTY;
-        return -1;
-    }
-    int (*next)(int, unsigned long, ...);
-    *(void **)&next = dlsym(RTLD_NEXT, "ioctl");
-    return next(file, request, argument);
-}
 
 typedef struct rig {
     umo_device *device;
@@ -312,13 +292,13 @@ static void without_an_answer_of_the_system_nothing_is_assumed(void **state)
     const size_t page = pages_test_bytes();
     const wrapper_switches switches = {.import_align_bytes = page, .import_size_align_bytes = page};
     rig r = rig_open(&switches);
-    no_ioctl = true;
+    mapping_test_silent = true;
     assert_int_equal(import(&r, r.pages + 5, 10, false, false), UMO_REASON_NO_IDENTITY);
     assert_int_equal(import(&r, r.pages + 5, 10, false, true), UMO_REASON_NONE);
     assert_int_equal(import(&r, r.pages, page, false, false), UMO_REASON_NONE);
     umo_mapping mapping;
     assert_int_equal(umo_mapping_query(r.pages, &mapping), UMO_E_UNSUPPORTED);
-    no_ioctl = false;
+    mapping_test_silent = false;
     assert_int_equal(import(&r, r.pages + 5, 10, false, false), UMO_REASON_NONE);
     rig_close(&r);
 }

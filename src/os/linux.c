@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -93,11 +94,72 @@ void umo_os_pages_free(void *pages, size_t size_bytes)
     }
 }
 
+/* MADV_FREE lets the kernel drop bytes, but nothing tells afterwards whether it has: a page of
+ * zeros may be what was written there. */
+umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
+{
+    (void)size_bytes;
+    (void)out;
+    return UMO_E_UNSUPPORTED;
+}
+
+umo_status umo_os_pages_purgeable(void *pages, umo_purgeable want, bool *out_lost)
+{
+    (void)pages;
+    (void)want;
+    (void)out_lost;
+    return UMO_E_UNSUPPORTED;
+}
+
+/* What Linux has (the cgroup's usage against its limit, pressure_level, PSI) is of the cgroup, not
+ * of the system, and must be asked for: it belongs to whoever knows which cgroup counts. */
+umo_status umo_os_pressure_create(void (*notify)(umo_os_pressure_level level, void *user),
+                                  void *user, umo_os_pressure **out)
+{
+    (void)notify;
+    (void)user;
+    (void)out;
+    return UMO_E_UNSUPPORTED;
+}
+
+void umo_os_pressure_destroy(umo_os_pressure *pressure)
+{
+    (void)pressure;
+}
+
 uint64_t umo_os_now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void umo_os_condition_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(condition, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+}
+
+void umo_os_condition_finish(pthread_cond_t *condition)
+{
+    (void)pthread_cond_destroy(condition);
+}
+
+bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                 uint64_t deadline_ns)
+{
+    if (deadline_ns == UINT64_MAX) {
+        (void)pthread_cond_wait(condition, lock);
+        return true;
+    }
+    struct timespec until = {
+        .tv_sec = (time_t)(deadline_ns / 1000000000u),
+        .tv_nsec = (long)(deadline_ns % 1000000000u),
+    };
+    return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
 }
 
 /* The kernel's struct procmap_query (Linux 6.11); without room for a name or a build id. */
@@ -321,4 +383,41 @@ void *umo_os_library_open(const char *const *names)
 void *umo_os_library_symbol(void *library, const char *name)
 {
     return dlsym(library, name);
+}
+
+size_t umo_os_cache_line_bytes(void)
+{
+    long line = sysconf(_SC_LEVEL1_DCACHE_LINESIZE);
+    return line > 0 ? (size_t)line : 64;
+}
+
+/* What was written fits in out_bytes; text that does not is no name of anything. */
+static bool written_whole(char *out, size_t out_bytes, int written)
+{
+    bool whole = written > 0 && (size_t)written < out_bytes;
+    if (!whole && out_bytes > 0) {
+        out[0] = '\0';
+    }
+    return whole;
+}
+
+bool umo_os_cache_dir(char *out, size_t out_bytes)
+{
+    const char *base = getenv("XDG_CACHE_HOME");
+    const char *below = "";
+    /* A relative path there is to be ignored (XDG Base Directory Specification). */
+    if (base == NULL || base[0] != '/') {
+        base = getenv("HOME");
+        below = "/.cache";
+    }
+    return base != NULL && base[0] == '/' &&
+           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s%s/umo", base, below));
+}
+
+bool umo_os_release(char *out, size_t out_bytes)
+{
+    struct utsname system;
+    return uname(&system) == 0 &&
+           written_whole(out, out_bytes,
+                         snprintf(out, out_bytes, "%s %s", system.release, system.version));
 }

@@ -7,8 +7,10 @@
 #ifndef UMO_OS_PAGES_TEST_H
 #define UMO_OS_PAGES_TEST_H
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -57,6 +59,27 @@ static inline void *pages_test_map(size_t size_bytes, int protection, int flags,
                                    off_t offset)
 {
     return pages_test_map_at(pages_test_bytes(), size_bytes, protection, flags, file, offset);
+}
+
+/* A file in memory without a name, of zeros, only to be mapped; -1 as open. */
+static inline int pages_test_file(size_t size_bytes)
+{
+#ifdef __linux__
+    int file = memfd_create("umo_test", MFD_CLOEXEC);
+#else
+    static unsigned count;
+    char name[32];
+    (void)snprintf(name, sizeof name, "/umo_%d_%u", (int)getpid(), count++);
+    int file = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (file >= 0) {
+        (void)shm_unlink(name);
+    }
+#endif
+    if (file >= 0 && ftruncate(file, (off_t)size_bytes) != 0) {
+        (void)close(file);
+        return -1;
+    }
+    return file;
 }
 
 #endif

@@ -1,0 +1,426 @@
+/*
+ * macOS. Mach knows every mapping of the process by the memory object behind it, file or not: the
+ * object's number stands for the inode, and mach_vm_remap makes the views of shared memory.
+ *
+ * Whether memory is shared is asked twice. MAP_SHARED of any kind is inherited as shared
+ * (VM_INHERIT_SHARE), also before its first page exists; what another task gave us through Mach
+ * need not be, and shows in the share mode. The mode alone would not do: memory whose last other
+ * user has left counts as private there.
+ */
+#include "os/os.h"
+
+#include "base/size.h"
+
+#include <dispatch/dispatch.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <mach/mach.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysctl.h>
+#include <time.h>
+#include <unistd.h>
+
+/* <mach/mach_vm.h>, which is not among the headers that come with the compiler on Linux. */
+kern_return_t mach_vm_region_recurse(vm_map_read_t task, mach_vm_address_t *address,
+                                     mach_vm_size_t *size, natural_t *depth,
+                                     vm_region_recurse_info_t info, mach_msg_type_number_t *count);
+kern_return_t mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
+                            mach_vm_offset_t mask, int flags, vm_map_read_t source,
+                            mach_vm_address_t source_address, boolean_t copy, vm_prot_t *protection,
+                            vm_prot_t *protection_max, vm_inherit_t inherit);
+kern_return_t mach_vm_purgable_control(vm_map_t task, mach_vm_address_t address,
+                                       vm_purgable_t control, int *state);
+
+/* A figure of the machine; 0 if it is unknown. */
+static uint64_t figure(const char *name)
+{
+    uint64_t value = 0;
+    size_t value_bytes = sizeof value;
+    if (sysctlbyname(name, &value, &value_bytes, NULL, 0) != 0) {
+        return 0;
+    }
+    /* An int fills the low half: every Mac is little-endian. */
+    return value;
+}
+
+size_t umo_os_page_bytes(void)
+{
+    static _Atomic size_t cached;
+    size_t page = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (page == 0) {
+        page = (size_t)sysconf(_SC_PAGESIZE);
+        atomic_store_explicit(&cached, page, memory_order_relaxed);
+    }
+    return page;
+}
+
+uint64_t umo_os_memory_bytes(void)
+{
+    return figure("hw.memsize");
+}
+
+size_t umo_os_cache_line_bytes(void)
+{
+    uint64_t line = figure("hw.cachelinesize");
+    return line > 0 ? (size_t)line : 64;
+}
+
+/* flags: VM_FLAGS_PURGABLE or 0; Darwin's mmap takes them where the file stands otherwise. */
+static void *pages_map(size_t size_bytes, int flags)
+{
+    size_t whole_bytes;
+    if (!umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
+        return NULL;
+    }
+    void *pages = mmap(NULL, whole_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       flags != 0 ? flags : -1, 0);
+    return pages != MAP_FAILED ? pages : NULL;
+}
+
+void *umo_os_pages_alloc(size_t size_bytes)
+{
+    return pages_map(size_bytes, 0);
+}
+
+void umo_os_pages_free(void *pages, size_t size_bytes)
+{
+    size_t whole_bytes;
+    if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
+        (void)munmap(pages, whole_bytes);
+    }
+}
+
+umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
+{
+    void *pages = pages_map(size_bytes, VM_FLAGS_PURGABLE);
+    if (pages == NULL) {
+        return UMO_E_NOMEM;
+    }
+    *out = pages;
+    return UMO_OK;
+}
+
+umo_status umo_os_pages_purgeable(void *pages, umo_purgeable want, bool *out_lost)
+{
+    static const int states[] = {
+        [UMO_PURGEABLE_KEPT] = VM_PURGABLE_NONVOLATILE,
+        [UMO_PURGEABLE_VOLATILE] = VM_PURGABLE_VOLATILE,
+        [UMO_PURGEABLE_EMPTY] = VM_PURGABLE_EMPTY,
+    };
+    int state = states[want]; /* then the one before */
+    if (mach_vm_purgable_control(mach_task_self(), (uintptr_t)pages, VM_PURGABLE_SET_STATE,
+                                 &state) != KERN_SUCCESS) {
+        return UMO_E_UNSUPPORTED;
+    }
+    if (want == UMO_PURGEABLE_KEPT) {
+        *out_lost = (state & VM_PURGABLE_STATE_MASK) == VM_PURGABLE_EMPTY;
+    }
+    return UMO_OK;
+}
+
+struct umo_os_pressure {
+    void (*notify)(umo_os_pressure_level level, void *user);
+    void *user;
+    dispatch_queue_t queue;
+    dispatch_source_t source;
+};
+
+static void pressure_changed(void *user)
+{
+    const umo_os_pressure *pressure = user;
+    uintptr_t flags = dispatch_source_get_data(pressure->source);
+    umo_os_pressure_level level = UMO_OS_PRESSURE_NORMAL;
+    if ((flags & DISPATCH_MEMORYPRESSURE_CRITICAL) != 0) {
+        level = UMO_OS_PRESSURE_CRITICAL;
+    } else if ((flags & DISPATCH_MEMORYPRESSURE_WARN) != 0) {
+        level = UMO_OS_PRESSURE_WARN;
+    }
+    pressure->notify(level, pressure->user);
+}
+
+umo_status umo_os_pressure_create(void (*notify)(umo_os_pressure_level level, void *user),
+                                  void *user, umo_os_pressure **out)
+{
+    umo_os_pressure *pressure = calloc(1, sizeof *pressure);
+    if (pressure == NULL) {
+        return UMO_E_NOMEM;
+    }
+    pressure->notify = notify;
+    pressure->user = user;
+    pressure->queue = dispatch_queue_create("umo.pressure", DISPATCH_QUEUE_SERIAL);
+    if (pressure->queue == NULL) {
+        goto fail;
+    }
+    pressure->source =
+        dispatch_source_create(DISPATCH_SOURCE_TYPE_MEMORYPRESSURE, 0,
+                               DISPATCH_MEMORYPRESSURE_NORMAL | DISPATCH_MEMORYPRESSURE_WARN |
+                                   DISPATCH_MEMORYPRESSURE_CRITICAL,
+                               pressure->queue);
+    if (pressure->source == NULL) {
+        goto fail;
+    }
+    dispatch_set_context(pressure->source, pressure);
+    dispatch_source_set_event_handler_f(pressure->source, pressure_changed);
+    dispatch_resume(pressure->source);
+    *out = pressure;
+    return UMO_OK;
+
+fail:
+    umo_os_pressure_destroy(pressure);
+    return UMO_E_UNSUPPORTED;
+}
+
+static void pressure_nothing(void *user)
+{
+    (void)user;
+}
+
+void umo_os_pressure_destroy(umo_os_pressure *pressure)
+{
+    if (pressure == NULL) {
+        return;
+    }
+    if (pressure->source != NULL) {
+        /* The queue runs one thing at a time: what comes after the cancellation comes after the
+         * last call of the handler. */
+        dispatch_source_cancel(pressure->source);
+        dispatch_sync_f(pressure->queue, NULL, pressure_nothing);
+        dispatch_release(pressure->source);
+    }
+    if (pressure->queue != NULL) {
+        dispatch_release(pressure->queue);
+    }
+    free(pressure);
+}
+
+/* Like Linux's monotonic clock this one stands still while the machine sleeps, and it is the clock
+ * of timed waits. */
+uint64_t umo_os_now_ns(void)
+{
+    return clock_gettime_nsec_np(CLOCK_UPTIME_RAW);
+}
+
+void umo_os_condition_init(pthread_cond_t *condition)
+{
+    (void)pthread_cond_init(condition, NULL);
+}
+
+void umo_os_condition_finish(pthread_cond_t *condition)
+{
+    (void)pthread_cond_destroy(condition);
+}
+
+bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                 uint64_t deadline_ns)
+{
+    if (deadline_ns == UINT64_MAX) {
+        (void)pthread_cond_wait(condition, lock);
+        return true;
+    }
+    /* An absolute deadline would be on the wall clock, which may be set. */
+    uint64_t now_ns = umo_os_now_ns();
+    uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+    struct timespec left = {
+        .tv_sec = (time_t)(left_ns / 1000000000u),
+        .tv_nsec = (long)(left_ns % 1000000000u),
+    };
+    return pthread_cond_timedwait_relative_np(condition, lock, &left) != ETIMEDOUT ||
+           umo_os_now_ns() < deadline_ns;
+}
+
+/* The first mapping that ends after address, also in the maps that processes share, as that of the
+ * system's libraries. KERN_INVALID_ADDRESS: there is none. */
+static kern_return_t region_next(mach_vm_address_t address, umo_mapping *out)
+{
+    mach_vm_size_t size_bytes = 0;
+    natural_t depth = UINT32_MAX; /* of nested maps that it may look into */
+    vm_region_submap_info_data_64_t info;
+    /* Up to the object's full number: older systems know no more. */
+    mach_msg_type_number_t count = VM_REGION_SUBMAP_INFO_V2_COUNT_64;
+    kern_return_t code = mach_vm_region_recurse(mach_task_self(), &address, &size_bytes, &depth,
+                                                (vm_region_recurse_info_t)&info, &count);
+    if (code != KERN_SUCCESS) {
+        return code;
+    }
+    bool shared = info.inheritance == VM_INHERIT_SHARE || info.share_mode == SM_SHARED ||
+                  info.share_mode == SM_TRUESHARED || info.share_mode == SM_SHARED_ALIASED;
+    bool file = info.external_pager != 0;
+    *out = (umo_mapping){
+        .start = (uintptr_t)address,
+        .end = (uintptr_t)(address + size_bytes),
+        .device = file ? 1 : 0,
+        .inode = file || shared ? info.object_id_full : 0,
+        .offset_bytes = info.offset,
+        .shared = shared,
+        .readable = (info.protection & VM_PROT_READ) != 0,
+        .writable = (info.protection & VM_PROT_WRITE) != 0,
+    };
+    return KERN_SUCCESS;
+}
+
+umo_status umo_os_mapping_query(const void *address, umo_mapping *out)
+{
+    umo_mapping mapping;
+    kern_return_t code = region_next((uintptr_t)address, &mapping);
+    if (code != KERN_SUCCESS) {
+        return code == KERN_INVALID_ADDRESS ? UMO_E_NOT_FOUND : UMO_E_UNSUPPORTED;
+    }
+    if (mapping.start > (uintptr_t)address) {
+        return UMO_E_NOT_FOUND;
+    }
+    *out = mapping;
+    return UMO_OK;
+}
+
+static umo_status mapping_again(void *start, size_t size_bytes, void **out)
+{
+    mach_vm_address_t place = 0;
+    vm_prot_t protection = VM_PROT_NONE;
+    vm_prot_t protection_max = VM_PROT_NONE;
+    /* A child would keep the client's memory alive. */
+    kern_return_t code =
+        mach_vm_remap(mach_task_self(), &place, size_bytes, 0, VM_FLAGS_ANYWHERE, mach_task_self(),
+                      (uintptr_t)start, FALSE, &protection, &protection_max, VM_INHERIT_NONE);
+    switch (code) {
+    case KERN_SUCCESS:
+        *out = (void *)(uintptr_t)place;
+        return UMO_OK;
+    case KERN_NO_SPACE:
+    case KERN_RESOURCE_SHORTAGE:
+        return UMO_E_NOMEM;
+    case KERN_NOT_SUPPORTED:
+        return UMO_E_UNSUPPORTED;
+    default:
+        return UMO_E_REFUSED;
+    }
+}
+
+umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
+{
+    umo_mapping source;
+    /* mach_vm_remap would round to whole pages, go on in the next mapping, and make shared memory
+     * of what was private: nobody but us refuses. */
+    if (size_bytes == 0 || (((uintptr_t)start | size_bytes) & (umo_os_page_bytes() - 1)) != 0 ||
+        umo_os_mapping_query(start, &source) != UMO_OK || !source.shared ||
+        size_bytes > source.end - (uintptr_t)start) {
+        return UMO_E_REFUSED;
+    }
+    void *own;
+    umo_status status = mapping_again(start, size_bytes, &own);
+    if (status != UMO_OK) {
+        return status;
+    }
+    /* Memory that nobody has touched yet has no object, and no number, before. */
+    umo_mapping copy;
+    if (umo_os_mapping_query(own, &copy) != UMO_OK ||
+        (source.inode != 0 && copy.inode != source.inode)) {
+        umo_os_mapping_drop(own, size_bytes);
+        return UMO_E_REFUSED;
+    }
+    *out = own;
+    return UMO_OK;
+}
+
+/* Duplicates a page of shared memory of our own and looks whether both show the same byte. */
+static bool duplicates_try(void)
+{
+    size_t page_bytes = umo_os_page_bytes();
+    bool works = false;
+    char *first = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (first != MAP_FAILED) {
+        void *second;
+        if (umo_os_mapping_duplicate(first, page_bytes, &second) == UMO_OK) {
+            first[0] = 1;
+            works = *(volatile char *)second == 1;
+            umo_os_mapping_drop(second, page_bytes);
+        }
+        (void)munmap(first, page_bytes);
+    }
+    return works;
+}
+
+bool umo_os_mapping_duplicates(void)
+{
+    static _Atomic int
+        known; /* 0 not tried, 1 no, 2 yes; two threads that both try find the same */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        answer = duplicates_try() ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
+}
+
+void umo_os_mapping_drop(void *start, size_t size_bytes)
+{
+    (void)munmap(start, size_bytes);
+}
+
+umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user)
+{
+    umo_mapping mapping = {.end = 0};
+    for (;;) {
+        kern_return_t code = region_next(mapping.end, &mapping);
+        if (code != KERN_SUCCESS) {
+            return code == KERN_INVALID_ADDRESS ? UMO_OK : UMO_E_SYSTEM;
+        }
+        if (!visit(&mapping, user)) {
+            return UMO_OK;
+        }
+    }
+}
+
+void *umo_os_library_open(const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
+        if (library != NULL) {
+            return library;
+        }
+    }
+    return NULL;
+}
+
+void *umo_os_library_symbol(void *library, const char *name)
+{
+    return dlsym(library, name);
+}
+
+/* What was written fits in out_bytes; text that does not is no name of anything. */
+static bool written_whole(char *out, size_t out_bytes, int written)
+{
+    bool whole = written > 0 && (size_t)written < out_bytes;
+    if (!whole && out_bytes > 0) {
+        out[0] = '\0';
+    }
+    return whole;
+}
+
+bool umo_os_cache_dir(char *out, size_t out_bytes)
+{
+    const char *base = getenv("XDG_CACHE_HOME");
+    const char *below = "";
+    /* Not of macOS, but whoever sets it means it; a relative path there is to be ignored. */
+    if (base == NULL || base[0] != '/') {
+        base = getenv("HOME");
+        below = "/Library/Caches";
+    }
+    return base != NULL && base[0] == '/' &&
+           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s%s/umo", base, below));
+}
+
+bool umo_os_release(char *out, size_t out_bytes)
+{
+    char kernel[64];
+    char build[64];
+    size_t kernel_bytes = sizeof kernel;
+    size_t build_bytes = sizeof build;
+    return sysctlbyname("kern.osrelease", kernel, &kernel_bytes, NULL, 0) == 0 &&
+           sysctlbyname("kern.osversion", build, &build_bytes, NULL, 0) == 0 &&
+           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s %s", kernel, build));
+}
