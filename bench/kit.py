@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +39,21 @@ parameters { key: "mode" value { string_value: "touch_nothing" } }
 """
 
 
-def allocations(path: Path) -> int:
+@dataclass(frozen=True)
+class Case:
+    """A model, what is sent to it, and the libraries whose own instructions count."""
+
+    config: str
+    files: dict[str, str]  # of the version's folder
+    tensors: tuple[str, ...]  # inproc_infer's --input and --output
+    libraries: tuple[str, ...]
+    environment: dict[str, str]
+
+
+IDENTITY = Case(CONFIG, {}, ("--input", "INPUT0:FP32:1,262144", "--output", "OUTPUT0:1048576"), OURS, {})
+
+
+def allocations(path: Path, libraries: tuple[str, ...]) -> int:
     """Calls from our libraries to an allocator, in one callgrind output file."""
     files: dict[str, str] = {}
     functions: dict[str, str] = {}
@@ -57,7 +72,7 @@ def allocations(path: Path) -> int:
         for line in lines:
             key, _, rest = line.rstrip("\n").partition("=")
             if key == "ob":
-                ours = any(name in named(files, rest) for name in OURS)
+                ours = any(name in named(files, rest) for name in libraries)
             elif key == "cob":
                 named(files, rest)
             elif key == "fn":
@@ -69,12 +84,14 @@ def allocations(path: Path) -> int:
     return calls
 
 
-def measure(*memory: str) -> tuple[float, float]:
+def measure(case: Case, *memory: str) -> tuple[float, float]:
     """Instructions and allocations a request of our libraries' own."""
     with tempfile.TemporaryDirectory() as folder:
         version = Path(folder) / "models" / "one" / "1"
         version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(CONFIG)
+        (version.parent / "config.pbtxt").write_text(case.config)
+        for name, text in case.files.items():
+            (version / name).write_text(text)
         out = Path(folder) / "callgrind"
         subprocess.run(
             [
@@ -90,29 +107,26 @@ def measure(*memory: str) -> tuple[float, float]:
                 str(RELEASE / "backends"),
                 "--model",
                 "one",
-                "--input",
-                "INPUT0:FP32:1,262144",
-                "--output",
-                "OUTPUT0:1048576",
+                *case.tensors,
                 "--requests",
                 str(REQUESTS),
                 "--warmup",
                 "20",
                 *memory,
             ],
-            env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT)),
+            env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT), **case.environment),
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         costs = self_costs(f"{out}.1")
-        own = sum(cost for path, cost in costs.items() if any(name in path for name in OURS))
-        return own / REQUESTS, allocations(Path(f"{out}.1")) / REQUESTS
+        own = sum(cost for path, cost in costs.items() if any(name in path for name in case.libraries))
+        return own / REQUESTS, allocations(Path(f"{out}.1"), case.libraries) / REQUESTS
 
 
 def main() -> None:
     for claim, memory in (("kit_instructions", ("--shm",)), ("kit_instructions_anonymous", ())):
-        instructions, mallocs = measure(*memory)
+        instructions, mallocs = measure(IDENTITY, *memory)
         print(
             json.dumps(
                 {

@@ -1,6 +1,6 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
-    python bench/run.py [wrap] [kit] [overhead] [--turns N]
+    python bench/run.py [wrap] [kit] [metal] [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1.
 """
@@ -24,6 +24,7 @@ def commands(turns: int) -> dict[str, list[str]]:
     return {
         "wrap": [str(ROOT / "build/release/bench/wrap")],
         "kit": [sys.executable, str(ROOT / "bench/kit.py")],
+        "metal": [sys.executable, str(ROOT / "bench/metal.py")],
         "overhead": [sys.executable, str(ROOT / "bench/overhead.py"), "--turns", str(turns)],
     }
 
@@ -58,7 +59,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", help="wrap, kit, overhead; all by default")
+    parser.add_argument("names", nargs="*", help="wrap, kit, metal, overhead; all by default")
     parser.add_argument("--turns", type=int, default=15)
     options = parser.parse_args()
     known = commands(options.turns)

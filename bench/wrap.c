@@ -1,7 +1,8 @@
 /*
- * How long a wrap takes, against copying the same bytes into memory that is prepared.
+ * How long a wrap takes, against copying the same bytes into memory that is prepared: wrap
+ * [DRIVER [LARGEST_MB]]
  *
- * Three kinds of wrap, each on a real device driver (OpenCL; the host driver where there is none):
+ * Three kinds of wrap, each on a real device driver (the one named, else OpenCL, else the host's):
  *   first     memory of this process as a request brings it: ask the system whose it is, bind it to
  * the device again     memory in a registered region: found in the registration cache shm first,
  * shm again  memory that a client mapped: an own view is made, or found again by its identity The
@@ -28,6 +29,7 @@ typedef struct bench {
     umo_context *context;
     umo_device *device;
     const char *driver;
+    const char *command;
 } bench;
 
 static double now_us(void)
@@ -100,9 +102,13 @@ static void wrap_shared(const bench *b, char *data, size_t size_bytes)
 
 static char *segment_map(size_t size_bytes)
 {
-    int file = memfd_create("umo-bench", MFD_CLOEXEC);
+    static unsigned made;
+    char name[31]; /* as many letters as macOS takes */
+    (void)snprintf(name, sizeof name, "/umo-bench-%ld-%u", (long)getpid(), made++);
+    int file = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    (void)shm_unlink(name);
     if (file < 0 || ftruncate(file, (off_t)size_bytes) != 0) {
-        perror("memfd_create");
+        perror("shm_open");
         exit(1);
     }
     char *data = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -125,18 +131,50 @@ static double touch_us(char *data, size_t size_bytes)
     return now_us() - start;
 }
 
-static void claim(const char *kind, int megabytes, series *copy, series *wrap, const char *driver,
+static void claim(const bench *b, const char *kind, int megabytes, series *copy, series *wrap,
                   double touch)
 {
     double copy_us = quantile(copy, 0.5);
     double wrap_us = quantile(wrap, 0.5);
     (void)printf("{\"claim\": \"wrap_%s_%dMB\", \"value\": %.4f, \"unit\": \"us\", \"opponent\": "
                  "\"memcpy into prepared memory: %.1f us\", \"ratio\": %.1f, \"spread\": [%.1f, "
-                 "%.1f], \"driver\": \"%s\", \"first_touch_us\": %.1f, \"command\": "
-                 "\"build/release/bench/wrap\"}\n",
+                 "%.1f], \"driver\": \"%s\", \"first_touch_us\": %.1f, \"command\": \"%s\"}\n",
                  kind, megabytes, wrap_us, copy_us, copy_us / wrap_us,
                  quantile(copy, 0.25) / quantile(wrap, 0.75),
-                 quantile(copy, 0.75) / quantile(wrap, 0.25), driver, touch);
+                 quantile(copy, 0.75) / quantile(wrap, 0.25), b->driver, touch, b->command);
+}
+
+/* What is timed is a wrap only if the bytes are those of the owner, where they lie. */
+static void wrap_verify(const bench *b, char *data, size_t size_bytes)
+{
+    umo_buffer *buffer = NULL;
+    must(umo_registry_wrap(umo_context_registry(b->context), b->device,
+                           umo_context_scope(b->context), data, size_bytes, true, &buffer, NULL,
+                           NULL),
+         "the wrap");
+    if (umo_buffer_host(buffer) != data || umo_buffer_size(buffer) != size_bytes) {
+        (void)fprintf(stderr, "wrap: the memory is not used where it lies\n");
+        exit(1);
+    }
+    umo_buffer_release(buffer);
+}
+
+static void view_verify(const bench *b, char *shared, size_t size_bytes)
+{
+    umo_mapping mapping;
+    void *own = NULL;
+    umo_view *view = NULL;
+    must(umo_mapping_query(shared, &mapping), "the look-up");
+    must(umo_view_find(umo_context_registry(b->context), shared, size_bytes, &mapping, &own, &view,
+                       NULL),
+         "the view");
+    shared[size_bytes - 1] = 77;
+    if (((volatile char *)own)[size_bytes - 1] != 77) {
+        (void)fprintf(stderr, "wrap: the view shows other memory\n");
+        exit(1);
+    }
+    wrap_verify(b, own, size_bytes);
+    umo_view_release(view);
 }
 
 static void measure(const bench *b, int megabytes)
@@ -159,7 +197,8 @@ static void measure(const bench *b, int megabytes)
     must(umo_region_register(registry, region_data, size_bytes, true, &region, NULL), "region");
     char *shared = segment_map(size_bytes);
     wrap_first(b, own, size_bytes);
-    wrap_again(b, region_data, size_bytes);
+    wrap_verify(b, region_data, size_bytes);
+    view_verify(b, shared, size_bytes);
 
     static series copy;
     static series first;
@@ -207,10 +246,10 @@ static void measure(const bench *b, int megabytes)
         shm_again.us[turn] = (now_us() - start) / WRAPS_A_TURN;
     }
     double touched = quantile(&touch, 0.5);
-    claim("first", megabytes, &copy, &first, b->driver, touched);
-    claim("again", megabytes, &copy, &again, b->driver, touched);
-    claim("shm_first", megabytes, &copy, &shm_first, b->driver, touched);
-    claim("shm_again", megabytes, &copy, &shm_again, b->driver, touched);
+    claim(b, "first", megabytes, &copy, &first, touched);
+    claim(b, "again", megabytes, &copy, &again, touched);
+    claim(b, "shm_first", megabytes, &copy, &shm_first, touched);
+    claim(b, "shm_again", megabytes, &copy, &shm_again, touched);
 
     umo_region_release(region);
     (void)munmap(shared, size_bytes);
@@ -220,18 +259,25 @@ static void measure(const bench *b, int megabytes)
     (void)umo_registry_sweep(registry);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    bench b = {0};
+    static char command[64];
+    static const int sizes[] = {1, 16, 256};
+    const long largest = argc > 2 ? strtol(argv[2], NULL, 10) : 256;
+    bench b = {.driver = argc > 1 ? argv[1] : "opencl"};
+    (void)snprintf(command, sizeof command, "build/release/bench/wrap%s%s", argc > 1 ? " " : "",
+                   argc > 1 ? argv[1] : "");
+    b.command = command;
     must(umo_context_create(NULL, &b.context, NULL), "a context");
-    b.driver = "opencl";
-    if (umo_context_device(b.context, b.driver, 0, &b.device, NULL) != UMO_OK) {
+    umo_status status = umo_context_device(b.context, b.driver, 0, &b.device, NULL);
+    if (status != UMO_OK && argc < 2) {
         b.driver = "host";
-        must(umo_context_device(b.context, b.driver, 0, &b.device, NULL), "a device");
+        status = umo_context_device(b.context, b.driver, 0, &b.device, NULL);
     }
-    measure(&b, 1);
-    measure(&b, 16);
-    measure(&b, 256);
+    must(status, "a device");
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && sizes[i] <= largest; i++) {
+        measure(&b, sizes[i]);
+    }
     umo_device_release(b.device);
     umo_context_destroy(b.context);
     return 0;

@@ -18,7 +18,7 @@ typedef struct umo_program umo_program;
 typedef struct umo_kernel umo_kernel;
 
 /**
- * Adds a driver of one's own beside the built-in ones ("host", "opencl").
+ * Adds a driver of one's own beside the built-in ones ("host", "opencl", "metal").
  *
  * @param driver  Outlives the process's use of umo.
  *
@@ -72,6 +72,7 @@ UMO_API bool umo_fence_done(umo_fence fence);
  * @param timeout_ns  UINT64_MAX waits for ever.
  *
  * Errors:    DEVICE   the command or one before it in its queue failed.
+ *            NOMEM    likewise, because the device's memory was out: worth another try later.
  *            TIMEOUT.
  * Threads:   any. Holds no lock.
  */

@@ -236,8 +236,8 @@ typedef struct umo_driver {
                        umo_fence *out);
 
     bool (*fence_done)(void *state, uint32_t queue, uint64_t value);
-    /** DEVICE when the command, or one before it in its queue, failed; TIMEOUT. timeout_ns
-     * UINT64_MAX waits for ever. */
+    /** DEVICE when the command, or one before it in its queue, failed, NOMEM when it failed because
+     * the device's memory was out; TIMEOUT. timeout_ns UINT64_MAX waits for ever. */
     umo_status (*fence_wait)(void *state, uint32_t queue, uint64_t value, uint64_t timeout_ns);
 
     /** INVAL with the compiler's own message (as much as fits) when the text does not build. */

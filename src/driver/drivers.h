@@ -7,6 +7,7 @@
 #include <umo/driver.h>
 
 extern const umo_driver umo_driver_host;
+extern const umo_driver umo_driver_metal;
 extern const umo_driver umo_driver_opencl;
 
 #endif

@@ -14,8 +14,9 @@
 
 #define DRIVERS_MAX 16
 
-static const umo_driver *drivers[DRIVERS_MAX] = {&umo_driver_host, &umo_driver_opencl};
-static size_t driver_count = 2;
+static const umo_driver *drivers[DRIVERS_MAX] = {&umo_driver_host, &umo_driver_opencl,
+                                                 &umo_driver_metal};
+static size_t driver_count = 3;
 static pthread_mutex_t drivers_lock = PTHREAD_MUTEX_INITIALIZER;
 
 const umo_driver *umo_driver_find(const char *name)

@@ -30,6 +30,7 @@ static int group_setup(void **unused)
         return -1;
     }
     c->info = umo_device_info_get(c->device);
+    contract_the_run.language = c->info->language;
     c->page = pages_test_bytes();
     if ((c->info->caps & UMO_CAP_KERNELS) == 0) {
         return 0;
@@ -234,21 +235,22 @@ umo_counters contract_counters(const contract *c)
 
 /* ---- a machine without the driver ---- */
 
-static void an_absent_driver_says_what_to_install(void **unused)
+static void an_absent_driver_says_what_would_help(void **unused)
 {
     (void)unused;
+    const char *remedy = strcmp(contract_the_run.driver, "metal") == 0 ? "macOS" : "install";
     uint32_t count = 77;
     umo_device *device = NULL;
     umo_error error = {0};
     assert_int_equal(umo_driver_count(contract_the_run.driver, &count, &error), UMO_E_NOT_FOUND);
     assert_int_equal(count, 77);
     assert_int_equal(error.status, UMO_E_NOT_FOUND);
-    assert_non_null(strstr(error.text, "install"));
+    assert_non_null(strstr(error.text, remedy));
     memset(&error, 0, sizeof error);
     assert_int_equal(umo_device_open(contract_the_run.driver, 0, NULL, &device, &error),
                      UMO_E_NOT_FOUND);
     assert_null(device);
-    assert_non_null(strstr(error.text, "install"));
+    assert_non_null(strstr(error.text, remedy));
     assert_int_equal(umo_driver_count(contract_the_run.driver, &count, NULL), UMO_E_NOT_FOUND);
 }
 
@@ -262,7 +264,7 @@ int main(int argc, char **argv)
     contract_the_run.driver = argv[1];
     if (argc > 2 && strcmp(argv[2], "--absent") == 0) {
         const struct CMUnitTest absent[] = {
-            cmocka_unit_test(an_absent_driver_says_what_to_install),
+            cmocka_unit_test(an_absent_driver_says_what_would_help),
         };
         return cmocka_run_group_tests(absent, NULL, NULL);
     }
@@ -279,6 +281,9 @@ int main(int argc, char **argv)
         {"brackets", contract_bracket_tests, contract_bracket_test_count},
         {"imports", contract_import_tests, contract_import_test_count},
         {"work", contract_work_tests, contract_work_test_count},
+        {"operations", contract_ops_tests, contract_ops_test_count},
+        {"order of operations", contract_ops_order_tests, contract_ops_order_test_count},
+        {"conversions", contract_convert_tests, contract_convert_test_count},
     };
     int failed = 0;
     for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {

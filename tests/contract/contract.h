@@ -35,13 +35,14 @@ typedef struct contract {
 typedef struct contract_run {
     const char *driver;
     umo_driver_options options;
+    umo_program_language language; /* of the device that was opened */
 } contract_run;
 extern contract_run contract_the_run;
 
 int contract_setup(void **state);
 int contract_teardown(void **state);
 
-/* The program of the driver that is run: OpenCL C text, or C functions. */
+/* The program of the driver that is run, in its language. */
 const umo_program_source *contract_program(void);
 
 /* True where commands may still run when a call returns. */
@@ -107,6 +108,12 @@ extern const struct CMUnitTest contract_import_tests[];
 extern const size_t contract_import_test_count;
 extern const struct CMUnitTest contract_work_tests[];
 extern const size_t contract_work_test_count;
+extern const struct CMUnitTest contract_ops_tests[];
+extern const size_t contract_ops_test_count;
+extern const struct CMUnitTest contract_ops_order_tests[];
+extern const size_t contract_ops_order_test_count;
+extern const struct CMUnitTest contract_convert_tests[];
+extern const size_t contract_convert_test_count;
 
 #define CONTRACT_TEST(name) cmocka_unit_test_setup_teardown(name, contract_setup, contract_teardown)
 

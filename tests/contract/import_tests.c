@@ -122,32 +122,36 @@ static void the_device_writes_imported_memory_and_no_byte_beside_it(void **state
 static void neighbours_in_one_page_are_written_at_the_same_time(void **state)
 {
     contract *c = *state;
-    if (!takes_anything(c)) {
+    if ((c->info->caps & UMO_CAP_IMPORT_WRITE) == 0) {
         skip();
     }
     enum {
-        SLOTS = 8,
-        SLOT = 500 /* no multiple of a cache line */
+        SLOTS = 8
     };
-    unsigned char *pages = pages_take(c->page, 1);
-    unsigned char expected[SLOTS * SLOT];
+    /* No multiple of a cache line, where the device takes such slots. */
+    const size_t granule = c->info->write_granule_bytes;
+    const size_t slot = granule == 1 ? 500 : (500 + granule - 1) / granule * granule;
+    unsigned char *pages = pages_take(c->page, (SLOTS * slot + c->page - 1) / c->page);
+    unsigned char *expected = malloc(SLOTS * slot);
     umo_buffer *in[SLOTS];
     umo_buffer *out[SLOTS];
+    assert_non_null(expected);
     for (size_t i = 0; i < SLOTS; i++) {
-        const umo_import import = {.data = pages + i * SLOT, .size_bytes = SLOT, .writable = true};
+        const umo_import import = {.data = pages + i * slot, .size_bytes = slot, .writable = true};
         assert_true(import_or_reason(c, &import, &out[i]));
-        in[i] = contract_alloc(c, UMO_UNIFIED, SLOT);
-        contract_host_pattern(in[i], 0, SLOT, (unsigned)i);
-        contract_pattern(expected + i * SLOT, SLOT, (unsigned)i);
+        in[i] = contract_alloc(c, UMO_UNIFIED, slot);
+        contract_host_pattern(in[i], 0, slot, (unsigned)i);
+        contract_pattern(expected + i * slot, slot, (unsigned)i);
     }
     for (size_t i = 0; i < SLOTS; i++) {
-        (void)contract_device_copy(c, (uint32_t)i % c->info->queues, in[i], 0, out[i], 0, SLOT);
+        (void)contract_device_copy(c, (uint32_t)i % c->info->queues, in[i], 0, out[i], 0, slot);
     }
     for (size_t i = 0; i < SLOTS; i++) {
         umo_buffer_release(in[i]);
         umo_buffer_release(out[i]);
     }
-    assert_memory_equal(pages, expected, sizeof expected);
+    assert_memory_equal(pages, expected, SLOTS * slot);
+    free(expected);
     free(pages);
 }
 
@@ -189,13 +193,13 @@ static void impossible_imports_are_named(void **state)
 static void the_device_may_not_write_to_what_was_imported_to_read(void **state)
 {
     contract *c = *state;
-    if (!takes_anything(c)) {
+    if ((c->info->caps & UMO_CAP_IMPORT_READ) == 0) {
         skip();
     }
-    unsigned char bytes[100];
+    unsigned char *bytes = pages_take(c->page, 1);
     umo_buffer *buffer = NULL;
     umo_fence_set waits;
-    const umo_import import = {.data = bytes, .size_bytes = sizeof bytes};
+    const umo_import import = {.data = bytes, .size_bytes = 100};
     const umo_access write = contract_use(0, 10, UMO_SIDE_DEVICE, UMO_WRITE, 0);
     const umo_access update = contract_use(0, 10, UMO_SIDE_DEVICE, UMO_READ_WRITE, 0);
     const umo_access read = contract_use(0, 10, UMO_SIDE_DEVICE, UMO_READ, 0);
@@ -205,6 +209,7 @@ static void the_device_may_not_write_to_what_was_imported_to_read(void **state)
     assert_int_equal(umo_access_begin(buffer, &read, &waits), UMO_OK);
     assert_int_equal(umo_access_end(buffer, &read, (umo_fence){0}), UMO_OK);
     umo_buffer_release(buffer);
+    free(bytes);
 }
 
 /* What a deleter saw. */
@@ -264,42 +269,47 @@ static void the_owner_hears_once_and_after_the_last_use(void **state)
 static void the_host_sees_the_owners_memory_itself(void **state)
 {
     contract *c = *state;
-    if (!takes_anything(c)) {
+    if ((c->info->caps & UMO_CAP_IMPORT_WRITE) == 0) {
         skip();
     }
-    unsigned char bytes[300];
+    const size_t offset = takes_anything(c) ? 7 : 0;
+    const size_t size = takes_anything(c) ? 250 : c->page;
+    unsigned char *bytes = pages_take(c->page, 1);
     umo_buffer *buffer = NULL;
-    contract_pattern(bytes, sizeof bytes, 5);
-    const umo_import import = {.data = bytes + 7, .size_bytes = 250, .writable = true};
+    contract_pattern(bytes, c->page, 5);
+    const umo_import import = {.data = bytes + offset, .size_bytes = size, .writable = true};
     assert_true(import_or_reason(c, &import, &buffer));
-    assert_ptr_equal(umo_buffer_host(buffer), bytes + 7);
+    assert_ptr_equal(umo_buffer_host(buffer), bytes + offset);
     contract_host_pattern(buffer, 3, 10, 6);
     unsigned char expected[10];
     contract_pattern(expected, sizeof expected, 6);
-    assert_memory_equal(bytes + 10, expected, sizeof expected);
+    assert_memory_equal(bytes + offset + 3, expected, sizeof expected);
     umo_buffer_release(buffer);
+    free(bytes);
 }
 
 static void one_range_may_be_imported_many_times(void **state)
 {
     contract *c = *state;
-    if (!takes_anything(c)) {
+    if ((c->info->caps & UMO_CAP_IMPORT_READ) == 0) {
         skip();
     }
     enum {
-        TIMES = 300
+        TIMES = 300,
+        BYTES = 128
     };
-    unsigned char bytes[128];
+    unsigned char *bytes = pages_take(c->page, 1);
     umo_buffer *buffers[TIMES];
-    const umo_import import = {.data = bytes, .size_bytes = sizeof bytes};
+    const umo_import import = {.data = bytes, .size_bytes = BYTES};
     for (int i = 0; i < TIMES; i++) {
         assert_true(import_or_reason(c, &import, &buffers[i]));
     }
     assert_int_equal(contract_counters(c).live_buffers, TIMES);
-    assert_int_equal(contract_counters(c).imported.bytes, TIMES * sizeof bytes);
+    assert_int_equal(contract_counters(c).imported.bytes, TIMES * BYTES);
     for (int i = 0; i < TIMES; i++) {
         umo_buffer_release(buffers[(i * 7) % TIMES]);
     }
+    free(bytes);
 }
 
 const struct CMUnitTest contract_import_tests[] = {

@@ -1,6 +1,6 @@
 /*
- * The suite's kernels twice: OpenCL C text for drivers that compile, C functions for the host
- * driver.
+ * The suite's kernels in the languages of the drivers: OpenCL C text, Metal's (kernels.metal), and C
+ * functions for the host driver.
  */
 #include "contract.h"
 
@@ -83,7 +83,23 @@ static const umo_program_source opencl_program = {
     .options = "-cl-std=CL1.2",
 };
 
+/* Made by the build from kernels.metal. */
+extern const char contract_metal_text[];
+extern const size_t contract_metal_text_bytes;
+
 const umo_program_source *contract_program(void)
 {
-    return strcmp(contract_the_run.driver, "host") == 0 ? &host_program : &opencl_program;
+    static umo_program_source metal_program = {.kind = UMO_PROGRAM_SOURCE};
+    switch (contract_the_run.language) {
+    case UMO_LANGUAGE_HOST:
+        return &host_program;
+    case UMO_LANGUAGE_METAL:
+        metal_program.text = contract_metal_text;
+        metal_program.size_bytes = contract_metal_text_bytes;
+        return &metal_program;
+    case UMO_LANGUAGE_OPENCL_C:
+    case UMO_LANGUAGE_CUDA:
+        break;
+    }
+    return &opencl_program;
 }

@@ -10,10 +10,10 @@
 /* What the host driver's test mode writes over stale bytes. */
 #define POISON_BYTE 0xDB
 
-/* True for the host driver with a delay, the mode in which work provably runs late. */
+/* True where work provably runs late: the host driver with a delay, a fake with one of its own. */
 static bool delayed(void)
 {
-    return strcmp(contract_the_run.driver, "host") == 0 && contract_the_run.options.delay_ns > 0;
+    return contract_the_run.options.delay_ns > 0;
 }
 
 /* True when compilation, counts and sizes of arguments are the driver's business: it has a
@@ -124,12 +124,13 @@ static void work_follows_its_waits_from_queue_to_queue(void **state)
     }
 }
 
-static umo_fence slow_start(contract *c, umo_buffer *out)
+static umo_fence slow_start(contract *c, uint32_t queue, umo_buffer *out)
 {
     const uint32_t rounds = 40u << 20;
     const contract_operand operand = {out, 0, sizeof rounds, UMO_WRITE};
     const bool values = compiles(); /* the C function sleeps instead of counting */
-    return contract_launch(c, c->slow, 0, &operand, 1, values ? &rounds : NULL, sizeof rounds, 1);
+    return contract_launch(c, c->slow, queue, &operand, 1, values ? &rounds : NULL, sizeof rounds,
+                           1);
 }
 
 static void a_wait_ends_after_its_timeout_and_can_be_taken_up_again(void **state)
@@ -139,7 +140,7 @@ static void a_wait_ends_after_its_timeout_and_can_be_taken_up_again(void **state
         skip();
     }
     umo_buffer *out = contract_alloc(c, any_mode(c), 4);
-    const umo_fence fence = slow_start(c, out);
+    const umo_fence fence = slow_start(c, 0, out);
     assert_false(umo_fence_done(fence));
     assert_int_equal(umo_fence_wait(fence, 0), UMO_E_TIMEOUT);
     assert_int_equal(umo_fence_wait(fence, 1000000), UMO_E_TIMEOUT);
@@ -165,32 +166,39 @@ static void work_of_another_device_is_waited_for(void **state)
     umo_kernel *kernel = NULL;
     umo_buffer *from = NULL;
     umo_buffer *to = NULL;
-    unsigned char bytes[256];
-    unsigned char got[256];
+    enum {
+        BYTES = 256
+    };
+    unsigned char got[BYTES];
     if ((c->info->caps & UMO_CAP_COHERENT) == 0) {
         skip();
     }
+    unsigned char *bytes = aligned_alloc(c->page, c->page);
+    assert_non_null(bytes);
     assert_int_equal(
         umo_device_open(contract_the_run.driver, 0, &contract_the_run.options, &second, NULL),
         UMO_OK);
     assert_int_equal(umo_program_create(second, contract_program(), &program, NULL), UMO_OK);
     assert_int_equal(umo_kernel_create(program, "copy_bytes", &kernel, NULL), UMO_OK);
     /* One memory, known to both devices. */
-    umo_import import = {.data = bytes, .size_bytes = sizeof bytes, .writable = true};
+    umo_import import = {.data = bytes, .size_bytes = BYTES, .writable = true};
     umo_buffer *here = NULL;
     assert_int_equal(umo_buffer_import(c->device, c->scope, &import, &here, NULL, NULL), UMO_OK);
     assert_int_equal(umo_buffer_import(second, c->scope, &import, &from, NULL, NULL), UMO_OK);
-    assert_int_equal(umo_buffer_alloc(second, c->scope, sizeof bytes, UMO_UNIFIED, &to, NULL),
-                     UMO_OK);
-    umo_buffer *source = contract_alloc(c, UMO_UNIFIED, sizeof bytes);
-    memset(bytes, 0, sizeof bytes);
-    contract_host_pattern(source, 0, sizeof bytes, 3);
-    const umo_fence first = contract_device_copy(c, 0, source, 0, here, 0, sizeof bytes);
+    assert_int_equal(umo_buffer_alloc(second, c->scope, BYTES, UMO_UNIFIED, &to, NULL), UMO_OK);
+    umo_buffer *source = contract_alloc(c, UMO_UNIFIED, BYTES);
+    memset(bytes, 0, BYTES);
+    contract_host_pattern(source, 0, BYTES, 3);
+    const umo_fence first = contract_device_copy(c, 0, source, 0, here, 0, BYTES);
     const umo_kernel_arg args[] = {
-        {.kind = UMO_ARG_MEMORY, .memory = umo_buffer_memory(from)},
-        {.kind = UMO_ARG_MEMORY, .memory = umo_buffer_memory(to)},
+        {.kind = UMO_ARG_MEMORY,
+         .memory = umo_buffer_memory(from),
+         .offset_bytes = umo_buffer_memory_offset(from)},
+        {.kind = UMO_ARG_MEMORY,
+         .memory = umo_buffer_memory(to),
+         .offset_bytes = umo_buffer_memory_offset(to)},
     };
-    const umo_grid grid = {.dimensions = 1, .global = {sizeof bytes}};
+    const umo_grid grid = {.dimensions = 1, .global = {BYTES}};
     umo_fence last = {0};
     assert_int_equal(umo_kernel_launch(kernel, 0, args, 2, &grid, &first, 1, &last, NULL), UMO_OK);
     assert_int_equal(umo_fence_wait(last, UINT64_MAX), UMO_OK);
@@ -203,16 +211,16 @@ static void work_of_another_device_is_waited_for(void **state)
     umo_kernel_destroy(kernel);
     umo_program_destroy(program);
     umo_device_release(second);
+    free(bytes);
 }
 
 /* ---- the suite can fail ---- */
 
-/* Starts a kernel that keeps the host driver's one worker busy while a test makes its mistake. */
+/* Starts a kernel that keeps the device's one worker busy while a test makes its mistake. */
 static umo_buffer *worker_occupy(contract *c)
 {
     umo_buffer *word = contract_alloc(c, UMO_UNIFIED, 4);
-    const contract_operand operand = {word, 0, 4, UMO_WRITE};
-    (void)contract_launch(c, c->slow, 3, &operand, 1, NULL, 0, 1);
+    (void)slow_start(c, 3, word);
     return word;
 }
 
@@ -317,6 +325,12 @@ static void a_missing_transfer_shows_as_poison(void **state)
     memset(poison, POISON_BYTE, sizeof poison);
     umo_buffer *a = contract_alloc(c, UMO_MANAGED, sizeof poison);
     umo_buffer *b = contract_alloc(c, UMO_MANAGED, sizeof poison);
+    if (umo_buffer_memory(b)->one_memory) {
+        /* Nothing is ever stale where both sides have one memory. */
+        umo_buffer_release(a);
+        umo_buffer_release(b);
+        skip();
+    }
     contract_host_pattern(a, 0, sizeof poison, 1);
     contract_host_pattern(b, 0, sizeof poison, 2);
     (void)contract_device_copy(c, 0, a, 0, b, 0, sizeof poison);
@@ -346,7 +360,7 @@ static void release_waits_for_pending_uses(void **state)
         .data = word, .size_bytes = c->page, .writable = true, .whole_pages = true};
     umo_buffer *out = NULL;
     assert_int_equal(umo_buffer_import(c->device, c->scope, &import, &out, NULL, NULL), UMO_OK);
-    (void)slow_start(c, out);
+    (void)slow_start(c, 0, out);
     umo_buffer_release(out);
     assert_int_equal(word[0], 1);
     free(word);

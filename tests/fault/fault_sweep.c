@@ -15,6 +15,9 @@
 #include <umo/umo.h>
 
 #include <errno.h>
+#ifdef __APPLE__
+#include <mach/mach.h>
+#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,21 +56,15 @@ void *__real_realloc(void *block, size_t size);
 void __real_free(void *block);
 void *__real_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *at, size_t size);
-void *__real_mremap(void *at, size_t old_size, size_t size, int flags, ...);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *argument);
 
-/* getline() is an inline call of this one in optimised builds. */
-ssize_t __real___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
-ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
-ssize_t __wrap_getline(char **line, size_t *line_bytes, FILE *file);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __wrap_munmap(void *at, size_t size);
-void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *argument);
 
@@ -121,6 +118,14 @@ int __wrap_munmap(void *at, size_t size)
     return __real_munmap(at, size);
 }
 
+#ifdef __linux__
+void *__real_mremap(void *at, size_t old_size, size_t size, int flags, ...);
+void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...);
+/* getline() is an inline call of this one in optimised builds. */
+ssize_t __real___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
+ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
+ssize_t __wrap_getline(char **line, size_t *line_bytes, FILE *file);
+
 void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...)
 {
     if (fault("mremap")) {
@@ -139,13 +144,6 @@ void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...)
     return pages;
 }
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                          void *argument)
-{
-    return fault("pthread_create") ? EAGAIN
-                                   : __real_pthread_create(thread, attributes, run, argument);
-}
-
 /* The library's own calls of malloc are not ours; what it hands over is. */
 ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file)
 {
@@ -158,6 +156,41 @@ ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file)
 ssize_t __wrap_getline(char **line, size_t *line_bytes, FILE *file)
 {
     return __wrap___getdelim(line, line_bytes, '\n', file);
+}
+#else
+kern_return_t __real_mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
+                                   mach_vm_offset_t mask, int flags, vm_map_t source,
+                                   mach_vm_address_t source_address, boolean_t copy,
+                                   vm_prot_t *protection, vm_prot_t *protection_max,
+                                   vm_inherit_t inherit);
+kern_return_t __wrap_mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
+                                   mach_vm_offset_t mask, int flags, vm_map_t source,
+                                   mach_vm_address_t source_address, boolean_t copy,
+                                   vm_prot_t *protection, vm_prot_t *protection_max,
+                                   vm_inherit_t inherit);
+
+kern_return_t __wrap_mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
+                                   mach_vm_offset_t mask, int flags, vm_map_t source,
+                                   mach_vm_address_t source_address, boolean_t copy,
+                                   vm_prot_t *protection, vm_prot_t *protection_max,
+                                   vm_inherit_t inherit)
+{
+    if (fault("mach_vm_remap")) {
+        return KERN_NO_SPACE;
+    }
+    kern_return_t code =
+        __real_mach_vm_remap(target, address, size, mask, flags, source, source_address, copy,
+                             protection, protection_max, inherit);
+    mapped_bytes += code == KERN_SUCCESS ? whole_pages(size) : 0;
+    return code;
+}
+#endif
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument)
+{
+    return fault("pthread_create") ? EAGAIN
+                                   : __real_pthread_create(thread, attributes, run, argument);
 }
 
 /* ---- the scene ---- */
@@ -308,6 +341,51 @@ static umo_status play_buffer(scene *s)
     return UMO_OK;
 }
 
+/* All of them in one bracket and one queue; done is the last one's that was queued. */
+static umo_status operations_queue(scene *s, const umo_fence_set *waits, umo_fence *done)
+{
+    const umo_memory *m = umo_buffer_memory(s->buffer);
+    const umo_piece from[] = {{m, 0, 10}, {m, 30, 10}};
+    const umo_piece to[] = {{m, 700, 10}, {m, 720, 10}};
+    const umo_conversion zeros = {.from = UMO_FP32,
+                                  .to = UMO_UINT8,
+                                  .source = m,
+                                  .source_offset_bytes = 800,
+                                  .target = m,
+                                  .target_offset_bytes = 900,
+                                  .count = 4,
+                                  .scale = 1.0f,
+                                  .bias = 3.0f};
+    TRY(umo_device_fill(s->device, 1, m, 0, 40, "\x9", 1, waits->fences, waits->count, done,
+                        &s->error));
+    TRY(umo_device_gather(s->device, 1, from, 2, m, 500, NULL, 0, done, &s->error));
+    TRY(umo_device_scatter(s->device, 1, m, 500, to, 2, NULL, 0, done, &s->error));
+    TRY(umo_device_fill(s->device, 1, m, 800, 16, "\0\0\0", 4, NULL, 0, done, &s->error));
+    return umo_device_convert(s->device, 1, &zeros, NULL, 0, done, &s->error);
+}
+
+static umo_status play_operations(scene *s)
+{
+    const umo_access access = {
+        .size_bytes = SIZE, .side = UMO_SIDE_DEVICE, .use = UMO_READ_WRITE, .queue = 1};
+    umo_fence_set waits;
+    umo_fence done = {0};
+    TRY(host_use(s->buffer, 0, SIZE, UMO_WRITE, 6));
+    TRY(umo_access_begin(s->buffer, &access, &waits));
+    umo_status status = operations_queue(s, &waits, &done);
+    if (status != UMO_OK) {
+        umo_status_ignore(umo_fence_set_wait(&waits, UINT64_MAX));
+        assert_int_equal(umo_access_abort(s->buffer, &access, done), UMO_OK);
+        return status;
+    }
+    TRY(umo_access_end(s->buffer, &access, done));
+    TRY(host_use(s->buffer, 500, 20, UMO_READ, 9));
+    TRY(host_use(s->buffer, 700, 10, UMO_READ, 9));
+    TRY(host_use(s->buffer, 710, 10, UMO_READ, 6));
+    TRY(host_use(s->buffer, 720, 10, UMO_READ, 9));
+    return host_use(s->buffer, 900, 4, UMO_READ, 3);
+}
+
 static umo_status play_imports(scene *s)
 {
     umo_registry *registry = umo_context_registry(s->context);
@@ -353,6 +431,7 @@ static umo_status play(scene *s)
     TRY(umo_kernel_create(s->program, "add", &s->kernel, &s->error));
     TRY(play_pools(s));
     TRY(play_buffer(s));
+    TRY(play_operations(s));
     return play_imports(s);
 }
 
@@ -426,9 +505,8 @@ static void every_call_fails_once(bool after)
     umo_device_release(device);
     wrapper = (wrapper_switches){.fails = fault};
     size_t page = pages_test_bytes();
-    int file = memfd_create("fault_sweep", MFD_CLOEXEC);
+    int file = pages_test_file(2 * page);
     assert_true(file >= 0);
-    assert_int_equal(ftruncate(file, (off_t)(2 * page)), 0);
     unsigned char *shared = pages_test_map(2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     unsigned char *foreign =
         pages_test_map(4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -43,8 +43,8 @@ guarded guarded_shared(size_t size_bytes)
 {
     size_t page = pages_test_bytes();
     size_t whole = size_bytes == 0 ? page : pages_test_round_up(size_bytes);
-    int file = memfd_create("kit-test", MFD_CLOEXEC);
-    if (file < 0 || ftruncate(file, (off_t)whole) != 0) {
+    int file = pages_test_file(whole);
+    if (file < 0) {
         abort();
     }
     guarded m = pages_map(size_bytes, file);

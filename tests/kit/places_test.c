@@ -5,33 +5,13 @@
 #include "world.h"
 
 #include "driver/wrapper_test.h"
+#include "os/mapping_test.h"
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <stdarg.h>
-#include <sys/ioctl.h>
 
 #include <setjmp.h>
 
 #include <cmocka.h>
-
-/* The system's answer to "which mapping is this" can be switched off, as on older kernels. */
-static bool no_ioctl;
-
-int ioctl(int file, unsigned long request, ...)
-{
-    va_list arguments;
-    va_start(arguments, request);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    if (no_ioctl) {
-        errno = ENOTTY;
-        return -1;
-    }
-    int (*next)(int, unsigned long, ...);
-    *(void **)&next = dlsym(RTLD_NEXT, "ioctl");
-    return next(file, request, argument);
-}
 
 static const model_plan plan_floats = {
     .batch_max = 8,
@@ -104,9 +84,9 @@ static void memory_of_unknown_owners_is_not_trusted(void **state)
     world_load_ok(&w, &plan_indices);
     ask(&w, &plan_indices, false, 1);
     assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 0);
-    no_ioctl = true;
+    mapping_test_silent = true;
     ask(&w, &plan_indices, false, 2);
-    no_ioctl = false;
+    mapping_test_silent = false;
     assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 300 * 4);
     ask(&w, &plan_indices, true, 3);
     assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 2 * 300 * 4);

@@ -411,8 +411,8 @@ static void core_open(unsigned seconds)
         MUST(umo_fence_wait(fence, UINT64_MAX));
     }
     for (int s = 0; s < SEGMENTS; s++) {
-        core.segments[s] = memfd_create("stress", MFD_CLOEXEC);
-        CHECK(ftruncate(core.segments[s], (off_t)(3 * core.page)) == 0, "ftruncate");
+        core.segments[s] = pages_test_file(3 * core.page);
+        CHECK(core.segments[s] >= 0, "a file in memory");
         void *bytes =
             mmap(NULL, 3 * core.page, PROT_READ | PROT_WRITE, MAP_SHARED, core.segments[s], 0);
         memset(bytes, s + 1, 3 * core.page);

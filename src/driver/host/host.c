@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define HOST_QUEUES 4u
 #define POISON_BYTE 0xDB
@@ -119,19 +118,6 @@ static bool queues_empty(const host_state *state)
     return true;
 }
 
-/* Waits on a condition that uses the monotonic clock; until_ns UINT64_MAX waits for ever. */
-static int condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t until_ns)
-{
-    if (until_ns == UINT64_MAX) {
-        return pthread_cond_wait(condition, lock);
-    }
-    struct timespec until = {
-        .tv_sec = (time_t)(until_ns / 1000000000u),
-        .tv_nsec = (long)(until_ns % 1000000000u),
-    };
-    return pthread_cond_timedwait(condition, lock, &until);
-}
-
 static void *worker_main(void *argument)
 {
     host_state *state = argument;
@@ -143,7 +129,7 @@ static void *worker_main(void *argument)
             if (state->stopping && queues_empty(state)) {
                 break;
             }
-            (void)condition_wait(&state->work, &state->lock, soonest);
+            (void)umo_os_condition_wait_until(&state->work, &state->lock, soonest);
             continue;
         }
         command *c = queue->first;
@@ -169,15 +155,6 @@ static umo_status host_count(uint32_t *out, umo_error *error)
     return UMO_OK;
 }
 
-static void condition_init(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(condition, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
-}
-
 static umo_status host_open(uint32_t ordinal, const umo_driver_options *options, void **out_state,
                             umo_device_info *info, umo_error *error)
 {
@@ -187,8 +164,8 @@ static umo_status host_open(uint32_t ordinal, const umo_driver_options *options,
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the host device");
     }
     (void)pthread_mutex_init(&state->lock, NULL);
-    condition_init(&state->work);
-    condition_init(&state->progress);
+    umo_os_condition_init(&state->work);
+    umo_os_condition_init(&state->progress);
     state->delay_ns = options->delay_ns;
     state->test_mode = options->test_mode;
     if (state->delay_ns > 0) {
@@ -228,8 +205,8 @@ static void host_close(void *opaque)
         (void)pthread_mutex_unlock(&state->lock);
         (void)pthread_join(state->worker, NULL);
     }
-    (void)pthread_cond_destroy(&state->work);
-    (void)pthread_cond_destroy(&state->progress);
+    umo_os_condition_finish(&state->work);
+    umo_os_condition_finish(&state->progress);
     (void)pthread_mutex_destroy(&state->lock);
     free(state);
 }
@@ -392,7 +369,7 @@ static umo_status host_fence_wait(void *opaque, uint32_t queue, uint64_t value, 
     umo_status status = UMO_OK;
     (void)pthread_mutex_lock(&state->lock);
     while (state->queues[queue].done < value && status == UMO_OK) {
-        if (condition_wait(&state->progress, &state->lock, until) == ETIMEDOUT &&
+        if (!umo_os_condition_wait_until(&state->progress, &state->lock, until) &&
             state->queues[queue].done < value) {
             status = UMO_E_TIMEOUT;
         }

@@ -31,16 +31,20 @@ static umo_status libraries_open(const char *path, void *out[4], umo_error *erro
         const char *const names[] = {path, NULL};
         out[0] = umo_os_library_open(names);
         if (out[0] == NULL) {
-            return umo_error_set(error, UMO_E_NOT_FOUND, 0,
-                                 "UMO_METAL_LIBRARY: the library does not load");
+            return umo_error_set(
+                error, UMO_E_NOT_FOUND, 0,
+                "UMO_METAL_LIBRARY names a library that does not load; without it, macOS's own "
+                "Metal is used");
         }
         return UMO_OK;
     }
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         out[i] = umo_os_library_open(parts[i]);
         if (out[i] == NULL) {
-            return umo_error_set(error, UMO_E_NOT_FOUND, 0,
-                                 "there is no %s: Metal is part of macOS", parts[i][0]);
+            return umo_error_set(
+                error, UMO_E_NOT_FOUND, 0,
+                "there is no %s: Metal is part of macOS; elsewhere name another device",
+                parts[i][0]);
         }
     }
     return UMO_OK;

@@ -219,21 +219,17 @@ typedef struct umo_mtl_size_and_align {
     CONSTANT(HEAP_SHARED, MTLStorageModeShared, 0)                                                 \
     CONSTANT(HEAP_PRIVATE, MTLStorageModePrivate, 2)                                               \
     CONSTANT(HEAP_UNTRACKED, MTLHazardTrackingModeUntracked, 1)                                    \
-    CONSTANT(PURGEABLE_KEEP, MTLPurgeableStateKeepCurrent, 1)                                      \
     CONSTANT(PURGEABLE_NON_VOLATILE, MTLPurgeableStateNonVolatile, 2)                              \
     CONSTANT(PURGEABLE_VOLATILE, MTLPurgeableStateVolatile, 3)                                     \
     CONSTANT(PURGEABLE_EMPTY, MTLPurgeableStateEmpty, 4)                                           \
     CONSTANT(COMMAND_COMPLETED, MTLCommandBufferStatusCompleted, 4)                                \
-    CONSTANT(COMMAND_ERROR, MTLCommandBufferStatusError, 5)                                        \
-    CONSTANT(ERROR_TIMEOUT, MTLCommandBufferErrorTimeout, 2)                                       \
-    CONSTANT(ERROR_PAGE_FAULT, MTLCommandBufferErrorPageFault, 3)                                  \
     CONSTANT(ERROR_OUT_OF_MEMORY, MTLCommandBufferErrorOutOfMemory, 8)                             \
-    CONSTANT(ERROR_INVALID_RESOURCE, MTLCommandBufferErrorInvalidResource, 9)                      \
     CONSTANT(ERROR_DEVICE_REMOVED, MTLCommandBufferErrorDeviceRemoved, 11)                         \
     CONSTANT(BINDING_BUFFER, MTLBindingTypeBuffer, 0)                                              \
     CONSTANT(BINDING_LOCAL, MTLBindingTypeThreadgroupMemory, 1)                                    \
     CONSTANT(BINDING_READ_ONLY, MTLBindingAccessReadOnly, 0)                                       \
     CONSTANT(REFLECT_BINDINGS, MTLPipelineOptionBindingInfo, 1)                                    \
+    CONSTANT(FAIL_ON_ARCHIVE_MISS, MTLPipelineOptionFailOnBinaryArchiveMiss, 4)                    \
     CONSTANT(REFLECT_BUFFERS, MTLPipelineOptionBufferTypeInfo, 2)                                  \
     CONSTANT(FAMILY_APPLE_1, MTLGPUFamilyApple1, 1001)                                             \
     CONSTANT(FAMILY_APPLE_4, MTLGPUFamilyApple4, 1004)                                             \

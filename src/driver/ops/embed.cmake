@@ -7,5 +7,6 @@ foreach(file IN LISTS FILES)
 endforeach()
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
 string(REGEX REPLACE "((0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],))" "\\1\n" bytes "${bytes}")
-file(WRITE ${OUT} "/* Made by embed.cmake. */\n#include \"driver/ops/ops.h\"\n\n"
+file(WRITE ${OUT} "/* Made by embed.cmake. */\n#include <stddef.h>\n\n"
+    "extern const char ${NAME}[];\nextern const size_t ${NAME}_bytes;\n\n"
     "const char ${NAME}[] = {\n${bytes}0};\nconst size_t ${NAME}_bytes = sizeof ${NAME} - 1;\n")

@@ -48,11 +48,28 @@ typedef struct kernel_instance {
     umo_launch launch;
 } kernel_instance;
 
-/* A language's usual file name. A driver that is not here compiles nothing by name, but takes a
- * file that is named. */
-static const char *default_file(const char *driver)
+/* A language's usual file name: one model folder may serve several kinds of devices. A device
+ * without a language compiles nothing by name, but takes a file that is named. */
+static const char *default_file(umo_program_language language)
 {
-    return strcmp(driver, "opencl") == 0 ? "model.cl" : NULL;
+    switch (language) {
+    case UMO_LANGUAGE_OPENCL_C:
+        return "model.cl";
+    case UMO_LANGUAGE_METAL:
+        return "model.metal";
+    case UMO_LANGUAGE_CUDA:
+        return "model.cu";
+    case UMO_LANGUAGE_HOST:
+        break;
+    }
+    return NULL;
+}
+
+/* Of a model that names no device: Metal where the machine has it, else OpenCL. */
+static const char *default_driver(void)
+{
+    uint32_t count = 0;
+    return umo_driver_count("metal", &count, NULL) == UMO_OK && count > 0 ? "metal" : "opencl";
 }
 
 static umo_status read_program(const kernel_model *state, char **out, size_t *out_bytes,
@@ -214,7 +231,7 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
     umo_io *outputs = umo_model_outputs(model, &tensors.output_count);
     const umo_unified_config *config = umo_model_unified(model);
     const bool named = config->driver[0] != '\0';
-    const char *driver = named ? config->driver : "opencl";
+    const char *driver = named ? config->driver : default_driver();
     const char *json = umo_model_parameter(model, "kernel");
     tensors.inputs = inputs;
     tensors.outputs = outputs;
@@ -245,8 +262,16 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
     if (status != UMO_OK) {
         goto fail;
     }
-    state->file = state->description.file != NULL ? state->description.file
-                                                  : umo_model_file(model, default_file(driver));
+    declare_needs(state, inputs, outputs);
+    status = umo_context_device(umo_model_context(model), driver, named ? config->ordinal : 0,
+                                &state->device, error);
+    if (status != UMO_OK) {
+        goto fail;
+    }
+    state->file =
+        state->description.file != NULL
+            ? state->description.file
+            : umo_model_file(model, default_file(umo_device_info_get(state->device)->language));
     if (state->file == NULL) {
         status =
             umo_error_set(error, UMO_E_INVAL, 0,
@@ -255,12 +280,7 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
                           driver);
         goto fail;
     }
-    declare_needs(state, inputs, outputs);
-    status = umo_context_device(umo_model_context(model), driver, named ? config->ordinal : 0,
-                                &state->device, error);
-    if (status == UMO_OK) {
-        status = build(state, error);
-    }
+    status = build(state, error);
     if (status != UMO_OK) {
         goto fail;
     }
