@@ -266,6 +266,13 @@ static umo_status work_end(work *w, umo_status status, umo_fence *out)
     return status;
 }
 
+/* Nothing to do has been done, whatever the waits are: nobody waits for them. */
+static umo_status work_none(umo_device *device, uint32_t queue, umo_fence *out)
+{
+    *out = (umo_fence){.device = device, .queue = queue};
+    return UMO_OK;
+}
+
 static umo_status work_launch(work *w, void *kernel, const umo_kernel_arg *args, size_t arg_count,
                               u64 items, size_t rows)
 {
@@ -450,8 +457,8 @@ umo_status umo_device_gather(umo_device *device, uint32_t queue, const umo_piece
     if (status == UMO_OK) {
         status = pieces_check(pieces, piece_count, target, offset_bytes, &total, error);
     }
-    if (status != UMO_OK) {
-        return status;
+    if (status != UMO_OK || total == 0) {
+        return status == UMO_OK ? work_none(device, queue, out) : status;
     }
     return pieces_move(device, queue, pieces, piece_count, target, offset_bytes, true, waits,
                        wait_count, out, error);
@@ -470,8 +477,8 @@ umo_status umo_device_scatter(umo_device *device, uint32_t queue, const umo_memo
     if (status == UMO_OK) {
         status = pieces_check_apart(pieces, piece_count, error);
     }
-    if (status != UMO_OK) {
-        return status;
+    if (status != UMO_OK || total == 0) {
+        return status == UMO_OK ? work_none(device, queue, out) : status;
     }
     return pieces_move(device, queue, pieces, piece_count, source, offset_bytes, false, waits,
                        wait_count, out, error);
@@ -501,14 +508,14 @@ umo_status umo_device_fill(umo_device *device, uint32_t queue, const umo_memory 
     const umo_ops *ops = NULL;
     work w;
     status = ops_get(device, &ops, error);
+    if (status == UMO_OK && size_bytes == 0) {
+        return work_none(device, queue, out);
+    }
     if (status == UMO_OK) {
         status = work_begin(&w, device, queue, waits, wait_count, error);
     }
     if (status != UMO_OK) {
         return status;
-    }
-    if (size_bytes == 0) {
-        return work_end(&w, UMO_OK, out);
     }
     /* Long enough to begin anywhere in it. */
     unsigned char bytes[2 * WORD_BYTES];
@@ -608,14 +615,14 @@ umo_status umo_device_convert(umo_device *device, uint32_t queue, const umo_conv
     if (status == UMO_OK) {
         status = ops_get(device, &ops, error);
     }
+    if (status == UMO_OK && c->count == 0) {
+        return work_none(device, queue, out);
+    }
     if (status == UMO_OK) {
         status = work_begin(&w, device, queue, waits, wait_count, error);
     }
     if (status != UMO_OK) {
         return status;
-    }
-    if (c->count == 0) {
-        return work_end(&w, UMO_OK, out);
     }
     convert_plan plan = {.from = c->source_offset_bytes,
                          .to = c->target_offset_bytes,

@@ -542,6 +542,21 @@ static void a_failure_of_another_devices_work_is_passed_on(void **state)
     assert_int_equal(seen.launches + seen.copies, 0);
     assert_int_equal(fence.queue, 55);
     assert_int_equal(fence.value, 66);
+    /* But not to what has nothing to do. */
+    const umo_piece empty = {&b.from, 5, 0};
+    umo_conversion none = k;
+    none.count = 0;
+    assert_int_equal(umo_device_gather(b.device, 2, &empty, 1, &b.to, 0, &bad, 1, &fence, NULL),
+                     UMO_OK);
+    assert_true(umo_fence_done(fence));
+    assert_ptr_equal(fence.device, b.device);
+    assert_int_equal(fence.queue, 2);
+    assert_int_equal(umo_device_scatter(b.device, 2, &b.to, 0, &empty, 1, &bad, 1, &fence, NULL),
+                     UMO_OK);
+    assert_int_equal(umo_device_fill(b.device, 2, &b.to, 0, 0, "x", 1, &bad, 1, &fence, NULL),
+                     UMO_OK);
+    assert_int_equal(umo_device_convert(b.device, 2, &none, &bad, 1, &fence, NULL), UMO_OK);
+    assert_true(umo_fence_done(fence));
     bench_close(&b);
     bench_close(&other);
 }

@@ -1,3 +1,6 @@
+/*
+ * Fields: making, comparing and giving back, and each operation done to a field and to its model.
+ */
 #include "fields.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * The suite's kernels in the languages of the drivers: OpenCL C text, Metal's (kernels.metal), and C
- * functions for the host driver.
+ * The suite's kernels in the languages of the drivers: OpenCL C text, Metal's (kernels.metal), and
+ * C functions for the host driver.
  */
 #include "contract.h"
 

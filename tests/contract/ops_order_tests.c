@@ -314,6 +314,25 @@ static void what_has_nothing_to_do_has_passed_whatever_it_waits_for(void **state
     umo_buffer_release(other.buffer);
 }
 
+/* Gathers two words, scatters one, or fills it. */
+static umo_status start_behind(const contract *c, int what, const umo_piece *word,
+                               const umo_piece *to, const umo_fence *wait, umo_fence *out)
+{
+    const umo_piece twice[] = {*word, *word};
+    const umo_piece once = {to->memory, to->offset_bytes, 4};
+    switch (what) {
+    case 0:
+        return umo_device_gather(c->device, 0, twice, 2, to->memory, to->offset_bytes, wait, 1, out,
+                                 NULL);
+    case 1:
+        return umo_device_scatter(c->device, 0, word->memory, word->offset_bytes, &once, 1, wait, 1,
+                                  out, NULL);
+    default:
+        return umo_device_fill(c->device, 0, word->memory, word->offset_bytes, 4, "wxyz", 4, wait,
+                               1, out, NULL);
+    }
+}
+
 static void work_of_another_device_is_waited_for(void **state)
 {
     contract *c = *state;
@@ -346,31 +365,20 @@ static void work_of_another_device_is_waited_for(void **state)
     }
     held to = hold(c, 64, 40);
     for (int what = 0; what < 3; what++) {
-        words[0] = 77;
-        const umo_piece pieces[] = {at[0], at[0]};
-        const umo_fence first = slow_start(slow, 0, &at[1]);
         umo_fence last = FIELDS_UNTOUCHED;
-        umo_status status = UMO_OK;
-        if (what == 0) {
-            status = umo_device_gather(c->device, 0, pieces, 2, to.all.memory, to.all.offset_bytes,
-                                       &first, 1, &last, NULL);
-        } else if (what == 1) {
-            status = umo_device_scatter(c->device, 0, at[0].memory, at[0].offset_bytes, &to.all, 1,
-                                        &first, 1, &last, NULL);
-        } else {
-            status = umo_device_fill(c->device, 0, at[0].memory, at[0].offset_bytes, 4, "wxyz", 4,
-                                     &first, 1, &last, NULL);
-        }
+        words[0] = 77;
+        const umo_fence first = slow_start(slow, 0, &at[1]);
+        umo_status status = start_behind(c, what, &at[0], &to.all, &first, &last);
         assert_int_equal(status, UMO_OK);
         assert_ptr_equal(last.device, c->device);
         assert_int_equal(umo_fence_wait(last, UINT64_MAX), UMO_OK);
         assert_true(umo_fence_done(first));
         if (what < 2) {
+            const uint32_t written[] = {1, 1};
             uint32_t got[2];
             let_go(&to, last);
             contract_host_read(to.buffer, 0, got, sizeof got);
-            assert_int_equal(got[0], 1);
-            assert_int_equal(got[1], what == 0 ? 1 : words[1]);
+            assert_memory_equal(got, written, what == 0 ? 8 : 4);
             umo_fence_set waits;
             assert_int_equal(umo_access_begin(to.buffer, &to.access, &waits), UMO_OK);
             assert_int_equal(umo_fence_set_wait(&waits, UINT64_MAX), UMO_OK);

@@ -1,3 +1,7 @@
+/*
+ * The reference of conversions: written for being right, not fast, and shares nothing with the
+ * library.
+ */
 #include "reference.h"
 
 #include <math.h>
