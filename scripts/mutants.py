@@ -440,8 +440,8 @@ mutant_of(
 mutant(
     "a view is the first mapping itself",
     "src/os/linux.c",
-    "void *own = mremap(start, 0, size_bytes, MREMAP_MAYMOVE);",
-    "void *own = start;",
+    "void *own = mapping_again(start, size_bytes); if (own == MAP_FAILED) { switch",
+    "void *own = start; if (own == MAP_FAILED) { switch",
     "mem.view_test",
 )
 mutant(
