@@ -481,6 +481,82 @@ static void every_call_of_a_models_life_fails_once_and_nothing_stays(void **stat
     assert_int_equal(fake_metal_violations(), 0);
 }
 
+/* The fake becomes another machine; its devices are opened when a model is loaded. */
+static fake_metal_options machine_is(void)
+{
+    fake_metal_options options;
+    fake_metal_options_default(&options);
+    return options;
+}
+
+static void machine_restore(void)
+{
+    model_unload("add_one");
+    expect_nothing_alive();
+    assert_int_equal(fake_metal_violations(), 0);
+    fake_metal_reset(NULL);
+}
+
+static void without_a_device_the_model_says_so(void **state)
+{
+    (void)state;
+    inproc_error error;
+    fake_metal_options options = machine_is();
+    options.devices = 0;
+    fake_metal_reset(&options);
+    assert_false(inproc_model_load(server, "add_one", NULL, &error));
+    assert_non_null(strstr(error.text, "Metal has no device"));
+    fake_metal_reset(NULL);
+    expect_nothing_alive();
+}
+
+static void a_virtual_machine_is_served_without_residency(void **state)
+{
+    (void)state;
+    client c;
+    fake_metal_options options = machine_is();
+    (void)snprintf(options.name, sizeof options.name, "Apple Paravirtual device");
+    fake_metal_reset(&options);
+    model_load("add_one");
+    client_open(&c, true, BYTES);
+    client_must_infer(&c);
+    assert_int_equal(fake_metal_live("MTLResidencySet"), 0);
+    client_close(&c);
+    machine_restore();
+}
+
+static void a_tensor_longer_than_a_buffer_is_an_error_in_words(void **state)
+{
+    (void)state;
+    client c;
+    inproc_error error;
+    fake_metal_options options = machine_is();
+    options.buffer_max = BYTES;
+    fake_metal_reset(&options);
+    model_load("add_one");
+    client_open(&c, true, 2 * BYTES);
+    assert_false(inproc_request_infer(c.request, &error));
+    assert_non_null(strstr(error.text, "takes at most 65536 in one buffer"));
+    client_close(&c);
+    client_open(&c, true, BYTES / 2);
+    client_must_infer(&c);
+    client_close(&c);
+    machine_restore();
+}
+
+static void memory_that_may_not_be_written_is_copied_for_that_reason(void **state)
+{
+    (void)state;
+    client c;
+    client_open(&c, false, BYTES);
+    assert_int_equal(mprotect(c.in, BYTES, PROT_READ), 0);
+    const double before = metric("umo_copy_bytes_total", "read_only");
+    client_must_infer(&c);
+    assert_true(metric("umo_copy_bytes_total", "read_only") == before + (double)BYTES);
+    assert_int_equal(mprotect(c.in, BYTES, PROT_READ | PROT_WRITE), 0);
+    client_close(&c);
+}
+
 static long resident_pages(void)
 {
     long size = 0;
@@ -574,10 +650,14 @@ int main(int argc, char **argv)
         LOADED(what_was_imported_once_is_not_imported_again),
         LOADED(any_size_and_place_gives_the_right_bytes),
         LOADED(memory_that_metal_does_not_wrap_is_copied_and_counted),
+        LOADED(memory_that_may_not_be_written_is_copied_for_that_reason),
         LOADED(a_gpu_that_is_out_of_memory_makes_an_answer_to_try_again),
         LOADED(every_call_of_a_request_fails_once_and_the_next_request_succeeds),
         LOADED(many_requests_do_not_grow_memory),
         cmocka_unit_test(every_call_of_a_models_life_fails_once_and_nothing_stays),
+        cmocka_unit_test(without_a_device_the_model_says_so),
+        cmocka_unit_test(a_virtual_machine_is_served_without_residency),
+        cmocka_unit_test(a_tensor_longer_than_a_buffer_is_an_error_in_words),
         cmocka_unit_test(the_example_runs_as_it_stands),
     };
     if (argc != 4 && argc != 5) {
