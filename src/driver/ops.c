@@ -16,130 +16,16 @@
 #include <string.h>
 
 #define COPY_MIN_BYTES ((size_t)256 << 10)
-#define WORD_BYTES 16u
 
 /* Work items of a group, fixed because some compilers work again for each new number, and of a row
  * of the grid at most: enough to fill a large GPU. */
 #define GROUP_ITEMS 64u
 #define ROW_ITEMS ((u64)1 << 17)
 
-/* ---- the program ---- */
-
-/* The program's text for a device; false when there is none in its language, or when memory of the
- * device may lie anywhere, since the kernels read whole words. */
-static bool source_of(const umo_device *device, umo_program_source *out)
-{
-    *out = (umo_program_source){.kind = UMO_PROGRAM_SOURCE};
-    if ((device->info.caps & UMO_CAP_KERNELS) == 0 || device->info.alloc_align_bytes < WORD_BYTES) {
-        return false;
-    }
-    switch (device->info.language) {
-    case UMO_LANGUAGE_HOST:
-        out->kind = UMO_PROGRAM_HOST;
-        out->text = umo_ops_host_kernels;
-        return true;
-    case UMO_LANGUAGE_OPENCL_C:
-        out->text = umo_ops_opencl_text;
-        out->size_bytes = umo_ops_opencl_text_bytes;
-        out->options = "-cl-std=CL1.2";
-        return true;
-    case UMO_LANGUAGE_METAL:
-        out->text = umo_ops_metal_text;
-        out->size_bytes = umo_ops_metal_text_bytes;
-        return true;
-    case UMO_LANGUAGE_CUDA:
-        return false;
-    }
-    return false;
-}
-
-static void ops_destroy(const umo_device *device, umo_ops *ops)
-{
-    const umo_driver *driver = device->driver;
-    void *const kernels[] = {ops->move, ops->fill, ops->convert};
-    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
-        if (kernels[i] != NULL) {
-            driver->kernel_destroy(device->state, kernels[i]);
-        }
-    }
-    if (ops->program != NULL) {
-        driver->program_destroy(device->state, ops->program);
-    }
-    free(ops);
-}
-
-static umo_status ops_create(const umo_device *device, umo_ops **out, umo_error *error)
-{
-    const umo_driver *driver = device->driver;
-    umo_error inner = {0};
-    umo_program_source source;
-    if (!source_of(device, &source)) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
-                             "device '%s' runs no kernels in a language that umo's operations are "
-                             "written in",
-                             device->info.name);
-    }
-    umo_ops *ops = calloc(1, sizeof *ops);
-    if (ops == NULL) {
-        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a device's operations");
-    }
-    umo_status status = driver->program_create(device->state, &source, &ops->program, &inner);
-    const struct {
-        const char *name;
-        void **kernel;
-    } kernels[] = {
-        {"umo_move", &ops->move}, {"umo_fill", &ops->fill}, {"umo_convert", &ops->convert}};
-    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0] && status == UMO_OK; i++) {
-        status = driver->kernel_create(device->state, ops->program, kernels[i].name,
-                                       kernels[i].kernel, &inner);
-    }
-    if (status != UMO_OK) {
-        ops_destroy(device, ops);
-        return umo_error_set(error, status, inner.native,
-                             "the operations of device '%s' do not build: %s", device->info.name,
-                             inner.text);
-    }
-    *out = ops;
-    return UMO_OK;
-}
-
-/* Builds without a lock, as a compiler may take long: whoever comes second throws its own away. */
-static umo_status ops_get(umo_device *device, const umo_ops **out, umo_error *error)
-{
-    umo_ops *ops = atomic_load_explicit(&device->ops, memory_order_acquire);
-    if (ops == NULL) {
-        umo_ops *made = NULL;
-        umo_status status = ops_create(device, &made, error);
-        if (status != UMO_OK) {
-            return status;
-        }
-        if (atomic_compare_exchange_strong(&device->ops, &ops, made)) {
-            ops = made;
-        } else {
-            ops_destroy(device, made);
-        }
-    }
-    *out = ops;
-    return UMO_OK;
-}
-
-void umo_ops_finish(umo_device *device)
-{
-    umo_ops *ops = atomic_load_explicit(&device->ops, memory_order_acquire);
-    if (ops != NULL) {
-        ops_destroy(device, ops);
-    }
-}
-
-bool umo_ops_ready(const umo_device *device)
-{
-    return atomic_load_explicit(&device->ops, memory_order_acquire) != NULL;
-}
-
 umo_status umo_device_prepare(umo_device *device, umo_error *error)
 {
     const umo_ops *ops = NULL;
-    return ops_get(device, &ops, error);
+    return umo_ops_get(device, &ops, error);
 }
 
 /* ---- ranges ---- */
@@ -349,7 +235,7 @@ static umo_status moves_add(work *w, moves *m, const umo_memory *from, size_t fr
     }
     const uintptr_t source = address_of(from, from_offset_bytes);
     const uintptr_t target = address_of(to, to_offset_bytes);
-    size_t width = WORD_BYTES;
+    size_t width = UMO_OPS_WORD_BYTES;
     while (width > 1 && source % width != target % width) {
         width /= 4;
     }
@@ -421,8 +307,8 @@ static umo_status pieces_move(umo_device *device, uint32_t queue, const umo_piec
     umo_program_source source;
     work w;
     umo_status status = UMO_OK;
-    if (short_pieces(pieces, count) > 1 && source_of(device, &source)) {
-        status = ops_get(device, &m.ops, error);
+    if (short_pieces(pieces, count) > 1 && umo_ops_source(device, &source)) {
+        status = umo_ops_get(device, &m.ops, error);
     }
     if (status == UMO_OK) {
         status = work_begin(&w, device, queue, waits, wait_count, error);
@@ -498,7 +384,7 @@ umo_status umo_device_fill(umo_device *device, uint32_t queue, const umo_memory 
     if (status != UMO_OK) {
         return status;
     }
-    if (!umo_is_power_of_two(pattern_bytes) || pattern_bytes > WORD_BYTES ||
+    if (!umo_is_power_of_two(pattern_bytes) || pattern_bytes > UMO_OPS_WORD_BYTES ||
         size_bytes % pattern_bytes != 0) {
         return umo_error_set(error, UMO_E_INVAL, 0,
                              "a pattern of %zu bytes for %zu bytes: 1, 2, 4, 8 or 16 that divide "
@@ -507,7 +393,7 @@ umo_status umo_device_fill(umo_device *device, uint32_t queue, const umo_memory 
     }
     const umo_ops *ops = NULL;
     work w;
-    status = ops_get(device, &ops, error);
+    status = umo_ops_get(device, &ops, error);
     if (status == UMO_OK && size_bytes == 0) {
         return work_none(device, queue, out);
     }
@@ -518,17 +404,17 @@ umo_status umo_device_fill(umo_device *device, uint32_t queue, const umo_memory 
         return status;
     }
     /* Long enough to begin anywhere in it. */
-    unsigned char bytes[2 * WORD_BYTES];
+    unsigned char bytes[2 * UMO_OPS_WORD_BYTES];
     for (size_t i = 0; i < sizeof bytes; i += pattern_bytes) {
         memcpy(bytes + i, pattern, pattern_bytes);
     }
-    const size_t head = head_of(address_of(memory, offset_bytes), WORD_BYTES, size_bytes);
+    const size_t head = head_of(address_of(memory, offset_bytes), UMO_OPS_WORD_BYTES, size_bytes);
     fill_plan plan = {.at = offset_bytes,
-                      .count = (size_bytes - head) / WORD_BYTES,
+                      .count = (size_bytes - head) / UMO_OPS_WORD_BYTES,
                       .head = (u32)head,
-                      .tail = (u32)((size_bytes - head) % WORD_BYTES)};
+                      .tail = (u32)((size_bytes - head) % UMO_OPS_WORD_BYTES)};
     memcpy(plan.pattern, bytes, sizeof plan.pattern);
-    memcpy(plan.words, bytes + head % WORD_BYTES, sizeof plan.words);
+    memcpy(plan.words, bytes + head % UMO_OPS_WORD_BYTES, sizeof plan.words);
     const umo_kernel_arg args[] = {
         {.kind = UMO_ARG_MEMORY, .memory = memory},
         {.kind = UMO_ARG_VALUE, .value = &plan, .size_bytes = sizeof plan},
@@ -613,7 +499,7 @@ umo_status umo_device_convert(umo_device *device, uint32_t queue, const umo_conv
         status = conversion_check(c, error);
     }
     if (status == UMO_OK) {
-        status = ops_get(device, &ops, error);
+        status = umo_ops_get(device, &ops, error);
     }
     if (status == UMO_OK && c->count == 0) {
         return work_none(device, queue, out);

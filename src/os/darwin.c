@@ -12,7 +12,6 @@
 #include "base/size.h"
 
 #include <dispatch/dispatch.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <mach/mach.h>
 #include <pthread.h>
@@ -35,6 +34,8 @@ kern_return_t mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm
                             vm_prot_t *protection_max, vm_inherit_t inherit);
 kern_return_t mach_vm_purgable_control(vm_map_t task, mach_vm_address_t address,
                                        vm_purgable_t control, int *state);
+
+#define WAIT_MAX_NS (UINT64_C(3600) * 1000000000)
 
 /* A figure of the machine; 0 if it is unknown. */
 static uint64_t figure(const char *name)
@@ -85,14 +86,6 @@ static void *pages_map(size_t size_bytes, int flags)
 void *umo_os_pages_alloc(size_t size_bytes)
 {
     return pages_map(size_bytes, 0);
-}
-
-void umo_os_pages_free(void *pages, size_t size_bytes)
-{
-    size_t whole_bytes;
-    if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
-        (void)munmap(pages, whole_bytes);
-    }
 }
 
 umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
@@ -210,11 +203,6 @@ void umo_os_condition_init(pthread_cond_t *condition)
     (void)pthread_cond_init(condition, NULL);
 }
 
-void umo_os_condition_finish(pthread_cond_t *condition)
-{
-    (void)pthread_cond_destroy(condition);
-}
-
 bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock,
                                  uint64_t deadline_ns)
 {
@@ -222,9 +210,11 @@ bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *loc
         (void)pthread_cond_wait(condition, lock);
         return true;
     }
-    /* An absolute deadline would be on the wall clock, which may be set. */
+    /* An absolute deadline would be on the wall clock, which may be set. Waking early is allowed,
+     * so that nobody has to know what the kernel makes of a century. */
     uint64_t now_ns = umo_os_now_ns();
     uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+    left_ns = left_ns < WAIT_MAX_NS ? left_ns : WAIT_MAX_NS;
     struct timespec left = {
         .tv_sec = (time_t)(left_ns / 1000000000u),
         .tv_nsec = (long)(left_ns % 1000000000u),
@@ -319,7 +309,7 @@ umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
     umo_mapping copy;
     if (umo_os_mapping_query(own, &copy) != UMO_OK ||
         (source.inode != 0 && copy.inode != source.inode)) {
-        umo_os_mapping_drop(own, size_bytes);
+        (void)munmap(own, size_bytes);
         return UMO_E_REFUSED;
     }
     *out = own;
@@ -337,7 +327,7 @@ static bool duplicates_try(void)
         if (umo_os_mapping_duplicate(first, page_bytes, &second) == UMO_OK) {
             first[0] = 1;
             works = *(volatile char *)second == 1;
-            umo_os_mapping_drop(second, page_bytes);
+            (void)munmap(second, page_bytes);
         }
         (void)munmap(first, page_bytes);
     }
@@ -356,11 +346,6 @@ bool umo_os_mapping_duplicates(void)
     return answer == 2;
 }
 
-void umo_os_mapping_drop(void *start, size_t size_bytes)
-{
-    (void)munmap(start, size_bytes);
-}
-
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user)
 {
     umo_mapping mapping = {.end = 0};
@@ -373,22 +358,6 @@ umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *
             return UMO_OK;
         }
     }
-}
-
-void *umo_os_library_open(const char *const *names)
-{
-    for (; *names != NULL; names++) {
-        void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
-        if (library != NULL) {
-            return library;
-        }
-    }
-    return NULL;
-}
-
-void *umo_os_library_symbol(void *library, const char *name)
-{
-    return dlsym(library, name);
 }
 
 /* What was written fits in out_bytes; text that does not is no name of anything. */

@@ -7,7 +7,6 @@
 
 #include "base/size.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -86,14 +85,6 @@ void *umo_os_pages_alloc(size_t size_bytes)
                : NULL;
 }
 
-void umo_os_pages_free(void *pages, size_t size_bytes)
-{
-    size_t whole_bytes;
-    if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
-        (void)munmap(pages, whole_bytes);
-    }
-}
-
 /* MADV_FREE lets the kernel drop bytes, but nothing tells afterwards whether it has: a page of
  * zeros may be what was written there. */
 umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
@@ -141,11 +132,6 @@ void umo_os_condition_init(pthread_cond_t *condition)
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(condition, &attributes);
     (void)pthread_condattr_destroy(&attributes);
-}
-
-void umo_os_condition_finish(pthread_cond_t *condition)
-{
-    (void)pthread_cond_destroy(condition);
 }
 
 bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock,
@@ -315,11 +301,6 @@ bool umo_os_mapping_duplicates(void)
     return answer == 2;
 }
 
-void umo_os_mapping_drop(void *start, size_t size_bytes)
-{
-    (void)munmap(start, size_bytes);
-}
-
 /* One line of /proc/self/maps: "start-end perms offset major:minor inode path". */
 static bool maps_line(const char *line, umo_mapping *out)
 {
@@ -367,22 +348,6 @@ umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *
     bool failed = ferror(maps) != 0;
     (void)fclose(maps);
     return failed ? UMO_E_SYSTEM : UMO_OK;
-}
-
-void *umo_os_library_open(const char *const *names)
-{
-    for (; *names != NULL; names++) {
-        void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
-        if (library != NULL) {
-            return library;
-        }
-    }
-    return NULL;
-}
-
-void *umo_os_library_symbol(void *library, const char *name)
-{
-    return dlsym(library, name);
 }
 
 size_t umo_os_cache_line_bytes(void)

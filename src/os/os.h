@@ -1,7 +1,7 @@
 /*
  * The porting surface: everything that libumo asks of an operating system beyond C11 and POSIX
- * threads. linux.c and darwin.c each implement all of it; nothing above this layer includes a
- * system header for memory.
+ * threads. linux.c and darwin.c each implement it, but for what posix.c does for both; nothing
+ * above this layer includes a system header for memory.
  */
 #ifndef UMO_OS_OS_H
 #define UMO_OS_OS_H

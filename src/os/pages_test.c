@@ -82,6 +82,52 @@ static void more_than_there_is_is_not_handed_out(void **state)
     assert_null(umo_os_pages_alloc(SIZE_MAX / 2));
 }
 
+/* Where the system cannot tell a loss, there is no such memory. */
+static void purgeable_pages_say_what_was_lost(void **state)
+{
+    (void)state;
+    size_t page = umo_os_page_bytes();
+    void *out = NULL;
+    umo_status status = umo_os_pages_alloc_purgeable(3 * page - 1, &out);
+#ifdef __linux__
+    assert_int_equal(status, UMO_E_UNSUPPORTED);
+    assert_null(out);
+#else
+    assert_int_equal(status, UMO_OK);
+    unsigned char *pages = out;
+    assert_int_equal((uintptr_t)pages % page, 0);
+    for (size_t at = 0; at < 3 * page; at++) {
+        assert_int_equal(pages[at], 0);
+    }
+    memset(pages, 7, 3 * page);
+    bool lost = true;
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_KEPT, &lost), UMO_OK);
+    assert_false(lost);
+    /* The system may have dropped them or not, but it says so. */
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_VOLATILE, NULL), UMO_OK);
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_KEPT, &lost), UMO_OK);
+    if (!lost) {
+        assert_int_equal(pages[0], 7);
+        assert_int_equal(pages[3 * page - 1], 7);
+    }
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_EMPTY, NULL), UMO_OK);
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_KEPT, &lost), UMO_OK);
+    assert_true(lost);
+    memset(pages, 8, 3 * page);
+    assert_int_equal(umo_os_pages_purgeable(pages, UMO_PURGEABLE_KEPT, &lost), UMO_OK);
+    assert_false(lost);
+    assert_int_equal(pages[3 * page - 1], 8);
+    umo_os_pages_free(pages, 3 * page - 1);
+    /* Other memory is none. */
+    void *plain = umo_os_pages_alloc(page);
+    assert_non_null(plain);
+    assert_int_equal(umo_os_pages_purgeable(plain, UMO_PURGEABLE_VOLATILE, NULL),
+                     UMO_E_UNSUPPORTED);
+    umo_os_pages_free(plain, page);
+    assert_int_equal(umo_os_pages_alloc_purgeable(SIZE_MAX, &out), UMO_E_NOMEM);
+#endif
+}
+
 static void a_duplicate_lies_on_pages_and_is_of_whole_pages(void **state)
 {
     (void)state;
@@ -125,6 +171,7 @@ int main(void)
         cmocka_unit_test(pages_have_the_size_in_force),
         cmocka_unit_test(fresh_pages_are_whole_zeroed_and_apart),
         cmocka_unit_test(more_than_there_is_is_not_handed_out),
+        cmocka_unit_test(purgeable_pages_say_what_was_lost),
         cmocka_unit_test(a_duplicate_lies_on_pages_and_is_of_whole_pages),
     };
     return cmocka_run_group_tests_name("pages", tests, NULL, NULL);

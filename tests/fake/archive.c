@@ -37,8 +37,7 @@ typedef struct archive_descriptor {
     id url;
 } archive_descriptor;
 
-/* --- entries
- * -------------------------------------------------------------------------------------- */
+/* ---- entries ---- */
 
 static char *names_make(const fake_function *function)
 {
@@ -91,8 +90,7 @@ bool fake_archive_has(id given, const fake_function *function)
     return has;
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 /* malloc; NULL: it cannot be read, errno says why. */
 static char *file_read(const char *path)
@@ -164,10 +162,10 @@ static bool entries_read(archive *self, const char *text)
         }
         entry_add(self, hash, names);
     }
-    char *stop;
-    uint64_t sum = strtoull(at + 4, &stop, 16);
-    return stop == at + 4 + 16 && strcmp(stop, "\n") == 0 &&
-           sum == fake_hash(text, (size_t)(at - text), 0);
+    char end[32];
+    (void)snprintf(end, sizeof end, "end %016" PRIx64 "\n",
+                   fake_hash(text, (size_t)(at - text), 0));
+    return strcmp(at, end) == 0;
 }
 
 static char *entries_write(archive *self, size_t *out_bytes)
@@ -193,8 +191,7 @@ static char *entries_write(archive *self, size_t *out_bytes)
     return text;
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 /* NULL, or what is wrong, with a reference. */
 static id archive_load(archive *self, const char *path)

@@ -2,14 +2,14 @@
 #include "fake.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 atomic_uint fake_modes;
 atomic_uint_least64_t fake_compiled;
 atomic_uint_least64_t fake_cached;
 
-/* --- counts --------------------------------------------------------------------------------------
- */
+/* ---- counts ---- */
 
 static uint64_t marks[FAKE_SLOTS];
 static atomic_uint_least64_t fallible;
@@ -88,8 +88,7 @@ uint64_t fake_metal_commands_run(void)
     return fake_gpu_runs();
 }
 
-/* --- faults --------------------------------------------------------------------------------------
- */
+/* ---- faults ---- */
 
 typedef struct fault {
     char selector[96];
@@ -152,10 +151,12 @@ void fake_metal_fail(const char *selector, uint32_t nth)
     if (found == NULL) {
         found = free_one;
     }
-    if (found != NULL) {
-        (void)snprintf(found->selector, sizeof found->selector, "%s", selector);
-        found->left = nth;
+    if (found == NULL) {
+        (void)fprintf(stderr, "fake metal: too many selectors are to fail\n");
+        abort();
     }
+    (void)snprintf(found->selector, sizeof found->selector, "%s", selector);
+    found->left = nth;
     armed_update();
     (void)pthread_mutex_unlock(&lock);
 }
@@ -205,6 +206,7 @@ void fake_faults_clear(void)
 void fake_metal_set_modes(uint32_t modes)
 {
     atomic_store(&fake_modes, modes);
+    fake_gpu_nudge(); /* a lost device ends what waits */
 }
 
 uint32_t fake_metal_purge(void)

@@ -71,8 +71,7 @@ static fake_buffer *buffer_take(const fake_encoder *self, SEL selector, id given
     return buffer;
 }
 
-/* --- blits ---------------------------------------------------------------------------------------
- */
+/* ---- blits ---- */
 
 static bool range_valid(SEL selector, const fake_buffer *buffer, ns_uint offset, ns_uint size)
 {
@@ -149,8 +148,7 @@ static void blit_synchronize(fake_encoder *self, SEL selector, id resource)
     fake_command_refer(self->command, &to->object, true);
 }
 
-/* --- compute -------------------------------------------------------------------------------------
- */
+/* ---- compute ---- */
 
 static bool index_valid(SEL selector, ns_uint index)
 {

@@ -83,8 +83,7 @@ typedef struct fake_size_align {
     ns_uint align;
 } fake_size_align;
 
-/* --- runtime.c, send.c ---------------------------------------------------------------------------
- */
+/* ---- runtime.c, send.c ---- */
 
 extern atomic_uint_least64_t fake_message_counts[FAKE_SLOTS];
 extern fake_class *const fake_classes[]; /* ended by NULL */
@@ -117,8 +116,7 @@ void fake_uses_end(fake_object *object);
 void fake_bury(fake_object *object, fake_class *class);
 void fake_zombies_clear(void);
 
-/* --- rules.c, control.c --------------------------------------------------------------------------
- */
+/* ---- rules.c, control.c ---- */
 
 extern fake_metal_options fake_options;
 extern atomic_uint fake_modes;
@@ -132,8 +130,7 @@ bool fake_fails(SEL selector);
 int64_t fake_fail_code(void);
 void fake_faults_clear(void);
 
-/* --- foundation.c, block.c -----------------------------------------------------------------------
- */
+/* ---- foundation.c, block.c ---- */
 
 /* Autoreleased. */
 id fake_string(const char *text);
@@ -161,8 +158,7 @@ FAKE_EXPORT void _Block_release(const void *block);
 FAKE_EXPORT void _Block_object_assign(void *target, const void *object, int flags);
 FAKE_EXPORT void _Block_object_dispose(const void *object, int flags);
 
-/* --- device.c ------------------------------------------------------------------------------------
- */
+/* ---- device.c ---- */
 
 typedef struct fake_device {
     fake_object object;
@@ -178,8 +174,7 @@ bool fake_supports(int64_t family);
 bool fake_account(fake_device *device, uint64_t bytes);
 void fake_unaccount(fake_device *device, uint64_t bytes);
 
-/* --- resource.c, heap.c --------------------------------------------------------------------------
- */
+/* ---- resource.c, heap.c ---- */
 
 enum {
     FAKE_SHARED = 0,
@@ -246,8 +241,7 @@ uint32_t fake_late_run(uint64_t now_ns, bool all);
 uint64_t fake_late_next(void);
 fake_size_align fake_heap_size_align(ns_uint length);
 
-/* --- event.c -------------------------------------------------------------------------------------
- */
+/* ---- event.c ---- */
 
 typedef struct fake_event {
     fake_object object;
@@ -258,8 +252,7 @@ typedef struct fake_event {
 /* Under fake_gpu_lock. */
 void fake_event_raise(fake_event *event, uint64_t value);
 
-/* --- program.c, text.c, signature.c, archive.c
- * ---------------------------------------------------- */
+/* ---- program.c, pipeline.c, text.c, signature.c, archive.c ---- */
 
 #define FAKE_BINDINGS_MAX 64u
 
@@ -324,8 +317,7 @@ id fake_function_build(const fake_function *function, fake_metal_kernel *kernel,
 bool fake_class_right(SEL selector, id given, const fake_class *class);
 bool fake_archive_has(id archive, const fake_function *function);
 
-/* --- queue.c, encoder.c, gpu.c -------------------------------------------------------------------
- */
+/* ---- queue.c, encoder.c, gpu.c ---- */
 
 #define FAKE_INDEXES 31u
 
@@ -455,8 +447,7 @@ void fake_gpu_wait_ended(fake_command *command);
 void fake_gpu_reset(void);
 uint64_t fake_gpu_runs(void);
 
-/* --- residency.c ---------------------------------------------------------------------------------
- */
+/* ---- residency.c ---- */
 
 bool fake_residency_attach(fake_queue *queue, id set);
 void fake_residency_detach(fake_queue *queue, id set);

@@ -58,8 +58,7 @@ FAKE_METAL_API void fake_metal_options_default(fake_metal_options *out);
  */
 FAKE_METAL_API void fake_metal_reset(const fake_metal_options *options);
 
-/* --- kernels -----------------------------------------------------------------------------------
- */
+/* ---- kernels ---- */
 
 enum {
     FAKE_METAL_BUFFER = 0,
@@ -90,8 +89,7 @@ typedef struct fake_metal_kernel {
  * of the same name takes the place of the earlier one. */
 FAKE_METAL_API void fake_metal_kernel_register(const fake_metal_kernel *kernel);
 
-/* --- violations --------------------------------------------------------------------------------
- */
+/* ---- violations ---- */
 
 FAKE_METAL_API void fake_metal_record(bool on);
 /* Of all rules, or of one. */
@@ -102,8 +100,7 @@ FAKE_METAL_API const char *fake_metal_violation_text(void);
 /* The names of all rules, ended by NULL. */
 FAKE_METAL_API const char *const *fake_metal_rules(void);
 
-/* --- counts ------------------------------------------------------------------------------------
- */
+/* ---- counts ---- */
 
 /* Living objects of one class ("MTLBuffer", "NSString", "Block", ...), and of all. */
 FAKE_METAL_API uint64_t fake_metal_live(const char *class_name);
@@ -121,18 +118,18 @@ FAKE_METAL_API const char *fake_metal_encoding(const char *owner, const char *se
 FAKE_METAL_API uint64_t fake_metal_pipelines_compiled(void);
 FAKE_METAL_API uint64_t fake_metal_pipelines_cached(void);
 FAKE_METAL_API uint64_t fake_metal_commands_run(void);
-/* Residency sets that went away, or exist now, in a process whose GPU never ran anything. */
+/* Residency sets that went away before the GPU ran anything (since the reset), or exist now while
+ * it has not: those leak. */
 FAKE_METAL_API uint64_t fake_metal_residency_leaked(void);
 /* Allocations in the committed residency sets of all queues that have been requested. */
 FAKE_METAL_API uint64_t fake_metal_resident(void);
 
-/* --- faults ------------------------------------------------------------------------------------
- */
+/* ---- faults ---- */
 
 /*
  * The nth call (1: the next) of this selector, or of "MTLCopyAllDevices", fails in the way such a
  * call can fail: nil, an NSError, NO, contents NULL; for "commit", the command buffer ends in an
- * error with the code below. Several selectors may be armed at once; nth 0 disarms.
+ * error with the code below. Up to 16 selectors may be armed at once; nth 0 disarms.
  */
 FAKE_METAL_API void fake_metal_fail(const char *selector, uint32_t nth);
 /* The nth fallible call from now on, of whatever selector; 0 disarms. */
@@ -160,8 +157,7 @@ FAKE_METAL_API uint32_t fake_metal_purge(void);
 /* Runs the deallocators that were held back. Gives their number. */
 FAKE_METAL_API uint32_t fake_metal_run_late(void);
 
-/* --- the worker --------------------------------------------------------------------------------
- */
+/* ---- the worker ---- */
 
 /* Command buffers that are committed while the worker is paused stay committed. Pausing waits for
  * what is running. */

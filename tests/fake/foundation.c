@@ -36,8 +36,7 @@ static id keep(id self, SEL selector)
     return objc_retain(self);
 }
 
-/* --- NSString ------------------------------------------------------------------------------------
- */
+/* ---- NSString ---- */
 
 id fake_string_new(const char *text)
 {
@@ -240,8 +239,7 @@ fake_class fake_class_string = {.super = &fake_class_object,
                                 .class_method_count = FAKE_COUNT(string_class_methods),
                                 .makes = true};
 
-/* --- NSError -------------------------------------------------------------------------------------
- */
+/* ---- NSError ---- */
 
 id fake_error(const char *domain, int64_t code, const char *format, ...)
 {
@@ -331,8 +329,7 @@ fake_class fake_class_error = {.super = &fake_class_object,
                                .class_methods = error_class_methods,
                                .class_method_count = FAKE_COUNT(error_class_methods)};
 
-/* --- NSArray -------------------------------------------------------------------------------------
- */
+/* ---- NSArray ---- */
 
 static void array_fill(array *self, id const *items, size_t count)
 {
@@ -465,8 +462,7 @@ fake_class fake_class_array = {.super = &fake_class_object,
                                .class_method_count = FAKE_COUNT(array_class_methods),
                                .makes = true};
 
-/* --- NSURL ---------------------------------------------------------------------------------------
- */
+/* ---- NSURL ---- */
 
 static id url_init(url *self, SEL selector, id path)
 {

@@ -73,8 +73,7 @@ void fake_gpu_nudge(void)
     (void)pthread_mutex_unlock(&fake_gpu_lock);
 }
 
-/* --- running one command -------------------------------------------------------------------------
- */
+/* ---- running one command ---- */
 
 static void dispatch_run(const fake_op *op)
 {
@@ -138,8 +137,7 @@ static int64_t op_run(const fake_op *op)
     return 0;
 }
 
-/* --- ending --------------------------------------------------------------------------------------
- */
+/* ---- ending ---- */
 
 static const char *error_words(int64_t code)
 {
@@ -202,8 +200,7 @@ static void command_end(fake_command *command, int64_t code)
     (void)pthread_mutex_lock(&fake_gpu_lock);
 }
 
-/* --- choosing ------------------------------------------------------------------------------------
- */
+/* ---- choosing ---- */
 
 static bool op_waits(const fake_op *op)
 {
@@ -326,8 +323,7 @@ static void *worker_run(void *unused)
     return NULL;
 }
 
-/* --- from outside --------------------------------------------------------------------------------
- */
+/* ---- from outside ---- */
 
 /* A command buffer of the same queue that waits for what this one signals would never start this
  * one: a queue starts its command buffers in order. A wait for a smaller value is somebody else's

@@ -2,6 +2,7 @@
  */
 #include "world.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -68,8 +69,7 @@ static ns_uint allocated(const world *w)
     return SEND0(ns_uint, w->device, "currentAllocatedSize");
 }
 
-/* --- allocation
- * ----------------------------------------------------------------------------------- */
+/* ---- allocation ---- */
 
 static void a_buffer_is_zeroed_and_counted_by_pages(void **state)
 {
@@ -142,12 +142,27 @@ static void the_largest_buffer_can_be_made(void **state)
     release(buffer);
 }
 
+static void a_buffer_the_system_has_no_room_for_is_not_counted(void **state)
+{
+    world *w = *state;
+    fake_metal_options options;
+    fake_metal_options_default(&options);
+    options.buffer_max = UINT64_MAX;
+    world_restart(w, &options);
+    assert_null(device_buffer(w->device, (uint64_t)1 << 60, SHARED));
+    assert_null(device_buffer(w->device, UINT64_MAX, SHARED));
+    assert_null(world_heap(w, (uint64_t)1 << 60, 0));
+    assert_int_equal(allocated(w), 0);
+}
+
 static void a_buffer_can_be_denied_by_number(void **state)
 {
     world *w = *state;
     fake_metal_fail("newBufferWithLength:options:", 2);
     id one = device_buffer(w->device, 64, SHARED);
     assert_non_null(one);
+    fake_metal_fail("newBufferWithBytes:length:options:", 1);
+    assert_null(device_buffer_with(w->device, "1234", 4, SHARED));
     assert_null(device_buffer(w->device, 64, SHARED));
     assert_string_equal(fake_metal_failed(), "newBufferWithLength:options:");
     id three = device_buffer(w->device, 64, SHARED);
@@ -173,17 +188,21 @@ static void a_buffer_can_come_without_length(void **state)
     id buffer = device_buffer(w->device, 64, SHARED);
     id heap = world_heap(w, 4096, 0);
     id inner = device_buffer(heap, 64, SHARED);
+    void *memory = pages_map(page());
+    id foreign = device_no_copy(w->device, memory, page(), SHARED, NULL);
     assert_int_equal(buffer_length(buffer), 0);
     assert_int_equal(buffer_length(inner), 0);
+    assert_int_equal(buffer_length(foreign), 0);
     fake_metal_set_modes(0);
+    release(foreign);
+    assert_int_equal(munmap(memory, page()), 0);
     release(inner);
     release(heap);
     release(buffer);
     assert_int_equal(allocated(w), 0);
 }
 
-/* --- the memory of somebody else
- * ------------------------------------------------------------------ */
+/* ---- the memory of somebody else ---- */
 
 typedef struct freed {
     void *pointer;
@@ -257,6 +276,25 @@ static void a_deallocator_can_run_late(void **state)
     assert_int_equal(munmap(memory, page()), 0);
 }
 
+static void many_deallocators_can_run_late(void **state)
+{
+    world *w = *state;
+    freed notes[3] = {{0}};
+    uint8_t *memory = pages_map(3 * page());
+    for (unsigned round = 0; round < 2; round++) {
+        fake_metal_set_modes(FAKE_METAL_LATE_FREE);
+        for (size_t i = 0; i < 3; i++) {
+            release(no_copy(w, memory + i * page(), page(), &notes[i]));
+        }
+        assert_int_equal(fake_metal_run_late(), 3);
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(notes[i].count, round + 1);
+            assert_ptr_equal(notes[i].pointer, memory + i * page());
+        }
+    }
+    assert_int_equal(munmap(memory, 3 * page()), 0);
+}
+
 static void a_message_to_a_buffer_that_is_freed_late_is_caught(void **state)
 {
     world *w = *state;
@@ -277,18 +315,26 @@ static void a_deallocator_can_run_on_the_worker(void **state)
     world *w = *state;
     fake_metal_options options;
     freed note = {0};
+    freed other = {0};
     fake_metal_options_default(&options);
-    options.late_ns = 1000000;
+    options.late_ns = 50000000;
     world_restart(w, &options);
     void *memory = pages_map(page());
     id buffer = no_copy(w, memory, page(), &note);
+    fake_metal_set_modes(FAKE_METAL_LATE_FREE);
+    id held = no_copy(w, memory, page(), &other);
+    release(held);
+    fake_metal_set_modes(0);
     release(buffer);
-    for (unsigned i = 0; i < 5000 && fake_metal_live("Block") > 0; i++) {
+    assert_true(fake_metal_idle());
+    assert_int_equal(fake_metal_live("Block"), 2);
+    for (unsigned i = 0; i < 5000 && fake_metal_live("Block") > 1; i++) {
         (void)usleep(1000);
     }
-    assert_int_equal(fake_metal_live("Block"), 0);
-    assert_int_equal(fake_metal_run_late(), 0);
+    assert_int_equal(fake_metal_live("Block"), 1);
+    assert_int_equal(fake_metal_run_late(), 1);
     assert_int_equal(note.count, 1);
+    assert_int_equal(other.count, 1);
     assert_int_equal(munmap(memory, page()), 0);
 }
 
@@ -309,6 +355,27 @@ static void a_refused_no_copy_leaves_the_block_alone(void **state)
     assert_int_equal(munmap(memory, page()), 0);
 }
 
+/* The kernel lists a mapping in parts where they differ in what does not matter here. */
+static void no_copy_takes_a_mapping_that_is_listed_in_parts(void **state)
+{
+    world *w = *state;
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)(4 * page())), 0);
+    for (unsigned of_file = 0; of_file < 2; of_file++) {
+        uint8_t *memory = mmap(NULL, 4 * page(), PROT_READ | PROT_WRITE,
+                               of_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+                               of_file ? fileno(file) : -1, 0);
+        assert_ptr_not_equal(memory, MAP_FAILED);
+        assert_int_equal(madvise(memory + page(), page(), MADV_DONTFORK), 0);
+        id buffer = device_no_copy(w->device, memory, 4 * page(), SHARED, NULL);
+        assert_non_null(buffer);
+        release(buffer);
+        assert_int_equal(munmap(memory, 4 * page()), 0);
+    }
+    assert_int_equal(fclose(file), 0);
+}
+
 static void no_copy_follows_the_devices_page_size(void **state)
 {
     world *w = *state;
@@ -326,8 +393,7 @@ static void no_copy_follows_the_devices_page_size(void **state)
     assert_int_equal(munmap(memory, 3 * 16384), 0);
 }
 
-/* --- managed memory
- * ------------------------------------------------------------------------------- */
+/* ---- managed memory ---- */
 
 static void the_gpu_sees_managed_bytes_after_did_modify(void **state)
 {
@@ -405,8 +471,7 @@ static void bytes_given_at_the_start_are_in_both_memories(void **state)
     release(buffer);
 }
 
-/* --- purging
- * -------------------------------------------------------------------------------------- */
+/* ---- purging ---- */
 
 static void volatile_memory_stays_until_it_is_purged(void **state)
 {
@@ -486,6 +551,16 @@ static void work_on_purgeable_memory_fails_with_invalid_resource(void **state)
     end_encoding(encoder);
     assert_int_equal(world_run(command), FAILED);
     assert_int_equal(error_code(command_error(command)), 9);
+    id pipeline = world_pipeline(w, "add_one");
+    command = queue_command(w->queue);
+    encoder = command_compute(command);
+    compute_pipeline(encoder, pipeline);
+    compute_buffer(encoder, buffer, 0, 0);
+    compute_dispatch(encoder, (mtl_size){16, 1, 1}, (mtl_size){1, 1, 1});
+    end_encoding(encoder);
+    assert_int_equal(world_run(command), FAILED);
+    assert_int_equal(error_code(command_error(command)), 9);
+    release(pipeline);
     release(buffer);
 }
 
@@ -524,8 +599,7 @@ static void the_memory_of_somebody_else_is_never_purged(void **state)
     assert_int_equal(munmap(memory, page()), 0);
 }
 
-/* --- heaps
- * ---------------------------------------------------------------------------------------- */
+/* ---- heaps ---- */
 
 static void a_heap_gives_garbage_at_aligned_places(void **state)
 {
@@ -567,6 +641,38 @@ static void a_heap_of_an_odd_size_is_used_to_its_end(void **state)
     release(heap);
 }
 
+static void heaps_and_their_buffers_go_in_any_order(void **state)
+{
+    world *w = *state;
+    id heaps[3];
+    id buffers[3];
+    for (size_t i = 0; i < 3; i++) {
+        heaps[i] = world_heap(w, 1024, 0);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        buffers[i] = device_buffer(heaps[0], 256, SHARED);
+    }
+    void *second = buffer_contents(buffers[1]);
+    release(buffers[1]);
+    release(buffers[2]);
+    id again = device_buffer(heaps[0], 256, SHARED);
+    assert_ptr_equal(buffer_contents(again), second);
+    release(buffers[0]);
+    release(again);
+    assert_int_equal(SEND0(ns_uint, heaps[0], "usedSize"), 0);
+    memset(buffer_contents(buffers[0] = device_buffer(heaps[2], 64, SHARED)), 5, 64);
+    (void)purgeable_set(heaps[1], VOLATILE);
+    release(heaps[1]);
+    assert_int_equal(fake_metal_purge(), 0);
+    (void)purgeable_set(heaps[0], VOLATILE);
+    assert_int_equal(fake_metal_purge(), 1);
+    assert_all(buffer_contents(buffers[0]), 5, 64);
+    release(buffers[0]);
+    release(heaps[0]);
+    release(heaps[2]);
+    assert_int_equal(allocated(w), 0);
+}
+
 static void a_heap_lives_as_long_as_its_buffers(void **state)
 {
     world *w = *state;
@@ -588,15 +694,18 @@ int main(void)
         world_test(private_memory_has_no_contents),
         world_test(beyond_the_memory_limit_there_is_no_buffer),
         world_test(the_largest_buffer_can_be_made),
+        world_test(a_buffer_the_system_has_no_room_for_is_not_counted),
         world_test(a_buffer_can_be_denied_by_number),
         world_test(contents_can_be_denied),
         world_test(a_buffer_can_come_without_length),
         world_test(no_copy_is_the_same_memory),
         world_test(the_deallocator_runs_once_with_the_memory),
         world_test(a_deallocator_can_run_late),
+        world_test(many_deallocators_can_run_late),
         world_test(a_message_to_a_buffer_that_is_freed_late_is_caught),
         world_test(a_deallocator_can_run_on_the_worker),
         world_test(a_refused_no_copy_leaves_the_block_alone),
+        world_test(no_copy_takes_a_mapping_that_is_listed_in_parts),
         world_test(no_copy_follows_the_devices_page_size),
         world_test(the_gpu_sees_managed_bytes_after_did_modify),
         world_test(the_host_sees_managed_bytes_after_synchronize),
@@ -613,6 +722,7 @@ int main(void)
         world_test(the_memory_of_somebody_else_is_never_purged),
         world_test(a_heap_gives_garbage_at_aligned_places),
         world_test(a_heap_of_an_odd_size_is_used_to_its_end),
+        world_test(heaps_and_their_buffers_go_in_any_order),
         world_test(a_heap_lives_as_long_as_its_buffers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,6 +55,30 @@ static void a_copy_after_the_end_of_encoding(world *w)
     release(buffer);
 }
 
+static void every_message_to_an_ended_encoder(world *w)
+{
+    const float by[4] = {1};
+    id buffer = device_buffer(w->device, 64, SHARED);
+    id pipeline = world_pipeline(w, "add_one");
+    id command = queue_command(w->queue);
+    id blit = command_blit(command);
+    end_encoding(blit);
+    id compute = command_compute(command);
+    end_encoding(compute);
+    blit_copy(blit, buffer, 0, buffer, 32, 32);
+    blit_synchronize(blit, buffer);
+    compute_pipeline(compute, pipeline);
+    compute_buffer(compute, buffer, 0, 0);
+    SEND(void, (id, SEL, ns_uint, ns_uint), compute, "setBufferOffset:atIndex:", 0, 0);
+    compute_bytes(compute, by, sizeof by, 2);
+    compute_local(compute, 16, 0);
+    compute_dispatch(compute, (mtl_size){1, 1, 1}, (mtl_size){1, 1, 1});
+    compute_dispatch_groups(compute, (mtl_size){1, 1, 1}, (mtl_size){1, 1, 1});
+    assert_int_equal(fake_metal_rule_violations("encoder_ended"), 9);
+    release(pipeline);
+    release(buffer);
+}
+
 static void an_end_of_encoding_too_many(world *w)
 {
     id encoder = command_compute(queue_command(w->queue));
@@ -156,6 +180,7 @@ const misuse misuse_of_commands[] = {
     MISUSE("encoder_open", a_second_encoder_at_once),
     MISUSE("encoder_open", an_event_inside_an_encoder),
     MISUSE("encoder_ended", a_copy_after_the_end_of_encoding),
+    MISUSE("encoder_ended", every_message_to_an_ended_encoder),
     MISUSE("encoder_ended", an_end_of_encoding_too_many),
     MISUSE("encoder_not_ended", an_encoder_dropped_without_its_end),
     MISUSE("commit_open_encoder", a_commit_while_an_encoder_is_open),

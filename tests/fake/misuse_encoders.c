@@ -3,8 +3,7 @@
 
 #define ONE ((mtl_size){1, 1, 1})
 
-/* --- blits ---------------------------------------------------------------------------------------
- */
+/* ---- blits ---- */
 
 typedef struct blit {
     id from;
@@ -115,8 +114,7 @@ static void shared_memory_is_synchronized(world *w)
     blit_end(&b);
 }
 
-/* --- dispatches
- * ----------------------------------------------------------------------------------- */
+/* ---- dispatches ---- */
 
 /* A dispatch of kernel "scale" that lacks nothing: a test takes something away. */
 typedef struct launch {
@@ -210,6 +208,24 @@ static void a_buffer_bound_at_its_end(world *w)
 {
     launch l = launch_begin(w);
     compute_buffer(l.encoder, l.from, 64, 0);
+    assert_int_equal(fake_metal_violations(), 1);
+    launch_end(&l);
+}
+
+static void an_offset_at_the_end(world *w)
+{
+    launch l = launch_begin(w);
+    SEND(void, (id, SEL, ns_uint, ns_uint), l.encoder, "setBufferOffset:atIndex:", 60, 0);
+    assert_int_equal(fake_metal_violations(), 0);
+    SEND(void, (id, SEL, ns_uint, ns_uint), l.encoder, "setBufferOffset:atIndex:", 64, 0);
+    assert_int_equal(fake_metal_violations(), 1);
+    launch_end(&l);
+}
+
+static void an_offset_of_nothing(world *w)
+{
+    launch l = launch_begin(w);
+    SEND(void, (id, SEL, ns_uint, ns_uint), l.encoder, "setBufferOffset:atIndex:", 0, 2);
     launch_end(&l);
 }
 
@@ -302,14 +318,26 @@ static void a_grid_whose_size_overflows(world *w)
     launch_end(&l);
 }
 
-static void uneven_threadgroups_on_an_old_device(world *w)
+static void device_of(world *w, uint32_t apple_family, bool mac2)
 {
     fake_metal_options options;
     fake_metal_options_default(&options);
     options.record = true;
-    options.apple_family = 3;
-    options.mac2 = false;
+    options.apple_family = apple_family;
+    options.mac2 = mac2;
     world_restart(w, &options);
+}
+
+static void uneven_threadgroups_on_an_old_device(world *w)
+{
+    device_of(w, 4, false);
+    launch l = launch_begin(w);
+    launch_end(&l);
+    device_of(w, 0, true);
+    l = launch_begin(w);
+    launch_end(&l);
+    assert_int_equal(fake_metal_violations(), 0);
+    device_of(w, 3, false);
     id pipeline = world_pipeline(w, "add_one");
     id buffer = device_buffer(w->device, 64, SHARED);
     id encoder = command_compute(queue_command(w->queue));
@@ -343,7 +371,9 @@ const misuse misuse_of_encoders[] = {
     MISUSE("bytes_length", bytes_of_nothing),
     MISUSE("bytes_length", bytes_beyond_4096),
     MISUSE("bytes_length", bytes_shorter_than_the_value),
+    MISUSE("binding_missing", an_offset_of_nothing),
     MISUSE("buffer_offset", a_buffer_bound_at_its_end),
+    MISUSE("buffer_offset", an_offset_at_the_end),
     MISUSE("buffer_offset", a_buffer_too_short_for_the_value),
     MISUSE("offset_align", an_offset_against_the_elements_alignment),
     MISUSE("offset_align", an_offset_against_the_values_alignment),

@@ -108,6 +108,23 @@ static void no_copy_over_two_mappings(world *w)
     assert_int_equal(fclose(file), 0);
 }
 
+/* Side by side and of one file, but the wrong way round. */
+static void no_copy_over_swapped_pages(world *w)
+{
+    uint8_t *pages = pages_map(2);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)(2 * page())), 0);
+    for (size_t i = 0; i < 2; i++) {
+        assert_ptr_equal(mmap(pages + i * page(), page(), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_FIXED, fileno(file), (off_t)((1 - i) * page())),
+                         pages + i * page());
+    }
+    no_copy_refused(w, pages, 2 * page(), SHARED);
+    pages_unmap(pages, 2);
+    assert_int_equal(fclose(file), 0);
+}
+
 static void no_copy_into_private_storage(world *w)
 {
     uint8_t *pages = pages_map(1);
@@ -143,6 +160,22 @@ static void a_private_buffer_with_bytes(world *w)
 static void managed_storage_on_a_unified_device(world *w)
 {
     assert_null(device_buffer(w->device, 64, MANAGED));
+}
+
+static void managed_memory_of_somebody_else_on_a_unified_device(world *w)
+{
+    uint8_t *pages = pages_map(1);
+    no_copy_refused(w, pages, page(), MANAGED);
+    pages_unmap(pages, 1);
+}
+
+static void a_buffer_with_an_unknown_cache_mode(world *w)
+{
+    id combined = device_buffer(w->device, 64, 1);
+    assert_non_null(combined);
+    release(combined);
+    assert_int_equal(fake_metal_violations(), 0);
+    assert_null(device_buffer(w->device, 64, 2));
 }
 
 static void discrete(world *w)
@@ -266,6 +299,7 @@ const misuse misuse_of_resources[] = {
     MISUSE("no_copy_mapping", no_copy_over_a_hole),
     MISUSE("no_copy_mapping", no_copy_of_read_only_memory),
     MISUSE("no_copy_mapping", no_copy_over_two_mappings),
+    MISUSE("no_copy_mapping", no_copy_over_swapped_pages),
     MISUSE("no_copy_storage", no_copy_into_private_storage),
     MISUSE("buffer_length", a_buffer_of_nothing),
     MISUSE("buffer_length", a_buffer_beyond_the_largest),
@@ -273,6 +307,8 @@ const misuse misuse_of_resources[] = {
     MISUSE("storage_mode", a_buffer_in_memoryless_storage),
     MISUSE("storage_mode", a_buffer_with_unknown_options),
     MISUSE("storage_mode", a_private_buffer_with_bytes),
+    MISUSE("storage_mode", a_buffer_with_an_unknown_cache_mode),
+    MISUSE("managed_unified", managed_memory_of_somebody_else_on_a_unified_device),
     MISUSE("managed_unified", managed_storage_on_a_unified_device),
     MISUSE("modified_not_managed", shared_memory_said_to_be_modified),
     MISUSE("modified_range", modified_beyond_the_end),

@@ -174,6 +174,145 @@ static void an_array_of_nil(world *w)
     assert_null(array_make(objc_getClass("NSArray"), NULL));
 }
 
+static void an_array_with_nil(world *w)
+{
+    id items[2] = {w->queue, NULL};
+    assert_null(SEND(id, (id, SEL, id const *, ns_uint), objc_getClass("NSArray"),
+                     "arrayWithObjects:count:", items, 2));
+}
+
+static void a_string_object_of_null(world *w)
+{
+    (void)w;
+    id made = SEND0(id, objc_getClass("NSString"), "alloc");
+    assert_null(
+        SEND(id, (id, SEL, const char *, ns_uint), made, "initWithCString:encoding:", NULL, 4));
+}
+
+static void a_file_of_no_name(world *w)
+{
+    (void)w;
+    assert_null(url_make(objc_getClass("NSURL"), NULL));
+}
+
+static void a_buffer_as_a_label(world *w)
+{
+    id buffer = device_buffer(w->device, 64, SHARED);
+    SEND(void, (id, SEL, id), w->queue, "setLabel:", buffer);
+    release(buffer);
+}
+
+static void a_string_as_archives(world *w)
+{
+    (void)w;
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    describe_archives(descriptor, world_string("archive"));
+    release(descriptor);
+}
+
+static void an_array_of_strings_as_archives(world *w)
+{
+    (void)w;
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    describe_archives(descriptor, array_make(objc_getClass("NSArray"), world_string("archive")));
+    release(descriptor);
+}
+
+static void a_string_as_a_residency_set(world *w)
+{
+    queue_add_residency(w->queue, world_string("set"));
+}
+
+static void a_string_removed_from_a_residency_set(world *w)
+{
+    id set = world_residency(w);
+    residency_remove(set, world_string("buffer"));
+    release(set);
+}
+
+static void a_string_as_a_residency_descriptor(world *w)
+{
+    id error = NULL;
+    assert_null(device_residency(w->device, world_string("set"), &error));
+}
+
+static void a_residency_set_of_nothing(world *w)
+{
+    queue_remove_residency(w->queue, NULL);
+}
+
+/* An archive of the world's device, or nil. */
+static id archive_of(const world *w, id described)
+{
+    id error = NULL;
+    id descriptor = new_of(objc_getClass("MTLBinaryArchiveDescriptor"));
+    id archive = device_archive(w->device, described == NULL ? descriptor : described, &error);
+    release(descriptor);
+    return archive;
+}
+
+static void a_string_as_an_archive_descriptor(world *w)
+{
+    assert_null(archive_of(w, world_string("archive")));
+}
+
+static void a_string_added_to_an_archive(world *w)
+{
+    id error = NULL;
+    id archive = archive_of(w, NULL);
+    assert_false(archive_add(archive, world_string("pipeline"), &error));
+    release(archive);
+}
+
+static void a_pipeline_without_a_function_added_to_an_archive(world *w)
+{
+    id error = NULL;
+    id archive = archive_of(w, NULL);
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    assert_false(archive_add(archive, descriptor, &error));
+    release(descriptor);
+    release(archive);
+}
+
+static void an_archive_written_to_a_string(world *w)
+{
+    id error = NULL;
+    id archive = archive_of(w, NULL);
+    assert_false(archive_write(archive, world_string("/tmp/x"), &error));
+    release(archive);
+}
+
+static void a_string_as_a_pipeline_descriptor(world *w)
+{
+    id error = NULL;
+    assert_null(device_pipeline_described(w->device, world_string("f"), 0, NULL, &error));
+}
+
+static void a_string_as_a_function(world *w)
+{
+    (void)w;
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    describe_function(descriptor, world_string("f"));
+    release(descriptor);
+}
+
+static void a_character_beyond_the_string(world *w)
+{
+    (void)w;
+    (void)SEND(uint16_t, (id, SEL, ns_uint), world_string("abc"), "characterAtIndex:", 3);
+}
+
+static void unknown_pipeline_options(world *w)
+{
+    id error = NULL;
+    id function = world_function(w, "add_one");
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    describe_function(descriptor, function);
+    assert_null(device_pipeline_described(w->device, descriptor, 8, NULL, &error));
+    release(descriptor);
+    release(function);
+}
+
 static void bytes_at_null(world *w)
 {
     id encoder = command_compute(queue_command(w->queue));
@@ -310,6 +449,22 @@ static void a_function_of_another_device_is_compiled(world *w)
     release(other);
 }
 
+static void a_function_of_another_device_in_an_archive(world *w)
+{
+    id other = second_device(w);
+    id error = NULL;
+    const world there = {.device = other};
+    id archive = archive_of(w, NULL);
+    id function = world_function(&there, "add_one");
+    id descriptor = new_of(objc_getClass("MTLComputePipelineDescriptor"));
+    describe_function(descriptor, function);
+    assert_false(archive_add(archive, descriptor, &error));
+    release(descriptor);
+    release(function);
+    release(archive);
+    release(other);
+}
+
 static void memory_of_another_device_in_a_residency_set(world *w)
 {
     id other = second_device(w);
@@ -352,15 +507,33 @@ const misuse misuse_of_the_runtime[] = {
     MISUSE("not_a_block", a_handler_that_is_no_block),
     MISUSE("nil_argument", a_string_of_no_text),
     MISUSE("nil_argument", an_array_of_nil),
+    MISUSE("nil_argument", an_array_with_nil),
+    MISUSE("nil_argument", a_string_object_of_null),
+    MISUSE("nil_argument", a_file_of_no_name),
     MISUSE("nil_argument", bytes_at_null),
     MISUSE("nil_argument", a_handler_at_null),
     MISUSE("nil_argument", a_library_without_text),
     MISUSE("nil_argument", a_pipeline_without_a_function),
     MISUSE("wrong_class", a_buffer_as_a_pipeline),
+    MISUSE("wrong_class", a_buffer_as_a_label),
+    MISUSE("wrong_class", a_string_as_archives),
+    MISUSE("wrong_class", an_array_of_strings_as_archives),
+    MISUSE("wrong_class", a_string_as_a_residency_set),
+    MISUSE("wrong_class", a_string_removed_from_a_residency_set),
+    MISUSE("wrong_class", a_string_as_a_residency_descriptor),
+    MISUSE("wrong_class", a_string_as_an_archive_descriptor),
+    MISUSE("wrong_class", a_string_added_to_an_archive),
+    MISUSE("wrong_class", an_archive_written_to_a_string),
+    MISUSE("wrong_class", a_string_as_a_pipeline_descriptor),
+    MISUSE("wrong_class", a_string_as_a_function),
+    MISUSE("nil_argument", a_residency_set_of_nothing),
+    MISUSE("nil_argument", a_pipeline_without_a_function_added_to_an_archive),
     MISUSE("wrong_class", a_string_as_an_event),
     MISUSE("wrong_class", a_string_as_compile_options),
     MISUSE("wrong_class", a_string_as_a_heap_descriptor),
     MISUSE("wrong_class", a_queue_in_a_residency_set),
+    MISUSE("index_range", a_character_beyond_the_string),
+    MISUSE("index_range", unknown_pipeline_options),
     MISUSE("index_range", an_item_beyond_the_array),
     MISUSE("index_range", a_buffer_index_of_31),
     MISUSE("index_range", a_threadgroup_index_of_31),
@@ -368,6 +541,7 @@ const misuse misuse_of_the_runtime[] = {
     MISUSE("other_device", a_buffer_of_another_device_is_bound),
     MISUSE("other_device", a_pipeline_of_another_device_is_set),
     MISUSE("other_device", a_function_of_another_device_is_compiled),
+    MISUSE("other_device", a_function_of_another_device_in_an_archive),
     MISUSE("other_device", memory_of_another_device_in_a_residency_set),
     MISUSE("other_device", a_residency_set_of_another_device_on_a_queue),
     {NULL, NULL, NULL},

@@ -27,6 +27,11 @@ static void misuse_is_caught(void **state)
                  fake_metal_rule_violations(row->rule), fake_metal_violations(),
                  fake_metal_violation_text());
     }
+    for (const char *const *rule = fake_metal_rules(); *rule != NULL; rule++) {
+        if (strcmp(*rule, row->rule) != 0) {
+            assert_int_equal(fake_metal_rule_violations(*rule), 0);
+        }
+    }
     assert_int_equal(strncmp(fake_metal_violation_text(), row->rule, strlen(row->rule)), 0);
     world_forgive();
 }

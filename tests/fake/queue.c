@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- queues --------------------------------------------------------------------------------------
- */
+/* ---- queues ---- */
 
 id fake_queue_new(fake_device *device, SEL selector, ns_uint max)
 {
@@ -140,8 +139,7 @@ fake_class fake_class_queue = {.super = &fake_class_object,
                                .method_count = FAKE_COUNT(queue_methods),
                                .hidden = true};
 
-/* --- what a command buffer holds
- * ------------------------------------------------------------------ */
+/* ---- what a command buffer holds ---- */
 
 void *fake_command_memory(fake_command *command, size_t size_bytes)
 {
@@ -230,8 +228,7 @@ static bool command_dealloc(void *object)
     return true;
 }
 
-/* --- encoding ------------------------------------------------------------------------------------
- */
+/* ---- encoding ---- */
 
 static bool not_committed(const fake_command *self)
 {

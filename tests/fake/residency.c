@@ -78,8 +78,7 @@ static bool residency_dealloc(void *object)
     return true;
 }
 
-/* --- content
- * -------------------------------------------------------------------------------------- */
+/* ---- content ---- */
 
 static member *member_find(const residency *self, id allocation)
 {
@@ -286,8 +285,7 @@ fake_class fake_class_residency = {.super = &fake_class_object,
                                    .method_count = FAKE_COUNT(residency_methods),
                                    .hidden = true};
 
-/* --- queues
- * --------------------------------------------------------------------------------------- */
+/* ---- queues ---- */
 
 bool fake_residency_attach(fake_queue *queue, id given)
 {
@@ -339,8 +337,7 @@ void fake_residency_detach(fake_queue *queue, id given)
     }
 }
 
-/* --- counts
- * --------------------------------------------------------------------------------------- */
+/* ---- counts ---- */
 
 void fake_residency_reset(void)
 {
@@ -374,8 +371,7 @@ uint64_t fake_metal_resident(void)
     return count;
 }
 
-/* --- the descriptor
- * ------------------------------------------------------------------------------- */
+/* ---- the descriptor ---- */
 
 static void describe_label(residency_descriptor *self, SEL selector, id label)
 {

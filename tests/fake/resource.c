@@ -64,8 +64,7 @@ bool fake_options_valid(fake_device *device, ns_uint options)
     return true;
 }
 
-/* --- making --------------------------------------------------------------------------------------
- */
+/* ---- making ---- */
 
 static fake_buffer *buffer_make(fake_device *device, ns_uint length, ns_uint options)
 {
@@ -171,8 +170,7 @@ id fake_buffer_in_heap(fake_heap *heap, ns_uint length, ns_uint offset, ns_uint 
     return made;
 }
 
-/* --- memory of somebody else ---------------------------------------------------------------------
- */
+/* ---- memory of somebody else ---- */
 
 typedef struct mapping {
     uint64_t begin;
@@ -279,8 +277,7 @@ id fake_buffer_new_no_copy(fake_device *device, SEL selector, void *pointer, ns_
     return made;
 }
 
-/* --- ending --------------------------------------------------------------------------------------
- */
+/* ---- ending ---- */
 
 static pthread_mutex_t late_lock = PTHREAD_MUTEX_INITIALIZER;
 static fake_buffer *late_first;
@@ -388,8 +385,7 @@ uint32_t fake_late_run(uint64_t now_ns, bool all)
     return count;
 }
 
-/* --- purgeable memory ----------------------------------------------------------------------------
- */
+/* ---- purgeable memory ---- */
 
 static void memory_purge(atomic_uint *state, uint8_t *host, uint8_t *gpu, uint64_t bytes)
 {
@@ -454,8 +450,7 @@ uint32_t fake_buffers_purge(void)
     return count;
 }
 
-/* --- messages ------------------------------------------------------------------------------------
- */
+/* ---- messages ---- */
 
 static void *buffer_contents(fake_buffer *self, SEL selector)
 {

@@ -112,8 +112,7 @@ const char *const *fake_metal_rules(void)
     return rules;
 }
 
-/* --- options -------------------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 typedef struct setting {
     const char *key;

@@ -138,6 +138,7 @@ __attribute__((constructor(101))) static void runtime_start(void)
     }
     slots_closed = true;
     fake_metal_options_default(&fake_options);
+    fake_metal_record(fake_options.record);
 }
 
 SEL sel_registerName(const char *name)
@@ -224,8 +225,7 @@ const char *fake_metal_encoding(const char *owner, const char *name)
     return NULL;
 }
 
-/* --- lives ---------------------------------------------------------------------------------------
- */
+/* ---- lives ---- */
 
 static pthread_mutex_t zombies_lock = PTHREAD_MUTEX_INITIALIZER;
 static fake_object *zombies_first;
@@ -374,8 +374,7 @@ void objc_release(id object)
     }
 }
 
-/* --- NSObject ------------------------------------------------------------------------------------
- */
+/* ---- NSObject ---- */
 
 static id class_alloc(fake_class *class, SEL selector)
 {

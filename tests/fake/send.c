@@ -19,7 +19,7 @@ atomic_uint_least64_t fake_message_counts[FAKE_SLOTS];
 #if defined(__x86_64__)
 
 /* objc_msgSend_stret is for results larger than two registers: their address comes first. */
-__asm__(".text\n"
+__asm__(".pushsection .text\n" /* what the compiler puts behind it belongs elsewhere */
         ".p2align 4\n"
         ".globl objc_msgSend\n"
         ".type objc_msgSend, @function\n"
@@ -56,11 +56,12 @@ __asm__(".text\n"
                                                                     "1:  movq %rdi, %rax\n"
                                                                     "    ret\n"
                                                                     ".size objc_msgSend_stret, "
-                                                                    ".-objc_msgSend_stret\n");
+                                                                    ".-objc_msgSend_stret\n"
+                                                                    ".popsection\n");
 
 #elif defined(__aarch64__)
 
-__asm__(".text\n"
+__asm__(".pushsection .text\n"
         ".p2align 4\n"
         ".globl objc_msgSend\n"
         ".type objc_msgSend, %function\n"
@@ -85,7 +86,8 @@ __asm__(".text\n"
                                                        "    movi d2, #0\n"
                                                        "    movi d3, #0\n"
                                                        "    ret\n"
-                                                       ".size objc_msgSend, .-objc_msgSend\n");
+                                                       ".size objc_msgSend, .-objc_msgSend\n"
+                                                       ".popsection\n");
 
 #else
 #error "the send path is written for x86-64 and aarch64"

@@ -43,7 +43,10 @@ id MTLCopyAllDevices(void);
 id MTLCreateSystemDefaultDevice(void);
 void *_Block_copy(const void *block);
 void _Block_release(const void *block);
+void _Block_object_assign(void *target, const void *object, int flags);
+void _Block_object_dispose(const void *object, int flags);
 extern char _NSConcreteStackBlock[];
+extern char _NSConcreteGlobalBlock[];
 
 enum {
     SHARED = 0,

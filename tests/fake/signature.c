@@ -111,8 +111,7 @@ static void wrong(problem *found, const char *at, const char *format, const char
     }
 }
 
-/* --- one parameter -------------------------------------------------------------------------------
- */
+/* ---- one parameter ---- */
 
 /* Behind "[[", up to "]]". */
 static const char *attributes_read(parameter *p, const char *at, const char *end, problem *found)
@@ -247,8 +246,7 @@ static bool parameter_read(parameter *p, const char *begin, const char *end, pro
     return true;
 }
 
-/* --- all of them ---------------------------------------------------------------------------------
- */
+/* ---- all of them ---- */
 
 static const char *list_end(const char *at)
 {
@@ -335,8 +333,7 @@ const char *fake_signature_problem(const char *parameters, char *out, size_t siz
     return found.at;
 }
 
-/* --- bindings ------------------------------------------------------------------------------------
- */
+/* ---- bindings ---- */
 
 /* 0: not a type of the language. */
 static size_t scalar_bytes(const char *type, size_t length)

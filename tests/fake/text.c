@@ -30,6 +30,9 @@ static void problem_add(problems *to, const char *at, const char *format, ...)
     va_list arguments;
     unsigned line = 1;
     const char *start = to->text;
+    if (to->used >= to->size_bytes) {
+        return;
+    }
     va_start(arguments, format);
     (void)vsnprintf(words, sizeof words, format, arguments);
     va_end(arguments);
@@ -39,12 +42,10 @@ static void problem_add(problems *to, const char *at, const char *format, ...)
             start = c + 1;
         }
     }
-    if (to->used < to->size_bytes) {
-        int length =
-            snprintf(to->out + to->used, to->size_bytes - to->used,
-                     "program_source:%u:%u: error: %s\n", line, (unsigned)(at - start) + 1, words);
-        to->used += length > 0 ? (size_t)length : 0;
-    }
+    int length =
+        snprintf(to->out + to->used, to->size_bytes - to->used, "program_source:%u:%u: error: %s\n",
+                 line, (unsigned)(at - start) + 1, words);
+    to->used += length > 0 ? (size_t)length : 0;
 }
 
 size_t fake_word(const char *at)
@@ -82,8 +83,7 @@ static const char *blanks_skip(const char *at)
     return at;
 }
 
-/* --- comments and strings ------------------------------------------------------------------------
- */
+/* ---- comments and strings ---- */
 
 static void blank(char *from, const char *to)
 {
@@ -128,8 +128,7 @@ static void comments_blank(char *text, problems *found)
     }
 }
 
-/* --- the preprocessor's conditionals
- * -------------------------------------------------------------- */
+/* ---- the preprocessor's conditionals ---- */
 
 typedef struct macro {
     const char *name;
@@ -248,27 +247,45 @@ static long long expression_unary(expression *e)
     return fake_word(e->at) > 0 ? expression_name(e) : 0;
 }
 
-/* Level 0: ||, 1: &&, 2: comparisons. */
+/* By what binds least. */
+static const char *const operators[][7] = {
+    {"||", NULL}, {"&&", NULL}, {"==", "!=", "<=", ">=", "<", ">", NULL}, {"+", "-", NULL}};
+
+static long long operator_apply(const char *operator, long long one, long long two)
+{
+    switch (operator[0]) {
+    case '|':
+        return one != 0 || two != 0;
+    case '&':
+        return one != 0 && two != 0;
+    case '=':
+        return one == two;
+    case '!':
+        return one != two;
+    case '<':
+        return operator[1] == '=' ? one <= two : one<two;
+    case '>':
+        return operator[1] == '=' ? one >= two : one> two;
+    case '+':
+        return (long long)((unsigned long long)one + (unsigned long long)two);
+    default:
+        return (long long)((unsigned long long)one - (unsigned long long)two);
+    }
+}
+
 static long long expression_read(expression *e, unsigned level)
 {
-    static const char *const operators[3][7] = {
-        {"||", NULL}, {"&&", NULL}, {"==", "!=", "<=", ">=", "<", ">", NULL}};
-    if (level == 3) {
+    if (level == FAKE_COUNT(operators)) {
         return expression_unary(e);
     }
     long long value = expression_read(e, level + 1);
     for (size_t i = 0; operators[level][i] != NULL;) {
-        if (!expression_take(e, operators[level][i])) {
+        if (expression_take(e, operators[level][i])) {
+            value = operator_apply(operators[level][i], value, expression_read(e, level + 1));
+            i = 0;
+        } else {
             i++;
-            continue;
         }
-        long long other = expression_read(e, level + 1);
-        const bool results[3][6] = {{value != 0 || other != 0},
-                                    {value != 0 && other != 0},
-                                    {value == other, value != other, value <= other, value >= other,
-                                     value<other, value> other}};
-        value = results[level][i];
-        i = 0;
     }
     return value;
 }
@@ -403,8 +420,7 @@ char *fake_text_strip(const char *text)
     return text_strip(text, &found);
 }
 
-/* --- kernels -------------------------------------------------------------------------------------
- */
+/* ---- kernels ---- */
 
 /* Behind "kernel void NAME (", or NULL. */
 static const char *kernel_match(const char *at, char *name, size_t size_bytes)
@@ -456,8 +472,7 @@ const char *fake_text_kernel(const char *text, const char *name)
     return NULL;
 }
 
-/* --- what a compiler refuses
- * ---------------------------------------------------------------------- */
+/* ---- what a compiler refuses ---- */
 
 static bool is_directive(const char *text, const char *at)
 {
@@ -573,7 +588,8 @@ static bool is_use(const char *text, const char *word)
     while (before > text && isspace((unsigned char)before[-1])) {
         before--;
     }
-    return before > text && strchr("=+-/%!~?<>|^([", before[-1]) != NULL;
+    bool attribute = before > text + 1 && before[-1] == '[' && before[-2] == '[';
+    return before > text && !attribute && strchr("=+-/%!~?<|^([", before[-1]) != NULL;
 }
 
 static void names_check(const char *text, problems *found)
@@ -592,7 +608,7 @@ static void names_check(const char *text, problems *found)
                       (word[-1] == '.' || (word > text + 1 && word[-1] == '>' && word[-2] == '-'));
         bool scoped = word > text && word[-1] == ':';
         if (member || scoped || is_type(word, length) || fake_attribute_known(word, length) ||
-            is_directive(text, word) || is_earlier(text, word, length)) {
+            is_earlier(text, word, length) || is_directive(text, word)) {
             continue;
         }
         bool odd = length > 2 && word[0] == '_' && word[1] == '_' &&

@@ -1,3 +1,5 @@
+/* What the fake's tests share: a device with its queue, memory, and what must be left at the end.
+ */
 #include "world.h"
 
 #include <stdio.h>
@@ -19,6 +21,12 @@ const char world_text[] =
     "{\n"
     "    part[0] = by.x;\n"
     "    to[i] = from[i] * part[0];\n"
+    "}\n"
+    "kernel void local(device uchar *to [[buffer(0)]], threadgroup uchar *part "
+    "[[threadgroup(0)]],\n"
+    "                  uint i [[thread_position_in_grid]])\n"
+    "{\n"
+    "    to[i] = part[i];\n"
     "}\n";
 
 static void run_add_one(void *const *args, const size_t global[3])
@@ -40,6 +48,11 @@ static void run_scale(void *const *args, const size_t global[3])
     }
 }
 
+static void run_local(void *const *args, const size_t global[3])
+{
+    memcpy(args[0], args[1], global[0]);
+}
+
 static void device_take(world *w)
 {
     w->device = MTLCreateSystemDefaultDevice();
@@ -50,7 +63,8 @@ int world_begin(void **state)
 {
     static world the;
     const fake_metal_kernel kernels[] = {{.name = "add_one", .run = run_add_one},
-                                         {.name = "scale", .run = run_scale}};
+                                         {.name = "scale", .run = run_scale},
+                                         {.name = "local", .run = run_local}};
     fake_metal_options options;
     fake_metal_options_default(&options);
     options.record = true;

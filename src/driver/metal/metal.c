@@ -51,6 +51,13 @@ static void metal_close(void *opaque)
     umo_metal_state *state = opaque;
     UMO_METAL_POOL_BEGIN(state);
     umo_metal_heaps_finish(state);
+    if (umo_metal_residency_stop(state)) {
+        umo_fence fence;
+        const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
+        if (umo_metal_host_step_give(state, 0, &nothing, NULL, 0, &fence) == UMO_OK) {
+            (void)umo_metal_queue_wait(state, fence.queue, fence.value, UINT64_MAX);
+        }
+    }
     umo_metal_residency_finish(state);
     for (uint32_t q = 0; q < state->queue_count; q++) {
         umo_metal_queue_finish(state, &state->queues[q]);
@@ -96,6 +103,7 @@ static umo_status metal_open(uint32_t ordinal, const umo_driver_options *options
     (void)pthread_mutex_init(&state->heaps_lock, NULL);
     (void)pthread_mutex_init(&state->copier_lock, NULL);
     umo_os_condition_init(&state->changed);
+    umo_metal_residency_init(state);
     cache_choose(state);
     UMO_METAL_POOL_BEGIN(state);
     status = devices_find(api, &devices, &count, error);
@@ -113,7 +121,9 @@ static umo_status metal_open(uint32_t ordinal, const umo_driver_options *options
         status = umo_metal_queue_init(state, q, error);
         state->queue_count += status == UMO_OK;
     }
-    umo_metal_residency_init(state);
+    if (status == UMO_OK) {
+        umo_metal_residency_open(state);
+    }
     UMO_METAL_POOL_END(state);
     if (status != UMO_OK) {
         metal_close(state);

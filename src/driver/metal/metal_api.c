@@ -1,3 +1,4 @@
+/* Takes Metal's entry points at run time, and makes the blocks that Metal calls. */
 #include "driver/metal/metal_api.h"
 
 #include "os/os.h"

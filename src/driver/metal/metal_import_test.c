@@ -28,8 +28,8 @@ static void assert_refused(void *state, void *data, size_t size_bytes, umo_reaso
     assert_null(memory.native);
     assert_int_equal(driver->import(state, data, size_bytes, BOTH, &memory, NULL, NULL),
                      UMO_E_REFUSED);
-    assert_int_equal(
-        fake_metal_messages_of("newBufferWithBytesNoCopy:length:options:deallocator:"), 0);
+    assert_int_equal(fake_metal_messages_of("newBufferWithBytesNoCopy:length:options:deallocator:"),
+                     0);
 }
 
 static void what_is_not_whole_pages_is_refused(void **unused)
@@ -75,8 +75,7 @@ static void what_is_not_readable_and_writable_is_refused(void **unused)
     const int protections[] = {PROT_READ, PROT_WRITE, PROT_NONE};
     void *state = device_open();
     for (size_t i = 0; i < sizeof protections / sizeof protections[0]; i++) {
-        void *pages =
-            pages_test_map(page, protections[i], MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        void *pages = pages_test_map(page, protections[i], MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         assert_true(pages != MAP_FAILED);
         assert_refused(state, pages, page, UMO_REASON_READ_ONLY);
         assert_int_equal(munmap(pages, page), 0);
@@ -96,7 +95,8 @@ static void what_is_not_one_mapping_is_refused(void **unused)
     umo_memory memory;
     assert_int_equal(driver->import(state, pages, 3 * page, BOTH, &memory, NULL, NULL), UMO_OK);
     driver->free(state, &memory);
-    /* The mapping ends inside the last page, where pages are longer than the system's, or with it. */
+    /* The mapping ends inside the last page, where pages are longer than the system's, or with it.
+     */
     assert_int_equal(munmap(pages + 3 * page - system_page, system_page), 0);
     assert_refused(state, pages, 3 * page, UMO_REASON_NOT_ONE_MAPPING);
     assert_int_equal(driver->import(state, pages, 2 * page, BOTH, &memory, NULL, NULL), UMO_OK);
@@ -167,8 +167,8 @@ static void both_sides_see_imported_bytes_where_they_lie(void **unused)
     memset(pages, 6, 2 * page);
     umo_error error = {0};
     umo_fence fence;
-    assert_int_equal(
-        add_launch(state, 1, add, &memory, page - 5, page, 2, NULL, 0, &fence, &error), UMO_OK);
+    assert_int_equal(add_launch(state, 1, add, &memory, page - 5, page, 2, NULL, 0, &fence, &error),
+                     UMO_OK);
     fence_pass(state, fence);
     for (size_t i = 0; i < 2 * page; i++) {
         bool inside = i >= page - 5 && i < 2 * page - 5;
@@ -240,8 +240,7 @@ static void a_refused_import_waits_until_metal_has_let_go(void **unused)
     umo_memory memory;
     fake_metal_fail("contents", 1);
     uint64_t start_ns = umo_os_now_ns();
-    assert_int_equal(driver->import(state, pages, page, BOTH, &memory, NULL, NULL),
-                     UMO_E_REFUSED);
+    assert_int_equal(driver->import(state, pages, page, BOTH, &memory, NULL, NULL), UMO_E_REFUSED);
     assert_true(umo_os_now_ns() - start_ns >= options.late_ns);
     /* And so does an import that was made. */
     assert_int_equal(driver->import(state, pages, page, BOTH, &memory, NULL, NULL), UMO_OK);

@@ -335,14 +335,14 @@ static void volatile_memory_is_lost_only_when_it_was_purged(void **unused)
                 memset(memory.host, 3, MIB);
             }
             assert_false(kept_again(state, &memory));
-            assert_int_equal(
-                driver->purgeable(state, &memory, UMO_PURGEABLE_VOLATILE, &untouched), UMO_OK);
+            assert_int_equal(driver->purgeable(state, &memory, UMO_PURGEABLE_VOLATILE, &untouched),
+                             UMO_OK);
             assert_false(kept_again(state, &memory));
             if (mode != UMO_PRIVATE) {
                 assert_int_equal(((unsigned char *)memory.host)[MIB - 1], 3);
             }
-            assert_int_equal(
-                driver->purgeable(state, &memory, UMO_PURGEABLE_VOLATILE, &untouched), UMO_OK);
+            assert_int_equal(driver->purgeable(state, &memory, UMO_PURGEABLE_VOLATILE, &untouched),
+                             UMO_OK);
             assert_int_equal(fake_metal_purge(), 1);
             assert_true(kept_again(state, &memory));
             assert_false(kept_again(state, &memory));

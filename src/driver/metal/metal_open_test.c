@@ -19,6 +19,32 @@ static void without_a_library_the_words_name_the_remedy(void **unused)
     assert_int_equal(umo_metal_api_load("/nonexistent/Metal", &api, NULL), UMO_E_NOT_FOUND);
 }
 
+/* Has to come first: what has been loaded once is kept. */
+static void a_library_that_comes_later_is_found(void **unused)
+{
+    (void)unused;
+    char library[1024];
+    umo_error error = {0};
+    umo_device_info info;
+    uint32_t count = 77;
+    void *state = NULL;
+    assert_true(strlen(getenv("UMO_METAL_LIBRARY")) < sizeof library);
+    (void)strcpy(library, getenv("UMO_METAL_LIBRARY"));
+    assert_int_equal(setenv("UMO_METAL_LIBRARY", "/nonexistent/Metal", 1), 0);
+    assert_int_equal(driver->count(&count, &error), UMO_E_NOT_FOUND);
+    assert_non_null(strstr(error.text, "UMO_METAL_LIBRARY"));
+    assert_int_equal(driver->open(0, &no_options, &state, &info, &error), UMO_E_NOT_FOUND);
+    assert_int_equal(count, 77);
+    assert_null(state);
+    assert_int_equal(setenv("UMO_METAL_LIBRARY", library, 1), 0);
+    assert_int_equal(driver->count(&count, &error), UMO_OK);
+    assert_int_equal(count, 1);
+    assert_int_equal(setenv("UMO_METAL_LIBRARY", "/nonexistent/Metal", 1), 0);
+    assert_int_equal(driver->count(&count, &error), UMO_OK);
+    assert_int_equal(setenv("UMO_METAL_LIBRARY", library, 1), 0);
+    assert_nothing_left();
+}
+
 #ifdef __linux__
 static void a_system_that_is_no_mac_has_no_metal(void **unused)
 {
@@ -29,15 +55,6 @@ static void a_system_that_is_no_mac_has_no_metal(void **unused)
     assert_string_equal(error.text,
                         "there is no /usr/lib/libobjc.A.dylib: Metal is part of macOS; elsewhere "
                         "name another device");
-}
-
-static void a_library_without_an_entry_point_is_refused_by_its_name(void **unused)
-{
-    (void)unused;
-    umo_metal_api api;
-    umo_error error = {0};
-    assert_int_equal(umo_metal_api_load("libm.so.6", &api, &error), UMO_E_NOT_FOUND);
-    assert_string_equal(error.text, "Metal lacks objc_msgSend");
 }
 #endif
 
@@ -91,8 +108,7 @@ static void devices_are_opened_by_their_number(void **unused)
     umo_device_info info;
     assert_int_equal(driver->open(3, &no_options, &none, &info, &error), UMO_E_NOT_FOUND);
     assert_string_equal(error.text, "Metal has 3 device(s), no number 3");
-    assert_int_equal(driver->open(UINT32_MAX, &no_options, &none, &info, &error),
-                     UMO_E_NOT_FOUND);
+    assert_int_equal(driver->open(UINT32_MAX, &no_options, &none, &info, &error), UMO_E_NOT_FOUND);
     assert_null(none);
     /* Each works alone. */
     for (uint32_t i = 0; i < 3; i++) {
@@ -221,8 +237,8 @@ static void a_chips_bandwidth_is_known_by_its_name(void **unused)
     static const struct {
         const char *name;
         uint64_t gb_s;
-    } chips[] = {{"Apple M1", 68},       {"Apple M2 Max", 400}, {"Apple M3 Ultra", 819},
-                 {"Apple M5", 153},      {"Apple M1 ", 0},      {"Apple M99", 0},
+    } chips[] = {{"Apple M1", 68},     {"Apple M2 Max", 400}, {"Apple M3 Ultra", 819},
+                 {"Apple M5", 153},    {"Apple M1 ", 0},      {"Apple M99", 0},
                  {"AMD Radeon Pro", 0}};
     for (size_t i = 0; i < sizeof chips / sizeof chips[0]; i++) {
         fake_metal_options options = machine();
@@ -243,8 +259,7 @@ static void a_device_that_does_not_say_its_limit_does_not_open(void **unused)
     umo_device_info info;
     void *state = NULL;
     assert_int_equal(driver->open(0, &no_options, &state, &info, &error), UMO_E_DEVICE);
-    assert_string_equal(error.text,
-                        "Metal device 'Fake M1' does not say how long a buffer may be");
+    assert_string_equal(error.text, "Metal device 'Fake M1' does not say how long a buffer may be");
     assert_null(state);
     assert_nothing_left();
 }
@@ -296,10 +311,10 @@ static void the_cache_lies_where_it_is_wished_or_with_the_users_other_caches(voi
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_library_that_comes_later_is_found),
         TEST(without_a_library_the_words_name_the_remedy),
 #ifdef __linux__
         TEST(a_system_that_is_no_mac_has_no_metal),
-        TEST(a_library_without_an_entry_point_is_refused_by_its_name),
 #endif
         TEST(without_a_device_the_words_name_the_remedy),
         TEST(devices_are_opened_by_their_number),

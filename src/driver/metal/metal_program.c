@@ -12,6 +12,7 @@
 #include "driver/metal/metal_state.h"
 
 #include "base/hash.h"
+#include "base/size.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -172,6 +173,13 @@ static bool archive_path(const umo_metal_state *state, const char *text, bool fa
     return written > 0 && (size_t)written < out_bytes;
 }
 
+/* Autoreleased; NULL when Foundation gives none, which takes no nil. */
+static umo_id file_url(const umo_metal_api *api, const char *path)
+{
+    umo_id string = UMO_METAL_SEND(api, string_make, api->classes.string, path);
+    return string != NULL ? UMO_METAL_SEND(api, url_make, api->classes.url, string) : NULL;
+}
+
 /* The archive of the file, or an empty one; NULL when Metal gives neither. */
 static umo_id archive_open(const umo_metal_state *state, const char *path)
 {
@@ -181,9 +189,7 @@ static umo_id archive_open(const umo_metal_state *state, const char *path)
     for (int empty = access(path, R_OK) != 0; empty < 2 && archive == NULL; empty++) {
         umo_id descriptor = UMO_METAL_SEND0(api, new_object, api->classes.archive_descriptor);
         if (empty == 0) {
-            umo_id string = UMO_METAL_SEND(api, string_make, api->classes.string, path);
-            umo_id url = UMO_METAL_SEND(api, url_make, api->classes.url, string);
-            UMO_METAL_SEND(api, archive_describe_url, descriptor, url);
+            UMO_METAL_SEND(api, archive_describe_url, descriptor, file_url(api, path));
         }
         if (descriptor != NULL) {
             archive = UMO_METAL_SEND(api, new_archive, state->device, descriptor, &why);
@@ -216,8 +222,7 @@ static void archive_write(const umo_metal_state *state, const program *owner)
     cache_make(state);
     (void)snprintf(beside, sizeof beside, "%s.%ld.%u", owner->path, (long)getpid(),
                    atomic_fetch_add_explicit(&written, 1, memory_order_relaxed));
-    umo_id string = UMO_METAL_SEND(api, string_make, api->classes.string, beside);
-    umo_id url = UMO_METAL_SEND(api, url_make, api->classes.url, string);
+    umo_id url = file_url(api, beside);
     if (url == NULL || !UMO_METAL_SEND(api, archive_write, owner->archive, url, &why) ||
         rename(beside, owner->path) != 0) {
         (void)unlink(beside);
@@ -419,7 +424,8 @@ umo_id umo_metal_pipeline_simple(umo_metal_state *state, const char *text, const
     owner.library = library_make(state, text, false, NULL);
     if (owner.library != NULL) {
         umo_id name = UMO_METAL_SEND(api, string_make, api->classes.string, function);
-        umo_id made = UMO_METAL_SEND(api, library_function, owner.library, name);
+        umo_id made =
+            name != NULL ? UMO_METAL_SEND(api, library_function, owner.library, name) : NULL;
         if (made != NULL) {
             pipeline = pipeline_make(state, &owner, made, &reflection, &why);
         }
@@ -455,6 +461,13 @@ static umo_status buffer_check(const kernel *called, size_t position, const argu
             error, UMO_E_INVAL, 0, "kernel '%s': argument %zu starts at byte %zu of %zu", name,
             position, arg->offset_bytes, arg->memory != NULL ? arg->memory->size_bytes : (size_t)0);
     }
+    if (expected->known && expected->size_bytes > arg->memory->size_bytes - arg->offset_bytes) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "kernel '%s': argument %zu ends %zu bytes behind its start; one "
+                             "element has %zu",
+                             name, position, arg->memory->size_bytes - arg->offset_bytes,
+                             expected->size_bytes);
+    }
     if (expected->known && expected->align_bytes > 1 &&
         (arg->memory->offset_bytes + arg->offset_bytes) % expected->align_bytes != 0) {
         return umo_error_set(error, UMO_E_INVAL, 0,
@@ -474,14 +487,17 @@ static umo_status args_check(const umo_metal_state *state, const kernel *called,
     for (size_t i = 0; i < arg_count; i++) {
         const umo_kernel_arg *arg = &args[i];
         if (arg->kind == UMO_ARG_LOCAL) {
-            if (arg->size_bytes == 0 || arg->size_bytes > state->local_max_bytes - local_bytes) {
+            const size_t left_bytes =
+                local_bytes < state->local_max_bytes ? state->local_max_bytes - local_bytes : 0;
+            size_t step_bytes;
+            if (arg->size_bytes == 0 || !umo_round_up(arg->size_bytes, LOCAL_ALIGN, &step_bytes) ||
+                step_bytes > left_bytes) {
                 return umo_error_set(error, UMO_E_INVAL, 0,
                                      "kernel '%s': argument %zu asks for %zu bytes of work-group "
                                      "memory; %zu are left",
-                                     called->name, i, arg->size_bytes,
-                                     state->local_max_bytes - local_bytes);
+                                     called->name, i, arg->size_bytes, left_bytes);
             }
-            local_bytes += arg->size_bytes;
+            local_bytes += step_bytes;
             locals++;
             continue;
         }
@@ -576,7 +592,7 @@ umo_status umo_metal_kernel_launch(void *opaque, uint32_t queue, void *opaque_ke
 {
     umo_metal_state *state = opaque;
     const kernel *called = opaque_kernel;
-    umo_mtl_size group;
+    umo_mtl_size group = {0};
     umo_status status = args_check(state, called, args, arg_count, error);
     if (status == UMO_OK) {
         status = group_choose(called, grid, &group, error);
@@ -592,6 +608,8 @@ umo_status umo_metal_kernel_launch(void *opaque, uint32_t queue, void *opaque_ke
                              "no more work",
                              called->name);
     }
+    /* Its owner may destroy the kernel while it runs, and Metal retains nothing. */
+    umo_metal_command_keep(&encoding, UMO_METAL_SEND0(state->api, retain, called->pipeline));
     if (umo_metal_compute_begin(&encoding)) {
         launch_encode(&encoding, called, args, arg_count, grid, group);
     } else {

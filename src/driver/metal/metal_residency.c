@@ -72,9 +72,15 @@ static void *heartbeat(void *opaque)
 void umo_metal_residency_init(umo_metal_state *state)
 {
     umo_metal_residency *r = &state->residency;
-    const umo_metal_api *api = state->api;
     (void)pthread_mutex_init(&r->lock, NULL);
     umo_os_condition_init(&r->wake);
+    r->keep_ns = keep_ns();
+}
+
+void umo_metal_residency_open(umo_metal_state *state)
+{
+    umo_metal_residency *r = &state->residency;
+    const umo_metal_api *api = state->api;
     if (api->classes.residency_descriptor == NULL || !residency_wanted(state)) {
         return;
     }
@@ -88,26 +94,24 @@ void umo_metal_residency_init(umo_metal_state *state)
     for (uint32_t q = 0; r->set != NULL && q < state->queue_count; q++) {
         UMO_METAL_SEND(api, queue_add_residency, state->queues[q].native, r->set);
     }
-    r->keep_ns = keep_ns();
+}
+
+bool umo_metal_residency_stop(umo_metal_state *state)
+{
+    umo_metal_residency *r = &state->residency;
+    (void)pthread_mutex_lock(&r->lock);
+    r->stopping = true; /* a command that comes now starts no thread either */
+    (void)pthread_cond_broadcast(&r->wake);
+    (void)pthread_mutex_unlock(&r->lock);
+    if (r->threaded) {
+        (void)pthread_join(r->thread, NULL);
+    }
+    return r->set != NULL && !r->threaded;
 }
 
 void umo_metal_residency_finish(umo_metal_state *state)
 {
     umo_metal_residency *r = &state->residency;
-    (void)pthread_mutex_lock(&r->lock);
-    r->stopping = true; /* so that the command below starts no thread either */
-    (void)pthread_cond_broadcast(&r->wake);
-    (void)pthread_mutex_unlock(&r->lock);
-    if (r->threaded) {
-        (void)pthread_join(r->thread, NULL);
-    } else if (r->set != NULL && state->queue_count > 0) {
-        /* A set leaks when its process never ran any work on the GPU. */
-        umo_fence fence;
-        const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
-        if (umo_metal_host_step_give(state, 0, &nothing, NULL, 0, &fence) == UMO_OK) {
-            (void)umo_metal_queue_wait(state, fence.queue, fence.value, UINT64_MAX);
-        }
-    }
     for (uint32_t q = 0; r->set != NULL && q < state->queue_count; q++) {
         UMO_METAL_SEND(state->api, queue_remove_residency, state->queues[q].native, r->set);
     }

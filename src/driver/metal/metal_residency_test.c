@@ -182,7 +182,8 @@ static void close_ends_what_was_requested(void **unused)
     assert_true(sent(request, 1));
     uint64_t start_ns = umo_os_now_ns();
     device_close(state);
-    assert_true(umo_os_now_ns() - start_ns < UINT64_C(400000000)); /* and does not wait for a beat */
+    assert_true(umo_os_now_ns() - start_ns <
+                UINT64_C(400000000)); /* and does not wait for a beat */
     assert_int_equal(fake_metal_messages_of(end), 1);
     assert_int_equal(fake_metal_residency_leaked(), 0);
 }
@@ -193,8 +194,8 @@ static void the_time_to_keep_is_a_number_of_seconds(void **unused)
     static const struct {
         const char *text;
         uint64_t seconds;
-    } wishes[] = {{"0", 0},     {"7", 7},        {"86400", 86400}, {"86401", 180}, {"", 180},
-                  {"7s", 180},  {"often", 180},  {"-1", 180}};
+    } wishes[] = {{"0", 0},  {"7", 7},    {"86400", 86400}, {"86401", 180},
+                  {"", 180}, {"7s", 180}, {"often", 180},   {"-1", 180}};
     void *state = device_open();
     assert_int_equal(kept_seconds(state), 180);
     device_close(state);
@@ -307,6 +308,19 @@ static void a_device_that_never_worked_leaks_no_set(void **unused)
     }
 }
 
+static void a_device_that_takes_no_command_closes_all_the_same(void **unused)
+{
+    (void)unused;
+    void *state = device_open();
+    fake_metal_fail("commandBufferWithUnretainedReferences", 1);
+    device_close(state);
+    assert_string_equal(fake_metal_failed(), "commandBufferWithUnretainedReferences");
+    state = device_open();
+    fake_metal_fail("commit", 1);
+    device_close(state);
+    assert_string_equal(fake_metal_failed(), "commit");
+}
+
 /* ---- many threads ---- */
 
 typedef struct churner {
@@ -321,11 +335,10 @@ static void *churn(void *opaque)
         umo_memory memory;
         umo_fence fence;
         const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
-        me->failed =
-            driver->alloc(me->state, 100000, UMO_PRIVATE, &memory, NULL) != UMO_OK ||
-            umo_metal_host_step_give(me->state, (uint32_t)i % UMO_METAL_QUEUES, &nothing, NULL, 0,
-                                     &fence) != UMO_OK ||
-            driver->fence_wait(me->state, fence.queue, fence.value, UINT64_MAX) != UMO_OK;
+        me->failed = driver->alloc(me->state, 100000, UMO_PRIVATE, &memory, NULL) != UMO_OK ||
+                     umo_metal_host_step_give(me->state, (uint32_t)i % UMO_METAL_QUEUES, &nothing,
+                                              NULL, 0, &fence) != UMO_OK ||
+                     driver->fence_wait(me->state, fence.queue, fence.value, UINT64_MAX) != UMO_OK;
         if (!me->failed) {
             driver->free(me->state, &memory);
         }
@@ -378,6 +391,7 @@ int main(void)
         TEST(a_system_without_sets_works),
         TEST(a_set_that_metal_refuses_is_done_without),
         TEST(a_device_that_never_worked_leaks_no_set),
+        TEST(a_device_that_takes_no_command_closes_all_the_same),
         TEST(threads_change_the_set_while_it_beats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

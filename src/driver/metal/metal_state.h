@@ -213,6 +213,11 @@ umo_status umo_metal_poison(void *opaque, uint32_t queue, umo_memory *memory, um
 /* metal_residency.c */
 
 void umo_metal_residency_init(umo_metal_state *state);
+/* Makes the set, where the device has one and it is wanted; the queues are there. */
+void umo_metal_residency_open(umo_metal_state *state);
+/* Ends the thread. True when there is a set and no command was ever given: such a set leaks when
+ * its process never ran any work on the GPU. */
+bool umo_metal_residency_stop(umo_metal_state *state);
 void umo_metal_residency_finish(umo_metal_state *state);
 /* allocation: a buffer or a heap. Removal holds at return. */
 void umo_metal_residency_add(umo_metal_state *state, umo_id allocation);

@@ -196,21 +196,36 @@ static inline umo_fence download_give(void *state, uint32_t queue, umo_memory *m
 static inline void upload(void *state, umo_memory *memory, size_t offset_bytes, size_t size_bytes,
                           void *host)
 {
-    fence_pass(state,
-               upload_give(state, 0, memory, offset_bytes, size_bytes, host, NULL, 0));
+    fence_pass(state, upload_give(state, 0, memory, offset_bytes, size_bytes, host, NULL, 0));
 }
 
-static inline void download(void *state, umo_memory *memory, size_t offset_bytes,
-                            size_t size_bytes, void *host)
+static inline void download(void *state, umo_memory *memory, size_t offset_bytes, size_t size_bytes,
+                            void *host)
 {
-    fence_pass(state,
-               download_give(state, 0, memory, offset_bytes, size_bytes, host, NULL, 0));
+    fence_pass(state, download_give(state, 0, memory, offset_bytes, size_bytes, host, NULL, 0));
 }
 
 static inline umo_program_source text_source(const char *text)
 {
     return (umo_program_source){
         .kind = UMO_PROGRAM_SOURCE, .text = text, .size_bytes = strlen(text)};
+}
+
+/* A kernel of a text, or NULL with the error. */
+static inline void *kernel_of(void *state, const char *text, const char *name, void **program,
+                              umo_status expected, umo_error *error)
+{
+    void *kernel = NULL;
+    const umo_program_source source = text_source(text);
+    *error = (umo_error){0};
+    umo_status status = driver->program_create(state, &source, program, error);
+    assert_string_equal(error->text, "");
+    assert_int_equal(status, UMO_OK);
+    status = driver->kernel_create(state, *program, name, &kernel, error);
+    assert_int_equal(status, expected);
+    assert_int_equal(status != UMO_OK, kernel == NULL);
+    assert_int_equal(error->status, status);
+    return kernel;
 }
 
 /* The kernel add and its program. */

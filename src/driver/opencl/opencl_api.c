@@ -44,7 +44,9 @@ umo_status umo_opencl_api_load(const char *const *libraries, umo_opencl_api *out
 
 umo_status umo_opencl_api_get(const umo_opencl_api **out, umo_error *error)
 {
-    static const char *const libraries[] = {"libOpenCL.so.1", "libOpenCL.so", NULL};
+    static const char *const libraries[] = {"libOpenCL.so.1", "libOpenCL.so",
+                                            "/System/Library/Frameworks/OpenCL.framework/OpenCL",
+                                            NULL};
     const umo_opencl_api *replaced = atomic_load_explicit(&replacement, memory_order_acquire);
     if (replaced != NULL) {
         *out = replaced;

@@ -170,7 +170,7 @@ static void a_missing_loader_says_what_to_install(void **unused)
 static void a_loader_without_the_calls_is_refused_by_name(void **unused)
 {
     (void)unused;
-    static const char *const other[] = {"libm.so.6", NULL};
+    static const char *const other[] = {"libm.so.6", "/usr/lib/libSystem.B.dylib", NULL};
     umo_opencl_api api;
     umo_error error = {0};
     assert_int_equal(umo_opencl_api_load(other, &api, &error), UMO_E_NOT_FOUND);

@@ -23,6 +23,16 @@ extern const size_t umo_ops_metal_text_bytes;
 /* Ended by a NULL name. */
 extern const umo_host_kernel umo_ops_host_kernels[];
 
+/* Kernels move words of this many bytes; memory is aligned to it, or they are not used. */
+#define UMO_OPS_WORD_BYTES 16u
+
+/* The program's text for a device; false when there is none in its language, or when memory of the
+ * device may lie anywhere, since the kernels read whole words. */
+bool umo_ops_source(const umo_device *device, umo_program_source *out);
+
+/* The device's program, built now if nobody did before. UNSUPPORTED where no text fits. */
+umo_status umo_ops_get(umo_device *device, const umo_ops **out, umo_error *error);
+
 /* Before the device is closed. */
 void umo_ops_finish(umo_device *device);
 
