@@ -1,6 +1,6 @@
 # A thin face over CMake, ctest and the scripts; nothing is decided here.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-full demo bench format lint clean
+.PHONY: help setup build test test-full demo bench macos mac-kit format lint clean
 
 # PoCL ends the whole process where it cannot see the machine, as in a chroot without /sys: tell it the little it asks.
 ifeq ($(wildcard /sys/devices/system/cpu/.),)
@@ -29,6 +29,12 @@ demo: build ## serve three models with the real server and show what umo saves
 
 bench: build ## run the benchmarks, write build/bench.jsonl
 	@.venv/bin/python bench/run.py $(ARGS)
+
+macos: setup ## build everything for macOS, both architectures, into build/macos
+	@scripts/macos $(ARGS)
+
+mac-kit: setup ## make what somebody with a Mac runs once: build/macos/umo-mac-check.tar.gz
+	@tools/mac-check/make-kit
 
 format: setup ## put all sources into the project's form
 	@scripts/lint --fix

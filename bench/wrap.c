@@ -1,14 +1,19 @@
 /*
- * How long a wrap takes, against copying the same bytes into memory that is prepared: wrap
- * [DRIVER [LARGEST_MB]]
+ * How long a wrap takes, against copying the same bytes into memory that is prepared.
  *
- * Three kinds of wrap, each on a real device driver (the one named, else OpenCL, else the host's):
- *   first     memory of this process as a request brings it: ask the system whose it is, bind it to
- * the device again     memory in a registered region: found in the registration cache shm first,
- * shm again  memory that a client mapped: an own view is made, or found again by its identity The
- * opponent is memcpy into memory that was touched before. Both run in turns; figures are medians of
- * the turns, the spread is the range between their quartiles. "touch" is what the first touch of a
- * fresh view costs, a byte a page, which a wrap does not do and its user does.
+ *   wrap [DRIVER [LARGEST_MB]]   by default OpenCL, the host driver where there is none; 256
+ *
+ * Three kinds of wrap:
+ *
+ * - first: memory of this process as a request brings it: ask the system whose it is, bind it to
+ *   the device.
+ * - again: memory in a registered region: found in the registration cache.
+ * - shm first, shm again: memory that a client mapped: an own view is made, or found again by its
+ *   identity.
+ *
+ * The opponent is memcpy into memory that was touched before. Both run in turns; figures are
+ * medians of the turns, the spread is the range between their quartiles. "touch" is what the first
+ * touch of a fresh view costs, a byte a page, which a wrap does not do and its user does.
  */
 #include <umo/umo.h>
 

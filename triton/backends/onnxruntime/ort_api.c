@@ -74,19 +74,32 @@ static bool is_folder(const char *path)
     return stat(path, &seen) == 0 && S_ISDIR(seen.st_mode);
 }
 
-/* The library in a folder, whatever its version suffix is. False when there is none. */
+/* ONNX Runtime's library by its file's name, whatever its version is. */
+static bool is_library(const char *name)
+{
+#ifdef __APPLE__
+    static const char stem[] = "libonnxruntime.";
+    static const char end[] = ".dylib";
+    size_t length = strlen(name);
+    return strncmp(name, stem, sizeof(stem) - 1) == 0 && length >= sizeof(end) &&
+           strcmp(name + length - (sizeof(end) - 1), end) == 0;
+#else
+    static const char stem[] = "libonnxruntime.so";
+    return strncmp(name, stem, sizeof(stem) - 1) == 0 &&
+           (name[sizeof(stem) - 1] == '\0' || name[sizeof(stem) - 1] == '.');
+#endif
+}
+
+/* The library in a folder. False when there is none. */
 static bool library_in_folder(const char *folder, char *path, size_t path_bytes)
 {
-    static const char stem[] = "libonnxruntime.so";
     DIR *opened = opendir(folder);
     if (opened == NULL) {
         return false;
     }
     bool found = false;
     for (const struct dirent *entry; !found && (entry = readdir(opened)) != NULL;) {
-        const char *rest = entry->d_name + sizeof(stem) - 1;
-        if (strncmp(entry->d_name, stem, sizeof(stem) - 1) == 0 &&
-            (*rest == '\0' || *rest == '.')) {
+        if (is_library(entry->d_name)) {
             int length = snprintf(path, path_bytes, "%s/%s", folder, entry->d_name);
             found = length > 0 && (size_t)length < path_bytes;
         }
@@ -141,10 +154,14 @@ static umo_status open_library(const char *named, void **out, umo_error *error)
     }
     char folder[PATH_BYTES];
     char beside[PATH_BYTES];
+#ifdef __APPLE__
+    *out = dlopen("libonnxruntime.dylib", RTLD_NOW | RTLD_LOCAL);
+#else
     *out = dlopen("libonnxruntime.so.1", RTLD_NOW | RTLD_LOCAL);
     if (*out == NULL) {
         *out = dlopen("libonnxruntime.so", RTLD_NOW | RTLD_LOCAL);
     }
+#endif
     if (*out == NULL && own_folder(folder, sizeof(folder)) &&
         library_in_folder(folder, beside, sizeof(beside))) {
         *out = dlopen(beside, RTLD_NOW | RTLD_LOCAL);
@@ -153,7 +170,7 @@ static umo_status open_library(const char *named, void **out, umo_error *error)
         return umo_error_set(
             error, UMO_E_NOT_FOUND, 0,
             "no ONNX Runtime found: pass --backend-config=umo_onnxruntime,onnxruntime_library=PATH "
-            "or set UMO_ONNXRUNTIME to libonnxruntime.so (pip install onnxruntime has it in "
+            "or set UMO_ONNXRUNTIME to its library (pip install onnxruntime has it in "
             "onnxruntime/capi)");
     }
     return UMO_OK;

@@ -1,0 +1,154 @@
+"""What the tests of mac-check share: the build they run against, and runs of the script."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("UMO_BUILD_DIR", ROOT / "build" / "release")).resolve()
+SCRIPT = ROOT / "tools" / "mac-check" / "mac-check"
+PROBE = BUILD / "tools" / "mac-check" / "mac_probe"
+PROGRAMS = (
+    "os_pages_test",
+    "os_system_test",
+    "mem_region_test",
+    "mem_view_test",
+    "mac_probe",
+    "contract",
+    "driver_table_test",
+    "wrap",
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of the script: its exit status, what it said, and the report."""
+
+    rc: int
+    said: str
+    report: str
+
+    def section(self, name: str) -> str:
+        """A section's text by the first words of its heading."""
+        found = re.search(rf"^== {re.escape(name)}[^\n]*\n(.*?)(?=^== |\Z)", self.report, re.MULTILINE | re.DOTALL)
+        assert found is not None, f"the report has no section '{name}'"
+        return found[1]
+
+    def verdicts(self) -> dict[str, str]:
+        """The verdict of each step."""
+        rows = re.findall(r"^(\S.*?) {2,}(\S.*?) +\d+ s$", self.section("summary"), re.MULTILINE)
+        return dict(rows)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what would steer umo or the fake."""
+    kept = {name: value for name, value in os.environ.items() if not re.match(r"(UMO|FAKE|MTL)_", name)}
+    return kept | more
+
+
+@pytest.fixture(scope="session")
+def build() -> Path:
+    """The build that the tests run against."""
+    assert PROBE.is_file(), f"{PROBE} is not built"
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def script() -> Path:
+    return SCRIPT
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> Callable[..., dict[str, str]]:
+    return environment
+
+
+@pytest.fixture
+def mac_check(tmp_path: Path) -> Callable[..., Ran]:
+    """Runs the script in a folder of its own."""
+
+    def run(*arguments: str | Path, shell: tuple[str, ...] = ("/bin/sh",), **more: str) -> Ran:
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        out = folder / "report.txt"
+        command = [*shell, SCRIPT, "--out", out, *arguments]
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=folder,
+            env=environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        return Ran(done.returncode, done.stdout + done.stderr, out.read_text() if out.exists() else "")
+
+    return run
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Callable[..., Path]:
+    """A folder of programs that all end well, but for those whose script is given."""
+
+    def make(**scripts: str) -> Path:
+        folder = tmp_path / "programs"
+        folder.mkdir(exist_ok=True)
+        for name in PROGRAMS:
+            path = folder / name
+            path.write_text(f"#!/bin/sh\n{scripts.get(name, 'exit 0')}\n")
+            path.chmod(0o755)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def probe(build: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs mac_probe against the fake, perhaps with other kernels or as another machine."""
+
+    def run(*arguments: str, kernels: Path | None = None, fake: str = "") -> subprocess.CompletedProcess[str]:
+        right = str(build / "lib" / "libumo_msl_kernels.so")
+        env = environment(
+            UMO_METAL_LIBRARY=str(build / "lib" / "libumo_fake_metal.so"),
+            FAKE_METAL_KERNELS=f"{kernels}:{right}" if kernels else right,
+            UMO_METAL_CACHE="0",
+            FAKE_METAL=fake,
+        )
+        return subprocess.run([str(PROBE), *arguments], env=env, capture_output=True, text=True, timeout=100)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def wrong_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels of a GPU on which claims do not hold."""
+    made = tmp_path_factory.mktemp("kernels") / "libwrong_kernels.so"
+    source = Path(__file__).with_name("wrong_kernels.c")
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+    subprocess.run(["cc", *flags, f"-I{ROOT / 'tests' / 'fake'}", source, "-o", made], check=True, timeout=60)
+    return made
+
+
+@pytest.fixture(scope="session")
+def kit_archive() -> Path:
+    """The kit, made of what scripts/macos has built."""
+    for arch in ("arm64", "x86_64"):
+        if not (ROOT / "build" / "macos" / arch / "tools" / "mac-check" / "mac_probe").is_file():
+            pytest.skip(f"mac_probe is not built for macOS on {arch} (scripts/macos does)")
+    subprocess.run([SCRIPT.with_name("make-kit"), "--no-build"], check=True, timeout=300)
+    return ROOT / "build" / "macos" / "umo-mac-check.tar.gz"
+
+
+@pytest.fixture(scope="session")
+def kit(kit_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked kit."""
+    folder = tmp_path_factory.mktemp("kit")
+    subprocess.run(["tar", "xzf", kit_archive, "-C", folder], check=True, timeout=60)
+    return folder / "umo-mac-check"
