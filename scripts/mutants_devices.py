@@ -199,14 +199,14 @@ mutant(
 )
 mutant(
     "of two programs built at once both stay",
-    OPS,
+    "src/driver/ops/ops_program.c",
     "} else { ops_destroy(device, made); }",
     "} else { (void)made; }",
     *OPS_TESTS,
 )
 mutant(
     "kernels stay when one of a device's operations fails",
-    OPS,
+    "src/driver/ops/ops_program.c",
     "if (status != UMO_OK) { ops_destroy(device, ops); return umo_error_set(error, status, inner.native,",
     "if (status != UMO_OK) { return umo_error_set(error, status, inner.native,",
     *OPS_TESTS,
@@ -284,14 +284,14 @@ mutant(
 mutant(
     "a fill takes a pattern that does not divide it",
     OPS,
-    "pattern_bytes > WORD_BYTES || size_bytes % pattern_bytes != 0) {",
-    "pattern_bytes > WORD_BYTES) {",
+    "pattern_bytes > UMO_OPS_WORD_BYTES || size_bytes % pattern_bytes != 0) {",
+    "pattern_bytes > UMO_OPS_WORD_BYTES) {",
     *OPS_TESTS,
 )
 mutant(
     "a fill's pattern starts anew behind its head",
     OPS,
-    "memcpy(plan.words, bytes + head % WORD_BYTES, sizeof plan.words);",
+    "memcpy(plan.words, bytes + head % UMO_OPS_WORD_BYTES, sizeof plan.words);",
     "memcpy(plan.words, bytes, sizeof plan.words);",
     *OPS_TESTS,
 )
