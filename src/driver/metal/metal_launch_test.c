@@ -3,6 +3,7 @@
  */
 #include "driver/metal/metal_test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- arguments ---- */
@@ -319,8 +320,6 @@ static void a_kernel_may_go_while_it_runs(void **unused)
     device_close(state);
 }
 
-/* ---- grids ---- */
-
 static size_t grid_seen[3];
 
 static void grid_run(void *const *args, const size_t global[3])
@@ -328,6 +327,48 @@ static void grid_run(void *const *args, const size_t global[3])
     (void)args;
     memcpy(grid_seen, global, sizeof grid_seen);
 }
+
+static void a_kernel_takes_as_many_buffers_as_metal_binds(void **unused)
+{
+    (void)unused;
+    enum {
+        MOST = 31
+    };
+    char text[4096] = "kernel void many(";
+    umo_error error;
+    void *program = NULL;
+    umo_fence fence = {.value = 9};
+    umo_kernel_arg args[UMO_KERNEL_ARGS_MAX];
+    const umo_grid grid = {.dimensions = 1, .global = {1}};
+    for (int i = 0; i < MOST; i++) {
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text),
+                       "%sdevice int *b%d [[buffer(%d)]]", i > 0 ? ", " : "", i, i);
+    }
+    (void)strcat(text, ")\n{\n    b0[0] = b30[0];\n}\n");
+    fake_metal_kernel_register(&(fake_metal_kernel){.name = "many", .run = grid_run});
+    void *state = device_open();
+    void *kernel = kernel_of(state, text, "many", &program, UMO_OK, &error);
+    umo_memory memory = memory_make(state, 64, UMO_UNIFIED);
+    for (size_t i = 0; i < UMO_KERNEL_ARGS_MAX; i++) {
+        args[i] = (umo_kernel_arg){.kind = UMO_ARG_MEMORY, .memory = &memory};
+    }
+    args[MOST].memory = NULL; /* there is no place whose kind it could be compared with */
+    assert_int_equal(
+        driver->kernel_launch(state, 0, kernel, args, MOST + 1, &grid, NULL, 0, &fence, &error),
+        UMO_E_INVAL);
+    assert_non_null(strstr(error.text, "takes 31 buffer(s) or value(s) and 0 piece(s) of "
+                                       "work-group memory, not 32 and 0"));
+    assert_int_equal(fence.value, 9);
+    assert_int_equal(
+        driver->kernel_launch(state, 0, kernel, args, MOST, &grid, NULL, 0, &fence, NULL), UMO_OK);
+    fence_pass(state, fence);
+    driver->free(state, &memory);
+    driver->kernel_destroy(state, kernel);
+    driver->program_destroy(state, program);
+    device_close(state);
+}
+
+/* ---- grids ---- */
 
 typedef struct grid_device {
     void *state;
@@ -494,6 +535,7 @@ int main(void)
         TEST(a_launch_of_the_wrong_number_or_behind_nothing_is_refused),
         TEST(arguments_are_bound_by_their_position),
         TEST(work_group_memory_fits_the_device_together),
+        TEST(a_kernel_takes_as_many_buffers_as_metal_binds),
         TEST(a_value_is_read_before_the_launch_returns),
         TEST(a_kernel_may_go_while_it_runs),
         TEST(a_grid_of_any_size_is_launched_whole),

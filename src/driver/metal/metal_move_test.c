@@ -233,6 +233,26 @@ static void bytes_that_are_still_being_written_arrive(void **unused)
     umo_os_pages_free(between, SIZE);
 }
 
+static void bytes_that_are_there_are_copied_by_one_command(void **unused)
+{
+    (void)unused;
+    unsigned char bytes[64] = {1};
+    void *state = device_open();
+    umo_memory memory = memory_make(state, 64, UMO_PRIVATE);
+    umo_fence passed = upload_give(state, 0, &memory, 0, 64, bytes, NULL, 0);
+    fence_pass(state, passed);
+    fake_metal_pause();
+    umo_fence up = upload_give(state, 1, &memory, 0, 64, bytes, &passed, 1);
+    assert_int_equal(up.value, 1);
+    bytes[0] = 2; /* taken over already */
+    fake_metal_resume();
+    fence_pass(state, up);
+    download(state, &memory, 0, 64, bytes);
+    assert_int_equal(bytes[0], 1);
+    driver->free(state, &memory);
+    device_close(state);
+}
+
 /* The step and the copy behind it: either may fail to be given, and either may fail. */
 static void a_failed_staged_upload_leaves_nothing_behind(void **unused)
 {
@@ -555,6 +575,49 @@ static void the_kernel_that_copies_bytes_is_made_once(void **unused)
     device_close(state);
 }
 
+typedef struct copier {
+    void *state;
+    umo_memory *memory;
+    size_t at;
+    bool failed;
+} copier;
+
+static void *copier_run(void *opaque)
+{
+    copier *c = opaque;
+    umo_fence fence;
+    c->failed = driver->copy(c->state, 0, c->memory, c->at + 1, c->memory, c->at + 100, 9, NULL, 0,
+                             &fence) != UMO_OK ||
+                driver->fence_wait(c->state, 0, fence.value, UINT64_MAX) != UMO_OK;
+    return NULL;
+}
+
+static void threads_that_need_the_kernel_first_share_one(void **unused)
+{
+    (void)unused;
+    for (int round = 0; round < 5; round++) {
+        copier copiers[4];
+        pthread_t threads[4];
+        void *state = device_open();
+        umo_memory memory = memory_make(state, 4096, UMO_UNIFIED);
+        const unsigned char *bytes = memory.host;
+        pattern_fill(memory.host, 4096, 4);
+        fake_metal_mark();
+        for (size_t i = 0; i < 4; i++) {
+            copiers[i] = (copier){.state = state, .memory = &memory, .at = i * 1024};
+            assert_int_equal(pthread_create(&threads[i], NULL, copier_run, &copiers[i]), 0);
+        }
+        for (size_t i = 0; i < 4; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+            assert_false(copiers[i].failed);
+            assert_memory_equal(bytes + i * 1024 + 100, bytes + i * 1024 + 1, 9);
+        }
+        assert_int_equal(fake_metal_messages_of("newLibraryWithSource:options:error:"), 1);
+        driver->free(state, &memory);
+        device_close(state);
+    }
+}
+
 /* A thread's place in the grid has 32 bits. */
 static struct {
     size_t count;
@@ -658,6 +721,7 @@ int main(void)
         TEST(what_metal_does_not_wrap_is_staged),
         TEST(a_range_with_more_pages_than_a_buffer_is_staged),
         TEST(bytes_that_are_still_being_written_arrive),
+        TEST(bytes_that_are_there_are_copied_by_one_command),
         TEST(a_failed_staged_upload_leaves_nothing_behind),
         TEST(without_staging_memory_a_transfer_says_so),
         TEST(what_is_no_transfer_is_refused),
@@ -666,6 +730,7 @@ int main(void)
         TEST(managed_bytes_wait_for_what_writes_them),
         TEST(copies_join_all_modes_at_any_offset),
         TEST(the_kernel_that_copies_bytes_is_made_once),
+        TEST(threads_that_need_the_kernel_first_share_one),
         TEST(a_copy_of_more_bytes_than_a_grid_has_places_is_cut),
         TEST(poison_covers_the_range_and_nothing_beside_it),
     };

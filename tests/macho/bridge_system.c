@@ -1,0 +1,433 @@
+/*
+ * Errors, signals, clocks and the system's figures: what has other numbers or layouts on
+ * Darwin.
+ */
+#include "bridges.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Errors below 35 agree, but for one exchanged pair; a few have no counterpart. */
+static const struct {
+    int darwin, ours;
+} errors[] = {
+    {11, EDEADLK},       {35, EAGAIN},          {36, EINPROGRESS},
+    {37, EALREADY},      {38, ENOTSOCK},        {39, EDESTADDRREQ},
+    {40, EMSGSIZE},      {41, EPROTOTYPE},      {42, ENOPROTOOPT},
+    {45, EOPNOTSUPP},    {43, EPROTONOSUPPORT}, {44, ESOCKTNOSUPPORT},
+    {46, EPFNOSUPPORT},  {47, EAFNOSUPPORT},    {48, EADDRINUSE},
+    {49, EADDRNOTAVAIL}, {50, ENETDOWN},        {51, ENETUNREACH},
+    {52, ENETRESET},     {53, ECONNABORTED},    {54, ECONNRESET},
+    {55, ENOBUFS},       {56, EISCONN},         {57, ENOTCONN},
+    {58, ESHUTDOWN},     {59, ETOOMANYREFS},    {60, ETIMEDOUT},
+    {61, ECONNREFUSED},  {62, ELOOP},           {63, ENAMETOOLONG},
+    {64, EHOSTDOWN},     {65, EHOSTUNREACH},    {66, ENOTEMPTY},
+    {68, EUSERS},        {69, EDQUOT},          {70, ESTALE},
+    {71, EREMOTE},       {77, ENOLCK},          {78, ENOSYS},
+    {84, EOVERFLOW},     {89, ECANCELED},       {90, EIDRM},
+    {91, ENOMSG},        {92, EILSEQ},          {94, EBADMSG},
+    {95, EMULTIHOP},     {96, ENODATA},         {97, ENOLINK},
+    {98, ENOSR},         {99, ENOSTR},          {100, EPROTO},
+    {101, ETIME},        {102, EOPNOTSUPP},     {104, ENOTRECOVERABLE},
+    {105, EOWNERDEAD},
+};
+
+int macho_errno(int linux_errno)
+{
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        if (errors[i].ours == linux_errno) {
+            return errors[i].darwin;
+        }
+    }
+    if (linux_errno < 0 || linux_errno > 34) {
+        macho_die("error %d has no number on Darwin", linux_errno);
+    }
+    return linux_errno;
+}
+
+int macho_errno_to_linux(int darwin_errno)
+{
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        if (errors[i].darwin == darwin_errno) {
+            return errors[i].ours;
+        }
+    }
+    return darwin_errno >= 0 && darwin_errno <= 34 ? darwin_errno : -1;
+}
+
+/* Every look at errno comes through here, so what glibc has set meanwhile is taken over then. */
+static int *bridge_error(void)
+{
+    static _Thread_local int darwin_errno;
+    if (errno != 0) {
+        darwin_errno = macho_errno(errno);
+        errno = 0;
+    }
+    return &darwin_errno;
+}
+
+/* The words are glibc's: only the number is translated. */
+static char *bridge_strerror(int error)
+{
+    static _Thread_local char unknown[40];
+    int ours = macho_errno_to_linux(error);
+    if (ours >= 0) {
+        return strerror(ours);
+    }
+    (void)snprintf(unknown, sizeof unknown, "Unknown error: %d", error);
+    return unknown;
+}
+
+static int bridge_strerror_r(int error, char *out, size_t size)
+{
+    return snprintf(out, size, "%s", bridge_strerror(error)) < (int)size ? 0 : ERANGE;
+}
+
+static void bridge_perror(const char *text)
+{
+    (void)fprintf(stderr, "%s: %s\n", text, bridge_strerror(*bridge_error()));
+}
+
+/* Our signal for each of Darwin's; 0 has none here. */
+static const int signals[32] = {0,        SIGHUP,  SIGINT,  SIGQUIT, SIGILL,  SIGTRAP,   SIGABRT,
+                                0,        SIGFPE,  SIGKILL, SIGBUS,  SIGSEGV, SIGSYS,    SIGPIPE,
+                                SIGALRM,  SIGTERM, SIGURG,  SIGSTOP, SIGTSTP, SIGCONT,   SIGCHLD,
+                                SIGTTIN,  SIGTTOU, SIGIO,   SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF,
+                                SIGWINCH, 0,       SIGUSR1, SIGUSR2};
+
+static int signal_from_darwin(int number)
+{
+    if (number < 1 || number > 31 || signals[number] == 0) {
+        macho_die("no bridge for signal %d", number);
+    }
+    return signals[number];
+}
+
+int macho_signal_to_darwin(int number)
+{
+    for (int i = 1; i < 32; i++) {
+        if (signals[i] == number) {
+            return i;
+        }
+    }
+    macho_die("signal %d has no number on Darwin", number);
+}
+
+typedef void (*handler)(int number);
+static handler handlers[32];
+
+static void handler_enter(int number)
+{
+    int darwin = macho_signal_to_darwin(number);
+    handlers[darwin](darwin);
+}
+
+static handler bridge_signal(int number, handler run)
+{
+    bool plain = run == SIG_DFL || run == SIG_IGN;
+    handler before = handlers[number & 31];
+    int ours = signal_from_darwin(number);
+    handlers[number] = plain ? NULL : run;
+    handler was = signal(ours, plain ? run : handler_enter);
+    return was == handler_enter ? before : was;
+}
+
+typedef struct darwin_sigaction {
+    handler run;
+    uint32_t mask;
+    int flags;
+} darwin_sigaction;
+
+/* Bit n - 1 stands for signal n. */
+static void mask_from_darwin(uint32_t mask, sigset_t *out)
+{
+    (void)sigemptyset(out);
+    for (int i = 1; i < 32; i++) {
+        if ((mask & (1u << (i - 1))) != 0 && signals[i] != 0) {
+            (void)sigaddset(out, signals[i]);
+        }
+    }
+}
+
+static const flag_row action_flags[] = {
+    {0x1, SA_ONSTACK}, {0x2, SA_RESTART}, {0x4, (int)SA_RESETHAND}, {0x10, SA_NODEFER}};
+
+static int bridge_sigaction(int number, const darwin_sigaction *set, darwin_sigaction *before)
+{
+    int ours = signal_from_darwin(number);
+    struct sigaction action;
+    if (sigaction(ours, NULL, &action) != 0) {
+        return -1;
+    }
+    if (before != NULL) {
+        /* Its mask and flags are not kept: whoever sets it again gets a plain one. */
+        *before = (darwin_sigaction){.run = action.sa_handler == handler_enter ? handlers[number]
+                                                                               : action.sa_handler};
+    }
+    if (set == NULL) {
+        return 0;
+    }
+    bool plain = set->run == SIG_DFL || set->run == SIG_IGN;
+    action = (struct sigaction){
+        .sa_handler = plain ? set->run : handler_enter,
+        .sa_flags = FLAGS("sigaction", set->flags, action_flags),
+    };
+    mask_from_darwin(set->mask, &action.sa_mask);
+    handlers[number] = plain ? NULL : set->run;
+    return sigaction(ours, &action, NULL);
+}
+
+static int bridge_pthread_sigmask(int how, const uint32_t *set, uint32_t *before)
+{
+    static const int hows[] = {0, SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK};
+    sigset_t ours;
+    sigset_t was;
+    if (set != NULL && (how < 1 || how > 3)) {
+        return EINVAL;
+    }
+    mask_from_darwin(set != NULL ? *set : 0, &ours);
+    int code =
+        pthread_sigmask(set != NULL ? hows[how] : SIG_BLOCK, set != NULL ? &ours : NULL, &was);
+    if (code == 0 && before != NULL) {
+        *before = 0;
+        for (int i = 1; i < 32; i++) {
+            if (signals[i] != 0 && sigismember(&was, signals[i]) == 1) {
+                *before |= 1u << (i - 1);
+            }
+        }
+    }
+    return macho_errno(code);
+}
+
+static int bridge_sigprocmask(int how, const uint32_t *set, uint32_t *before)
+{
+    errno = macho_errno_to_linux(bridge_pthread_sigmask(how, set, before));
+    return errno == 0 ? 0 : -1;
+}
+
+/* The 23rd doubleword of a jmp_buf; called from bridge.S. The kernel's set is one doubleword. */
+int bridge_mask_keep(uint64_t *buffer);
+void bridge_mask_restore(const uint64_t *buffer);
+
+int bridge_mask_keep(uint64_t *buffer)
+{
+    sigset_t mask;
+    (void)pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    memcpy(&buffer[22], &mask, sizeof buffer[22]);
+    return 0;
+}
+
+void bridge_mask_restore(const uint64_t *buffer)
+{
+    sigset_t mask;
+    (void)sigemptyset(&mask);
+    memcpy(&mask, &buffer[22], sizeof buffer[22]);
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+static int bridge_raise(int number)
+{
+    return raise(signal_from_darwin(number));
+}
+
+static int bridge_kill(pid_t process, int number)
+{
+    return kill(process, number == 0 ? 0 : signal_from_darwin(number));
+}
+
+static char *bridge_strsignal(int number)
+{
+    return strsignal(signal_from_darwin(number));
+}
+
+static clockid_t clock_from_darwin(int clock)
+{
+    switch (clock) {
+    case 0:
+        return CLOCK_REALTIME;
+    case 4:
+    case 5:
+        return CLOCK_MONOTONIC_RAW;
+    case 6:
+    case 8:
+    case 9:
+        return CLOCK_MONOTONIC;
+    case 12:
+        return CLOCK_PROCESS_CPUTIME_ID;
+    case 16:
+        return CLOCK_THREAD_CPUTIME_ID;
+    default:
+        macho_die("no bridge for clock %d", clock);
+    }
+}
+
+static int bridge_clock_gettime(int clock, struct timespec *out)
+{
+    return clock_gettime(clock_from_darwin(clock), out);
+}
+
+static uint64_t bridge_clock_gettime_nsec_np(int clock)
+{
+    struct timespec now = {0, 0};
+    (void)clock_gettime(clock_from_darwin(clock), &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Its microseconds are an int, followed by 4 bytes that nobody reads. */
+static int bridge_gettimeofday(struct timeval *out, void *zone)
+{
+    return gettimeofday(out, zone);
+}
+
+static uint64_t bridge_mach_absolute_time(void)
+{
+    return bridge_clock_gettime_nsec_np(8);
+}
+
+/* Ticks are nanoseconds here; on a Mac they are 125/3. */
+static int bridge_mach_timebase_info(uint32_t out[2])
+{
+    out[0] = 1;
+    out[1] = 1;
+    return 0;
+}
+
+static int bridge_usleep(uint32_t microseconds)
+{
+    return usleep(microseconds);
+}
+
+static long bridge_sysconf(int name)
+{
+    switch (name) {
+    case 29: /* _SC_PAGESIZE */
+        return MACHO_PAGE_BYTES;
+    case 57:
+        return sysconf(_SC_NPROCESSORS_CONF);
+    case 58:
+        return sysconf(_SC_NPROCESSORS_ONLN);
+    case 200:
+        return sysconf(_SC_PHYS_PAGES);
+    default:
+        macho_die("sysconf: no bridge for %d", name);
+    }
+}
+
+static int bridge_getpagesize(void)
+{
+    return MACHO_PAGE_BYTES;
+}
+
+static uint64_t memory_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A figure or a text that was asked for, or its size only. */
+static int figure_out(const void *value, size_t size, void *old, size_t *old_size)
+{
+    if (old != NULL && *old_size < size) {
+        errno = ENOMEM;
+        return -1;
+    }
+    if (old != NULL) {
+        memcpy(old, value, size);
+    }
+    *old_size = size;
+    return 0;
+}
+
+/* The figures of a machine that our code asks; others are unknown there too: ENOENT. One may be
+ * set: it makes memory pressure. */
+static int bridge_sysctlbyname(const char *name, void *old, size_t *old_size, const void *fresh,
+                               size_t fresh_size)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+        size_t size;
+    } figures[] = {
+        {"hw.memsize", memory_bytes(), 8}, {"hw.pagesize", MACHO_PAGE_BYTES, 8},
+        {"hw.cachelinesize", 128, 8},      {"hw.ncpu", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), 4},
+        {"hw.optional.arm64", 1, 4},
+    };
+    static const struct {
+        const char *name, *text;
+    } texts[] = {{"kern.osrelease", "22.6.0"}, {"kern.osversion", "macho_run"}};
+    if (fresh != NULL) {
+        int level;
+        if (strcmp(name, "kern.memorypressure_manual_trigger") != 0 || old != NULL ||
+            fresh_size != sizeof level) {
+            errno = EPERM;
+            return -1;
+        }
+        memcpy(&level, fresh, sizeof level);
+        macho_pressure((unsigned long)level);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        if (strcmp(figures[i].name, name) == 0) {
+            return figure_out(&figures[i].value, figures[i].size, old, old_size);
+        }
+    }
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (strcmp(texts[i].name, name) == 0) {
+            return figure_out(texts[i].text, strlen(texts[i].text) + 1, old, old_size);
+        }
+    }
+    errno = ENOENT;
+    return -1;
+}
+
+static char ***bridge_NSGetEnviron(void)
+{
+    return &environ;
+}
+
+/* In bridge.S. */
+void bridge_setjmp(void);
+void bridge_setjmp_plain(void);
+void bridge_sigsetjmp(void);
+void bridge_longjmp(void);
+void bridge_longjmp_plain(void);
+void bridge_siglongjmp(void);
+
+const macho_bridge macho_bridges_system[] = {
+    BRIDGE_AS("___error", bridge_error),
+    BRIDGE(strerror),
+    BRIDGE(strerror_r),
+    BRIDGE(perror),
+    BRIDGE(signal),
+    BRIDGE(sigaction),
+    BRIDGE(sigprocmask),
+    BRIDGE(pthread_sigmask),
+    BRIDGE(raise),
+    BRIDGE(kill),
+    BRIDGE(strsignal),
+    BRIDGE(clock_gettime),
+    BRIDGE(clock_gettime_nsec_np),
+    BRIDGE(gettimeofday),
+    BRIDGE(mach_absolute_time),
+    BRIDGE(mach_timebase_info),
+    BRIDGE(usleep),
+    BRIDGE(sysconf),
+    BRIDGE(getpagesize),
+    BRIDGE(sysctlbyname),
+    BRIDGE_AS("__NSGetEnviron", bridge_NSGetEnviron),
+    BRIDGE(setjmp),
+    BRIDGE(longjmp),
+    BRIDGE(sigsetjmp),
+    BRIDGE(siglongjmp),
+    BRIDGE_AS("__setjmp", bridge_setjmp_plain),
+    BRIDGE_AS("__longjmp", bridge_longjmp_plain),
+    DIRECT(isatty),
+    DIRECT(sleep),
+    BRIDGES_END,
+};
