@@ -77,7 +77,8 @@ static void heap_destroy(umo_metal_state *state, umo_metal_heap *heap)
     free(heap);
 }
 
-/* Small memory out of the first heap with room; NULL when none has and none can be made. */
+/* Small memory out of the first heap with room, which then is the one to ask first; NULL when none
+ * has and none can be made. */
 static umo_id heap_take(umo_metal_state *state, size_t size_bytes, umo_storage_mode mode,
                         umo_metal_heap **out_heap)
 {
@@ -85,22 +86,27 @@ static umo_id heap_take(umo_metal_state *state, size_t size_bytes, umo_storage_m
     const umo_uint options = mode_options(state, mode);
     umo_id buffer = NULL;
     (void)pthread_mutex_lock(&state->heaps_lock);
-    umo_metal_heap *heap = state->heaps[mode];
-    while (heap != NULL &&
-           (buffer = UMO_METAL_SEND(api, heap_buffer, heap->native, size_bytes, options)) == NULL) {
-        heap = heap->next;
+    umo_metal_heap **at = &state->heaps[mode];
+    while (*at != NULL && (buffer = UMO_METAL_SEND(api, heap_buffer, (*at)->native, size_bytes,
+                                                   options)) == NULL) {
+        at = &(*at)->next;
     }
-    if (buffer == NULL) {
+    umo_metal_heap *heap = *at;
+    if (heap != NULL) {
+        *at = heap->next;
+    } else {
         heap = heap_make(state, mode);
         if (heap != NULL) {
-            heap->next = state->heaps[mode];
-            state->heaps[mode] = heap;
             buffer = UMO_METAL_SEND(api, heap_buffer, heap->native, size_bytes, options);
         }
     }
     if (buffer != NULL) {
+        heap->next = state->heaps[mode];
+        state->heaps[mode] = heap;
         heap->live++;
         *out_heap = heap;
+    } else if (heap != NULL) {
+        heap_destroy(state, heap);
     }
     (void)pthread_mutex_unlock(&state->heaps_lock);
     return buffer;

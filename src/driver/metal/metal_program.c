@@ -118,6 +118,14 @@ static bool options_translate(const char *options, char *out, size_t out_bytes, 
         }
         options += word;
     }
+    /* The compiler's messages count the lines of the user's text. */
+    static const char restart[] = "#line 1\n";
+    if (length > 0) {
+        if (sizeof restart > out_bytes - length) {
+            return false;
+        }
+        memcpy(out + length, restart, sizeof restart);
+    }
     return true;
 }
 

@@ -99,14 +99,25 @@ static bool waits_settled(umo_metal_state *state, umo_metal_command *command)
     return true;
 }
 
-/* Lock held. Settles a queue's oldest commands as far as possible; true when there was one. */
-static bool queue_settle(umo_metal_state *state, umo_metal_queue *queue)
+/*
+ * Lock held. Settles a queue's oldest commands as far as possible; true when there was one. Stops
+ * at a command whose step of the host is due: the caller runs it, without the lock.
+ */
+static bool queue_settle(umo_metal_state *state, umo_metal_queue *queue, umo_metal_command **out)
 {
     bool any = false;
     for (;;) {
         uint64_t value = queue_ended(queue) + 1;
         umo_metal_command *command = queue_slot(queue, value);
         if (value > queue->given || !command->completed || !waits_settled(state, command)) {
+            return any;
+        }
+        if (command->step.kind != UMO_METAL_STEP_NONE &&
+            command->step_state != UMO_METAL_STEP_DONE) {
+            if (command->step_state == UMO_METAL_STEP_WAITS) {
+                command->step_state = UMO_METAL_STEP_RUNS;
+                *out = command;
+            }
             return any;
         }
         if (command->status != UMO_OK) {
@@ -122,64 +133,91 @@ static bool queue_settle(umo_metal_state *state, umo_metal_queue *queue)
     }
 }
 
-/* Lock held. One settled command may let another queue's go on. */
-static void state_settle(umo_metal_state *state)
+/* Lock held. One settled command may let another queue's go on. Gives a command whose step is due,
+ * or NULL when nothing more can be settled now. */
+static umo_metal_command *state_settle(umo_metal_state *state)
 {
+    umo_metal_command *due = NULL;
     bool any = false;
     bool more = true;
-    while (more) {
+    while (more && due == NULL) {
         more = false;
-        for (uint32_t q = 0; q < state->queue_count; q++) {
-            more = queue_settle(state, &state->queues[q]) || more;
+        for (uint32_t q = 0; q < state->queue_count && due == NULL; q++) {
+            more = queue_settle(state, &state->queues[q], &due) || more;
         }
         any = any || more;
     }
     if (any) {
         (void)pthread_cond_broadcast(&state->changed);
     }
+    return due;
 }
 
-static void host_step_run(const umo_metal_host_step *step)
+static void kept_release(umo_metal_command *command)
 {
-    switch (step->kind) {
-    case UMO_METAL_STEP_NONE:
-        break;
-    case UMO_METAL_STEP_COPY:
-        memcpy(step->target, step->source, step->size_bytes);
-        break;
-    case UMO_METAL_STEP_POISON:
-        memset(step->target, 0xDB, step->size_bytes);
-        break;
+    for (size_t i = 0; i < UMO_METAL_KEPT; i++) {
+        UMO_METAL_SEND0(command->state->api, release, command->kept[i]);
     }
 }
 
-/* Metal's thread. The command buffer has run, well or not, or was never run at all. */
+/* The step of a command that is due. One that failed, or that waited for one that did, makes none.
+ */
+static void step_make(umo_metal_command *command)
+{
+    const umo_metal_host_step *step = &command->step;
+    UMO_METAL_POOL_BEGIN(command->state);
+    if (command->status == UMO_OK && step->kind == UMO_METAL_STEP_COPY) {
+        memcpy(step->target, step->source, step->size_bytes);
+    } else if (command->status == UMO_OK && step->kind == UMO_METAL_STEP_POISON) {
+        memset(step->target, 0xDB, step->size_bytes);
+    }
+    kept_release(command);
+    UMO_METAL_POOL_END(command->state);
+}
+
+/* How a command buffer ended. */
+static umo_status command_verdict(umo_metal_state *state, umo_id buffer)
+{
+    const umo_metal_api *api = state->api;
+    if (UMO_METAL_SEND0(api, command_status, buffer) == UMO_MTL_COMMAND_COMPLETED) {
+        return UMO_OK;
+    }
+    umo_id error = UMO_METAL_SEND0(api, command_error, buffer);
+    int64_t code = UMO_METAL_SEND0(api, error_code, error);
+    if (code == UMO_MTL_ERROR_DEVICE_REMOVED) {
+        atomic_store_explicit(&state->lost, true, memory_order_relaxed);
+    }
+    /* Memory may come back, so that is worth another try; nothing else is. */
+    return code == UMO_MTL_ERROR_OUT_OF_MEMORY ? UMO_E_NOMEM : UMO_E_DEVICE;
+}
+
+/*
+ * Metal's thread. The command buffer has run, well or not, or was never run at all.
+ *
+ * A step is not run here because its own buffer is completed: what it waits for has passed its
+ * event then, but the host may look at memory only when that command's buffer is completed too.
+ */
 static void command_completed(umo_metal_block *block, umo_id buffer)
 {
     umo_metal_command *command = block->context;
     umo_metal_state *state = command->state;
-    const umo_metal_api *api = state->api;
     UMO_METAL_POOL_BEGIN(state);
-    umo_status status = UMO_OK;
-    if (UMO_METAL_SEND0(api, command_status, buffer) != UMO_MTL_COMMAND_COMPLETED) {
-        umo_id error = UMO_METAL_SEND0(api, command_error, buffer);
-        int64_t code = UMO_METAL_SEND0(api, error_code, error);
-        if (code == UMO_MTL_ERROR_DEVICE_REMOVED) {
-            atomic_store_explicit(&state->lost, true, memory_order_relaxed);
-        }
-        /* Memory may come back, so that is worth another try; nothing else is. */
-        status = code == UMO_MTL_ERROR_OUT_OF_MEMORY ? UMO_E_NOMEM : UMO_E_DEVICE;
-    } else {
-        host_step_run(&command->step);
-    }
-    for (size_t i = 0; i < UMO_METAL_KEPT; i++) {
-        UMO_METAL_SEND0(api, release, command->kept[i]);
+    umo_status status = command_verdict(state, buffer);
+    if (command->step.kind == UMO_METAL_STEP_NONE) {
+        kept_release(command);
     }
     UMO_METAL_POOL_END(state);
     (void)pthread_mutex_lock(&state->lock);
     command->status = status;
     command->completed = true;
-    state_settle(state);
+    for (umo_metal_command *due; (due = state_settle(state)) != NULL;) {
+        (void)pthread_mutex_unlock(&state->lock);
+        step_make(due);
+        (void)pthread_mutex_lock(&state->lock);
+        due->step_state = UMO_METAL_STEP_DONE;
+    }
+    /* The last settled command may be what a close waits for: the state is not touched after this.
+     */
     (void)pthread_mutex_unlock(&state->lock);
 }
 
@@ -251,6 +289,7 @@ static umo_status command_prepare(umo_metal_state *state, uint32_t index, const 
     command->completed = false;
     command->status = UMO_OK;
     command->step.kind = UMO_METAL_STEP_NONE;
+    command->step_state = UMO_METAL_STEP_WAITS;
     command->wait_count = 0;
     for (size_t i = 0; i < UMO_METAL_KEPT; i++) {
         command->kept[i] = NULL;
@@ -348,9 +387,7 @@ umo_status umo_metal_command_end(umo_metal_encoding *encoding, umo_status status
         (void)pthread_mutex_unlock(&state->lock);
         UMO_METAL_SEND0(api, command_commit, encoding->buffer);
     } else {
-        for (size_t i = 0; i < UMO_METAL_KEPT; i++) {
-            UMO_METAL_SEND0(api, release, command->kept[i]);
-        }
+        kept_release(command);
     }
     api->pool_pop(encoding->pool);
     (void)pthread_mutex_unlock(&queue->encode);

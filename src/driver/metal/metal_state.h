@@ -35,8 +35,8 @@
 
 typedef struct umo_metal_state umo_metal_state;
 
-/* Work of the host at the end of a command, before anybody hears of it; it may take the time of a
- * copy. */
+/* Work of the host at the end of a command, when all that it waited for has been settled and before
+ * anybody hears of it; it may take the time of a copy. */
 typedef struct umo_metal_host_step {
     enum {
         UMO_METAL_STEP_NONE = 0,
@@ -62,6 +62,11 @@ typedef struct umo_metal_command {
     bool completed;
     umo_status status; /* how it ended: OK, NOMEM or DEVICE */
     umo_metal_host_step step;
+    enum {
+        UMO_METAL_STEP_WAITS = 0,
+        UMO_METAL_STEP_RUNS, /* on some thread, without the lock */
+        UMO_METAL_STEP_DONE
+    } step_state;
     umo_id kept[UMO_METAL_KEPT]; /* released when it has ended; NULL for none */
     size_t wait_count;           /* of those that had not ended when it was given */
     umo_metal_wait waits[UMO_WAITS_MAX];
