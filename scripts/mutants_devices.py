@@ -47,8 +47,15 @@ mutant(
 mutant(
     "Metal: out of memory is any failure",
     METAL_QUEUE,
-    "status = code == UMO_MTL_ERROR_OUT_OF_MEMORY ? UMO_E_NOMEM : UMO_E_DEVICE;",
-    "status = UMO_E_DEVICE;",
+    "return code == UMO_MTL_ERROR_OUT_OF_MEMORY ? UMO_E_NOMEM : UMO_E_DEVICE;",
+    "return UMO_E_DEVICE;",
+    *METAL,
+)
+mutant(
+    "Metal: a command that failed makes its step",
+    METAL_QUEUE,
+    "if (command->status == UMO_OK && step->kind == UMO_METAL_STEP_COPY) {",
+    "if (step->kind == UMO_METAL_STEP_COPY) {",
     *METAL,
 )
 mutant(
@@ -123,6 +130,27 @@ mutant(
     METAL_MOVE,
     "UMO_METAL_SEND(api, buffer_modified, memory->native,",
     "(void)(",
+    *METAL,
+)
+mutant(
+    "Metal: bytes that are handed in are taken for the host's side",
+    METAL_MOVE,
+    "if (host != (char *)memory->host + offset_bytes) {",
+    "if (false) {",
+    *METAL,
+)
+mutant(
+    "Metal: an import is waited for inside of a pool",
+    METAL_MEMORY,
+    "UMO_METAL_POOL_END(state); if (memory->imported) { import_end(memory->driver_data); }",
+    "if (memory->imported) { import_end(memory->driver_data); } UMO_METAL_POOL_END(state);",
+    *METAL,
+)
+mutant(
+    "Metal: Shared heaps are made of any GPU",
+    METAL_MEMORY,
+    "(mode == UMO_PRIVATE || (state->shared_heaps && state->unified));",
+    "(mode != UMO_MANAGED || state->unified);",
     *METAL,
 )
 mutant(

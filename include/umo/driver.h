@@ -215,8 +215,9 @@ typedef struct umo_driver {
     /**
      * Moves bytes between the sides of MANAGED or PRIVATE memory: to the side `to`. Not called for
      * memory that is one_memory. host is the
-     * address of the range's first byte on the host side: inside memory->host for MANAGED, the
-     * caller's for PRIVATE, and stays valid until the fence.
+     * address of the range's first byte on the host side: inside memory->host, or the caller's own
+     * (always for PRIVATE; for MANAGED when it hands bytes in or out), and stays valid until the
+     * fence.
      */
     umo_status (*transfer)(void *state, uint32_t queue, umo_memory *memory, umo_side to,
                            size_t offset_bytes, size_t size_bytes, void *host,

@@ -4,6 +4,8 @@
  */
 #include "contract.h"
 
+#include <umo/pool.h>
+
 #include <stdlib.h>
 
 static void a_device_describes_itself(void **state)
@@ -383,6 +385,79 @@ static void random_uses_agree_with_a_plain_model(void **state)
     }
 }
 
+/* Whole and in part, with the caller's bytes, which are nobody's host side. */
+static void bytes_are_handed_in_and_out(void **state)
+{
+    contract *c = *state;
+    enum {
+        BYTES = 70001, /* more than small memory, and no multiple of anything */
+        AT = 1003,
+        PART = 5001
+    };
+    unsigned char *given = malloc(BYTES);
+    unsigned char *got = malloc(BYTES);
+    assert_non_null(given);
+    assert_non_null(got);
+    for (int m = 0; contract_mode(c, &m); m++) {
+        umo_buffer *buffer = contract_alloc(c, (umo_storage_mode)m, BYTES);
+        umo_fence fence;
+        contract_host_pattern(buffer, 0, BYTES, 1);
+        contract_pattern(given, BYTES, 2);
+        assert_int_equal(umo_buffer_upload(buffer, 0, given, BYTES, 0, &fence), UMO_OK);
+        assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+        memset(got, 0, BYTES);
+        assert_int_equal(umo_buffer_download(buffer, 0, got, BYTES, 1, &fence), UMO_OK);
+        assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+        assert_memory_equal(got, given, BYTES);
+        contract_host_expect(buffer, 0, BYTES, 2);
+
+        contract_pattern(given + AT, PART, 3);
+        assert_int_equal(umo_buffer_upload(buffer, AT, given + AT, PART, 2, &fence), UMO_OK);
+        assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+        memset(got, 0, BYTES);
+        assert_int_equal(umo_buffer_download(buffer, 1, got + 1, BYTES - 1, 0, &fence), UMO_OK);
+        assert_int_equal(umo_fence_wait(fence, UINT64_MAX), UMO_OK);
+        assert_memory_equal(got + 1, given + 1, BYTES - 1);
+        umo_buffer_release(buffer);
+    }
+    free(given);
+    free(got);
+}
+
+/* A block of a pool that held somebody else's bytes holds none of them, on either side. */
+static void a_pools_block_shows_nothing_of_its_last_owner(void **state)
+{
+    contract *c = *state;
+    enum {
+        BYTES = 20000
+    };
+    static const unsigned char zeros[BYTES];
+    for (int m = 0; contract_mode(c, &m); m++) {
+        const umo_pool_options options = {
+            .device = c->device, .scope = c->scope, .mode = (umo_storage_mode)m};
+        umo_pool *pool = NULL;
+        umo_buffer *block = NULL;
+        assert_int_equal(umo_pool_create(&options, &pool, NULL), UMO_OK);
+        assert_int_equal(umo_pool_alloc(pool, BYTES, 1, &block, NULL), UMO_OK);
+        umo_buffer *from = contract_alloc(c, (umo_storage_mode)m, BYTES);
+        contract_host_pattern(from, 0, BYTES, 4);
+        (void)contract_device_copy(c, 0, from, 0, block, 0, BYTES);
+        assert_int_equal(umo_pool_free(pool, block), UMO_OK);
+        assert_int_equal(umo_pool_alloc(pool, BYTES, 2, &block, NULL), UMO_OK);
+        (void)contract_device_copy(c, 0, block, 0, from, 0, BYTES);
+        unsigned char *got = malloc(BYTES);
+        assert_non_null(got);
+        contract_host_read(from, 0, got, BYTES);
+        assert_memory_equal(got, zeros, BYTES);
+        contract_host_read(block, 0, got, BYTES);
+        assert_memory_equal(got, zeros, BYTES);
+        free(got);
+        assert_int_equal(umo_pool_free(pool, block), UMO_OK);
+        umo_buffer_release(from);
+        umo_pool_destroy(pool);
+    }
+}
+
 const struct CMUnitTest contract_memory_tests[] = {
     CONTRACT_TEST(a_device_describes_itself),
     CONTRACT_TEST(an_unknown_driver_or_ordinal_is_not_found_and_named),
@@ -395,6 +470,8 @@ const struct CMUnitTest contract_memory_tests[] = {
     CONTRACT_TEST(validity_follows_every_step),
     CONTRACT_TEST(a_transfer_is_counted_once_as_performed_or_eliminated),
     CONTRACT_TEST(partial_ranges_keep_what_is_beside_them),
+    CONTRACT_TEST(bytes_are_handed_in_and_out),
+    CONTRACT_TEST(a_pools_block_shows_nothing_of_its_last_owner),
     CONTRACT_TEST(random_uses_agree_with_a_plain_model),
 };
 const size_t contract_memory_test_count =

@@ -43,6 +43,10 @@ id fake_heap_new(fake_device *device, SEL selector, id given)
         fake_violate("heap_storage", "a heap of storage mode %" PRIu64, descriptor->storage);
         return NULL;
     }
+    if (descriptor->storage == FAKE_SHARED && fake_options.apple_family == 0) {
+        fake_violate("heap_storage", "a Shared heap of a GPU that is not Apple's");
+        return NULL;
+    }
     if (fake_fails(selector) || !fake_account(device, descriptor->size)) {
         return NULL;
     }

@@ -231,6 +231,16 @@ static void a_managed_heap(world *w)
     assert_null(world_heap(w, 4096, 1));
 }
 
+static void a_shared_heap_of_another_gpu(world *w)
+{
+    fake_metal_options options;
+    fake_metal_options_default(&options);
+    options.apple_family = 0;
+    options.record = true;
+    fake_metal_reset(&options);
+    assert_null(world_heap(w, 4096, 0));
+}
+
 static void a_private_buffer_of_a_shared_heap(world *w)
 {
     id heap = world_heap(w, 4096, 0);
@@ -316,6 +326,7 @@ const misuse misuse_of_resources[] = {
     MISUSE("modified_range", modified_nothing),
     MISUSE("heap_size", a_heap_of_nothing),
     MISUSE("heap_storage", a_managed_heap),
+    MISUSE("heap_storage", a_shared_heap_of_another_gpu),
     MISUSE("heap_storage", a_private_buffer_of_a_shared_heap),
     MISUSE("heap_purgeable", purging_a_buffer_of_a_heap),
     MISUSE("purgeable_state", a_purgeable_state_of_0),

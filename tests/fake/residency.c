@@ -142,6 +142,11 @@ static void residency_add_many(residency *self, SEL selector, id const *allocati
 static void residency_remove(residency *self, SEL selector, id allocation)
 {
     if (allocation_right(self, selector, allocation)) {
+        /* Whoever waits for a deallocator inside its own pool may wait for ever: it is not
+         * documented that removal lets go at once. */
+        if (fake_is(allocation, &fake_class_buffer) && ((fake_buffer *)allocation)->no_copy) {
+            (void)objc_autorelease(objc_retain(allocation));
+        }
         (void)pthread_mutex_lock(&lock);
         member *found = member_find(self, allocation);
         if (found != NULL) {

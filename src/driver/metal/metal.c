@@ -50,14 +50,17 @@ static void metal_close(void *opaque)
 {
     umo_metal_state *state = opaque;
     UMO_METAL_POOL_BEGIN(state);
-    umo_metal_heaps_finish(state);
     if (umo_metal_residency_stop(state)) {
         umo_fence fence;
         const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
-        if (umo_metal_host_step_give(state, 0, &nothing, NULL, 0, &fence) == UMO_OK) {
+        if (umo_metal_host_step_give(state, 0, &nothing, NULL, NULL, 0, &fence) == UMO_OK) {
             (void)umo_metal_queue_wait(state, fence.queue, fence.value, UINT64_MAX);
         }
     }
+    for (uint32_t q = 0; q < state->queue_count; q++) {
+        umo_metal_queue_drain(state, &state->queues[q]);
+    }
+    umo_metal_heaps_finish(state);
     umo_metal_residency_finish(state);
     for (uint32_t q = 0; q < state->queue_count; q++) {
         umo_metal_queue_finish(state, &state->queues[q]);
@@ -67,6 +70,7 @@ static void metal_close(void *opaque)
     UMO_METAL_POOL_END(state);
     (void)pthread_mutex_destroy(&state->copier_lock);
     (void)pthread_mutex_destroy(&state->heaps_lock);
+    umo_metal_imports_finish(state);
     umo_os_condition_finish(&state->changed);
     (void)pthread_mutex_destroy(&state->lock);
     free(state);

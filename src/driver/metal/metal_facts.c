@@ -60,6 +60,7 @@ umo_status umo_metal_facts_read(umo_metal_state *state, umo_device_info *info, u
     state->unified = UMO_METAL_SEND0(api, device_unified, state->device) != 0;
     state->buffer_max_bytes = UMO_METAL_SEND0(api, device_buffer_max, state->device);
     state->local_max_bytes = UMO_METAL_SEND0(api, device_local_max, state->device);
+    state->shared_heaps = supports(state, UMO_MTL_FAMILY_APPLE_1);
     state->page_bytes = umo_os_page_bytes();
     /* The GPU's caches write lines back; no more, since the memory itself is bound and no copy of
      * it. */

@@ -18,10 +18,10 @@
 #define HEAP_BYTES ((size_t)4 << 20)
 
 /* What stands behind imported memory. */
-typedef struct import_record {
+typedef struct umo_metal_wrapped {
     umo_metal_state *state;
     bool released; /* Metal's last reference is gone; the device's lock */
-} import_record;
+} umo_metal_wrapped;
 
 static umo_uint mode_options(const umo_metal_state *state, umo_storage_mode mode)
 {
@@ -43,8 +43,10 @@ static umo_uint mode_options(const umo_metal_state *state, umo_storage_mode mode
 
 size_t umo_metal_heap_align(const umo_metal_state *state)
 {
-    umo_mtl_size_and_align fit = UMO_METAL_SEND(state->api, heap_size, state->device, 1,
-                                                UMO_MTL_STORAGE_SHARED | UMO_MTL_UNTRACKED);
+    /* Asked for the kind of heap that there is; other memory lies on pages. */
+    const umo_uint storage = state->shared_heaps ? UMO_MTL_STORAGE_SHARED : UMO_MTL_STORAGE_PRIVATE;
+    umo_mtl_size_and_align fit =
+        UMO_METAL_SEND(state->api, heap_size, state->device, 1, storage | UMO_MTL_UNTRACKED);
     size_t align = (size_t)fit.align;
     return umo_is_power_of_two(align) && align <= state->page_bytes ? align : 1;
 }
@@ -145,10 +147,10 @@ void umo_metal_heaps_finish(umo_metal_state *state)
 
 /* ---- allocation ---- */
 
-/* Managed memory has two sides, so heaps do not take it. */
 static bool heap_fits(const umo_metal_state *state, size_t size_bytes, umo_storage_mode mode)
 {
-    return size_bytes <= HEAP_MEMORY_MAX && (mode != UMO_MANAGED || state->unified);
+    return size_bytes <= HEAP_MEMORY_MAX &&
+           (mode == UMO_PRIVATE || (state->shared_heaps && state->unified));
 }
 
 umo_status umo_metal_alloc(void *opaque, size_t size_bytes, umo_storage_mode mode, umo_memory *out,
@@ -212,7 +214,7 @@ umo_status umo_metal_alloc(void *opaque, size_t size_bytes, umo_storage_mode mod
 /* Any thread. Metal is done with the memory. */
 static void import_released(umo_metal_block *block, void *pointer, umo_uint length)
 {
-    import_record *record = block->context;
+    umo_metal_wrapped *record = block->context;
     umo_metal_state *state = record->state;
     (void)pointer;
     (void)length;
@@ -222,17 +224,40 @@ static void import_released(umo_metal_block *block, void *pointer, umo_uint leng
     (void)pthread_mutex_unlock(&state->lock);
 }
 
-/* Lets the buffer go and waits until Metal has let go of the memory: its owner may unmap it then.
+/*
+ * Waits until Metal has let go of the memory: its owner may unmap it then. Outside of any pool of
+ * ours, since a pool may hold the last reference.
  */
-static void import_end(umo_metal_state *state, umo_id buffer, import_record *record)
+static void import_end(umo_metal_wrapped *record)
 {
-    UMO_METAL_SEND0(state->api, release, buffer);
+    umo_metal_state *state = record->state;
     (void)pthread_mutex_lock(&state->lock);
     while (!record->released) {
         (void)pthread_cond_wait(&state->changed, &state->lock);
     }
     (void)pthread_mutex_unlock(&state->lock);
     free(record);
+}
+
+/* Metal made no buffer. Whether it calls the deallocator all the same, and when, is not documented:
+ * the record stays for the next refusals. */
+static void import_orphan(umo_metal_wrapped *record)
+{
+    umo_metal_state *state = record->state;
+    (void)pthread_mutex_lock(&state->lock);
+    umo_metal_wrapped **slot = &state->orphans[state->orphan_next];
+    umo_metal_wrapped *oldest = *slot;
+    *slot = record;
+    state->orphan_next = (state->orphan_next + 1) % UMO_METAL_ORPHANS;
+    (void)pthread_mutex_unlock(&state->lock);
+    free(oldest);
+}
+
+void umo_metal_imports_finish(umo_metal_state *state)
+{
+    for (size_t i = 0; i < UMO_METAL_ORPHANS; i++) {
+        free(state->orphans[i]);
+    }
 }
 
 /* Whether Metal can take the pages: they are one region that may be read and written. */
@@ -276,7 +301,7 @@ umo_status umo_metal_import(void *opaque, void *data, size_t size_bytes, uint32_
     if (status != UMO_OK) {
         return status;
     }
-    import_record *record = calloc(1, sizeof *record);
+    umo_metal_wrapped *record = calloc(1, sizeof *record);
     if (record == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an import");
     }
@@ -285,18 +310,22 @@ umo_status umo_metal_import(void *opaque, void *data, size_t size_bytes, uint32_
     umo_metal_block block = umo_metal_deallocator_block(api, import_released, record);
     umo_id buffer = UMO_METAL_SEND(api, new_buffer_no_copy, state->device, data, size_bytes,
                                    UMO_MTL_STORAGE_SHARED | UMO_MTL_UNTRACKED, &block);
-    if (buffer == NULL) {
-        free(record);
-    } else if (UMO_METAL_SEND0(api, buffer_length, buffer) < size_bytes ||
-               UMO_METAL_SEND0(api, buffer_contents, buffer) != data) {
-        /* Empty, or a copy after all. */
-        import_end(state, buffer, record);
-        buffer = NULL;
-    } else {
+    /* Empty, or a copy after all. */
+    const bool wrong =
+        buffer != NULL && (UMO_METAL_SEND0(api, buffer_length, buffer) < size_bytes ||
+                           UMO_METAL_SEND0(api, buffer_contents, buffer) != data);
+    if (wrong) {
+        UMO_METAL_SEND0(api, release, buffer);
+    } else if (buffer != NULL) {
         umo_metal_residency_add(state, buffer);
     }
     UMO_METAL_POOL_END(state);
-    if (buffer == NULL) {
+    if (wrong) {
+        import_end(record);
+    } else if (buffer == NULL) {
+        import_orphan(record);
+    }
+    if (wrong || buffer == NULL) {
         return umo_error_set(error, UMO_E_REFUSED, 0, "Metal does not wrap this memory");
     }
     *out = (umo_memory){
@@ -314,10 +343,7 @@ void umo_metal_free(void *opaque, umo_memory *memory)
 {
     umo_metal_state *state = opaque;
     UMO_METAL_POOL_BEGIN(state);
-    if (memory->imported) {
-        umo_metal_residency_remove(state, memory->native);
-        import_end(state, memory->native, memory->driver_data);
-    } else if (memory->driver_data != NULL) {
+    if (!memory->imported && memory->driver_data != NULL) {
         UMO_METAL_SEND0(state->api, release, memory->native);
         heap_give(state, memory->mode, memory->driver_data);
     } else {
@@ -325,6 +351,9 @@ void umo_metal_free(void *opaque, umo_memory *memory)
         UMO_METAL_SEND0(state->api, release, memory->native);
     }
     UMO_METAL_POOL_END(state);
+    if (memory->imported) {
+        import_end(memory->driver_data);
+    }
 }
 
 umo_status umo_metal_purgeable(void *opaque, umo_memory *memory, umo_purgeable want, bool *out_lost)

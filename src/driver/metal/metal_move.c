@@ -141,7 +141,8 @@ static umo_id host_wrap(const umo_metal_state *state, void *host, size_t size_by
     }
     umo_id buffer = UMO_METAL_SEND(state->api, new_buffer_no_copy, state->device, (void *)first,
                                    wide, UMO_MTL_STORAGE_SHARED | UMO_MTL_UNTRACKED, NULL);
-    if (buffer != NULL && UMO_METAL_SEND0(state->api, buffer_length, buffer) < wide) {
+    if (buffer != NULL && (UMO_METAL_SEND0(state->api, buffer_length, buffer) < wide ||
+                           UMO_METAL_SEND0(state->api, buffer_contents, buffer) != (void *)first)) {
         UMO_METAL_SEND0(state->api, release, buffer);
         buffer = NULL;
     }
@@ -196,22 +197,21 @@ static umo_status staged_in(umo_metal_state *state, uint32_t queue, const void *
                                           .target = contents,
                                           .source = host,
                                           .size_bytes = size_bytes};
+        /* Each has a reference: a copy that fails ends before the step that writes for it. */
+        umo_id mine = UMO_METAL_SEND0(state->api, retain, staging);
         umo_status status =
-            umo_metal_host_step_give(state, queue, &step, waits, wait_count, &filled);
+            umo_metal_host_step_give(state, queue, &step, mine, waits, wait_count, &filled);
         if (status != UMO_OK) {
             UMO_METAL_SEND0(state->api, release, staging);
             return status;
         }
-        /* The copy lets one reference go; the other is for the step, which writes to the staging
-         * memory until it has ended. */
-        umo_status given =
-            copy_give(state, queue, (place){staging, 0}, to, size_bytes,
-                      UMO_METAL_SEND0(state->api, retain, staging), NULL, &filled, 1, out);
-        if (given != UMO_OK) {
+        status = copy_give(state, queue, (place){staging, 0}, to, size_bytes, staging, NULL,
+                           &filled, 1, out);
+        if (status != UMO_OK) {
+            /* The step reads the host's bytes until it has ended. */
             (void)umo_metal_queue_wait(state, filled.queue, filled.value, UINT64_MAX);
         }
-        UMO_METAL_SEND0(state->api, release, staging);
-        return given;
+        return status;
     }
     return copy_give(state, queue, (place){staging, 0}, to, size_bytes, staging, NULL, waits,
                      wait_count, out);
@@ -232,17 +232,41 @@ static umo_status staged_out(umo_metal_state *state, uint32_t queue, place from,
                      wait_count, out);
 }
 
+/* Between host memory anywhere and the device side. */
+static umo_status private_transfer(umo_metal_state *state, uint32_t queue, const umo_memory *memory,
+                                   umo_side to, size_t offset_bytes, size_t size_bytes, void *host,
+                                   const umo_fence *waits, size_t wait_count, umo_fence *out)
+{
+    const place device = {memory->native, memory->offset_bytes + offset_bytes};
+    place wrapped = {0};
+    wrapped.buffer = host_wrap(state, host, size_bytes, to == UMO_SIDE_HOST, &wrapped.offset_bytes);
+    if (wrapped.buffer != NULL) {
+        return to == UMO_SIDE_DEVICE ? copy_give(state, queue, wrapped, device, size_bytes,
+                                                 wrapped.buffer, NULL, waits, wait_count, out)
+                                     : copy_give(state, queue, device, wrapped, size_bytes,
+                                                 wrapped.buffer, NULL, waits, wait_count, out);
+    }
+    return to == UMO_SIDE_DEVICE
+               ? staged_in(state, queue, host, device, size_bytes, waits, wait_count, out)
+               : staged_out(state, queue, device, host, size_bytes, waits, wait_count, out);
+}
+
 /*
- * Managed memory of a GPU with a memory of its own. didModifyRange: acts at once, so commands
- * before it are waited for here; brackets have let the host wait already, so there is seldom one.
- * To the host, synchronizeResource: would bring old bytes over new ones of the host beside the
- * range: only the whole memory is synchronised, a part is copied.
+ * Managed memory of a GPU with a memory of its own. Bytes that are not its own host side are copied
+ * to or from the device side, as private memory's are. Else didModifyRange: acts at once, so
+ * commands before it are waited for here; brackets have let the host wait already, so there is
+ * seldom one. To the host, synchronizeResource: would bring old bytes over new ones of the host
+ * beside the range: only the whole memory is synchronised, a part is copied.
  */
 static umo_status managed_transfer(umo_metal_state *state, uint32_t queue, umo_memory *memory,
                                    umo_side to, size_t offset_bytes, size_t size_bytes, void *host,
                                    const umo_fence *waits, size_t wait_count, umo_fence *out)
 {
     const umo_metal_api *api = state->api;
+    if (host != (char *)memory->host + offset_bytes) {
+        return private_transfer(state, queue, memory, to, offset_bytes, size_bytes, host, waits,
+                                wait_count, out);
+    }
     if (to == UMO_SIDE_DEVICE) {
         for (size_t i = 0; i < wait_count; i++) {
             umo_status status =
@@ -254,7 +278,7 @@ static umo_status managed_transfer(umo_metal_state *state, uint32_t queue, umo_m
         UMO_METAL_SEND(api, buffer_modified, memory->native,
                        ((umo_ns_range){memory->offset_bytes + offset_bytes, size_bytes}));
         const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
-        return umo_metal_host_step_give(state, queue, &nothing, NULL, 0, out);
+        return umo_metal_host_step_give(state, queue, &nothing, NULL, NULL, 0, out);
     }
     if (size_bytes < memory->size_bytes) {
         return staged_out(state, queue,
@@ -272,24 +296,6 @@ static umo_status managed_transfer(umo_metal_state *state, uint32_t queue, umo_m
         status = UMO_E_DEVICE;
     }
     return umo_metal_command_end(&encoding, status, out);
-}
-
-static umo_status private_transfer(umo_metal_state *state, uint32_t queue, const umo_memory *memory,
-                                   umo_side to, size_t offset_bytes, size_t size_bytes, void *host,
-                                   const umo_fence *waits, size_t wait_count, umo_fence *out)
-{
-    const place device = {memory->native, memory->offset_bytes + offset_bytes};
-    place wrapped = {0};
-    wrapped.buffer = host_wrap(state, host, size_bytes, to == UMO_SIDE_HOST, &wrapped.offset_bytes);
-    if (wrapped.buffer != NULL) {
-        return to == UMO_SIDE_DEVICE ? copy_give(state, queue, wrapped, device, size_bytes,
-                                                 wrapped.buffer, NULL, waits, wait_count, out)
-                                     : copy_give(state, queue, device, wrapped, size_bytes,
-                                                 wrapped.buffer, NULL, waits, wait_count, out);
-    }
-    return to == UMO_SIDE_DEVICE
-               ? staged_in(state, queue, host, device, size_bytes, waits, wait_count, out)
-               : staged_out(state, queue, device, host, size_bytes, waits, wait_count, out);
 }
 
 umo_status umo_metal_transfer(void *opaque, uint32_t queue, umo_memory *memory, umo_side to,
@@ -322,7 +328,7 @@ umo_status umo_metal_poison(void *opaque, uint32_t queue, umo_memory *memory, um
     if (side == UMO_SIDE_HOST) {
         const umo_metal_host_step step = {
             .kind = UMO_METAL_STEP_POISON, .target = host, .size_bytes = size_bytes};
-        return umo_metal_host_step_give(state, queue, &step, waits, wait_count, out);
+        return umo_metal_host_step_give(state, queue, &step, NULL, waits, wait_count, out);
     }
     /* A fill takes whole words; the ends that are none stay as they are. */
     const size_t first = memory->offset_bytes + offset_bytes;

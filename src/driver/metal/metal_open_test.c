@@ -151,7 +151,8 @@ static void a_device_without_queues_does_not_open(void **unused)
             void *state = NULL;
             fake_metal_fail(calls[i], q);
             assert_int_equal(driver->open(0, &no_options, &state, &info, &error), UMO_E_DEVICE);
-            assert_string_equal(error.text, "Metal gives no command queue");
+            assert_string_equal(
+                error.text, "Metal gives no command queue, or no shared event (some sandboxes)");
             assert_null(state);
             assert_nothing_left();
         }

@@ -324,6 +324,11 @@ static umo_id pipeline_make(umo_metal_state *state, program *owner, umo_id funct
                 archive_write(state, owner);
             }
             (void)pthread_mutex_unlock(&owner->lock);
+        } else if (*reflection == NULL) {
+            /* Whether one out of an archive is described is not documented. */
+            UMO_METAL_SEND0(api, release, pipeline);
+            pipeline = NULL;
+            UMO_METAL_SEND(api, pipeline_describe_archives, descriptor, NULL);
         }
     }
     if (pipeline == NULL) {
@@ -394,6 +399,9 @@ umo_status umo_metal_kernel_create(void *opaque, void *opaque_program, const cha
             status =
                 umo_error_set(error, UMO_E_DEVICE, (int32_t)UMO_METAL_SEND0(api, error_code, why),
                               "kernel '%s': %s", name, words);
+        } else if (reflection == NULL) {
+            status = umo_error_set(error, UMO_E_DEVICE, 0,
+                                   "kernel '%s': Metal does not say what it takes", name);
         } else if (!kernel_reflect(api, made, reflection)) {
             status = umo_error_set(error, UMO_E_UNSUPPORTED, 0,
                                    "kernel '%s' takes arguments that are neither buffers nor "

@@ -31,19 +31,24 @@ umo_status umo_metal_queue_init(umo_metal_state *state, uint32_t index, umo_erro
     if (queue->native == NULL || queue->event == NULL) {
         UMO_METAL_SEND0(api, release, queue->native);
         UMO_METAL_SEND0(api, release, queue->event);
-        return umo_error_set(error, UMO_E_DEVICE, 0, "Metal gives no command queue");
+        return umo_error_set(error, UMO_E_DEVICE, 0,
+                             "Metal gives no command queue, or no shared event (some sandboxes)");
     }
     (void)pthread_mutex_init(&queue->encode, NULL);
     return UMO_OK;
 }
 
-void umo_metal_queue_finish(umo_metal_state *state, umo_metal_queue *queue)
+void umo_metal_queue_drain(umo_metal_state *state, umo_metal_queue *queue)
 {
     (void)pthread_mutex_lock(&state->lock);
     while (queue_ended(queue) < queue->given) {
         (void)pthread_cond_wait(&state->changed, &state->lock);
     }
     (void)pthread_mutex_unlock(&state->lock);
+}
+
+void umo_metal_queue_finish(umo_metal_state *state, umo_metal_queue *queue)
+{
     UMO_METAL_SEND0(state->api, release, queue->event);
     UMO_METAL_SEND0(state->api, release, queue->native);
     (void)pthread_mutex_destroy(&queue->encode);
@@ -56,6 +61,8 @@ static void queue_fail(umo_metal_queue *queue, uint64_t value, umo_status status
     size_t count = queue->failure_count;
     if (count > 0 && value <= failures[count - 1].last) {
         failures[count - 1].last = queue->given;
+        /* Worth another try only if nothing else went wrong. */
+        failures[count - 1].status = status == UMO_E_DEVICE ? status : failures[count - 1].status;
         return;
     }
     if (count == UMO_METAL_FAILURES) {
@@ -99,6 +106,16 @@ static bool waits_settled(umo_metal_state *state, umo_metal_command *command)
     return true;
 }
 
+/* Metal's threads have no pool of their own either. */
+static void event_raise(umo_metal_state *state, const umo_metal_queue *queue, uint64_t value)
+{
+    UMO_METAL_POOL_BEGIN(state);
+    if (UMO_METAL_SEND0(state->api, event_value, queue->event) < value) {
+        UMO_METAL_SEND(state->api, event_set, queue->event, value);
+    }
+    UMO_METAL_POOL_END(state);
+}
+
 /*
  * Lock held. Settles a queue's oldest commands as far as possible; true when there was one. Stops
  * at a command whose step of the host is due: the caller runs it, without the lock.
@@ -124,9 +141,8 @@ static bool queue_settle(umo_metal_state *state, umo_metal_queue *queue, umo_met
             queue_fail(queue, value, command->status);
         }
         /* The event of a failed command, and of one that ends on the host, is ours to set. */
-        if ((command->status != UMO_OK || command->step.kind != UMO_METAL_STEP_NONE) &&
-            UMO_METAL_SEND0(state->api, event_value, queue->event) < value) {
-            UMO_METAL_SEND(state->api, event_set, queue->event, value);
+        if (command->status != UMO_OK || command->step.kind != UMO_METAL_STEP_NONE) {
+            event_raise(state, queue, value);
         }
         atomic_store_explicit(&queue->ended, value, memory_order_release);
         any = true;
@@ -324,8 +340,8 @@ umo_status umo_metal_command_begin(umo_metal_state *state, uint32_t index, const
         (void)pthread_mutex_unlock(&queue->encode);
         return status;
     }
-    umo_metal_residency_use(state);
     void *pool = api->pool_push();
+    umo_metal_residency_use(state);
     umo_id buffer = UMO_METAL_SEND0(api, queue_command, queue->native);
     if (buffer == NULL) {
         api->pool_pop(pool);
@@ -395,14 +411,16 @@ umo_status umo_metal_command_end(umo_metal_encoding *encoding, umo_status status
 }
 
 umo_status umo_metal_host_step_give(umo_metal_state *state, uint32_t queue,
-                                    const umo_metal_host_step *step, const umo_fence *waits,
-                                    size_t wait_count, umo_fence *out)
+                                    const umo_metal_host_step *step, umo_id kept,
+                                    const umo_fence *waits, size_t wait_count, umo_fence *out)
 {
     umo_metal_encoding encoding;
     umo_status status = umo_metal_command_begin(state, queue, waits, wait_count, &encoding);
     if (status != UMO_OK) {
+        UMO_METAL_SEND0(state->api, release, kept);
         return status;
     }
+    umo_metal_command_keep(&encoding, kept);
     encoding.command->step = *step;
     return umo_metal_command_end(&encoding, UMO_OK, out);
 }

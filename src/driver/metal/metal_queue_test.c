@@ -279,7 +279,7 @@ static void commands_under_way_end_before_close(void **unused)
     umo_fence fence;
     const umo_metal_host_step step = {
         .kind = UMO_METAL_STEP_POISON, .target = back[0], .size_bytes = 16};
-    assert_int_equal(umo_metal_host_step_give(state, 3, &step, NULL, 0, &fence), UMO_OK);
+    assert_int_equal(umo_metal_host_step_give(state, 3, &step, NULL, NULL, 0, &fence), UMO_OK);
     device_close(state);
     assert_int_equal(back[0][15], 0xDB);
 }

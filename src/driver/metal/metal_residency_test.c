@@ -19,7 +19,7 @@ static void gpu_use(void *state)
 {
     umo_fence fence;
     const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
-    assert_int_equal(umo_metal_host_step_give(state, 0, &nothing, NULL, 0, &fence), UMO_OK);
+    assert_int_equal(umo_metal_host_step_give(state, 0, &nothing, NULL, NULL, 0, &fence), UMO_OK);
     fence_pass(state, fence);
 }
 
@@ -337,7 +337,7 @@ static void *churn(void *opaque)
         const umo_metal_host_step nothing = {.kind = UMO_METAL_STEP_NONE};
         me->failed = driver->alloc(me->state, 100000, UMO_PRIVATE, &memory, NULL) != UMO_OK ||
                      umo_metal_host_step_give(me->state, (uint32_t)i % UMO_METAL_QUEUES, &nothing,
-                                              NULL, 0, &fence) != UMO_OK ||
+                                              NULL, NULL, 0, &fence) != UMO_OK ||
                      driver->fence_wait(me->state, fence.queue, fence.value, UINT64_MAX) != UMO_OK;
         if (!me->failed) {
             driver->free(me->state, &memory);

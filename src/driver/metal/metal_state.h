@@ -30,6 +30,9 @@
 /* What Metal takes as bytes of an argument (setBytes:length:atIndex:). */
 #define UMO_METAL_VALUE_BYTES_MAX 4096u
 
+/* Records of imports that Metal refused: it may still call their deallocators, nobody says. */
+#define UMO_METAL_ORPHANS 64u
+
 /* Metal's objects that a command keeps until it has ended. */
 #define UMO_METAL_KEPT 2u
 
@@ -116,6 +119,7 @@ struct umo_metal_state {
     const umo_metal_api *api;
     umo_id device;
     bool unified;
+    bool shared_heaps; /* Metal makes heaps of Shared memory on Apple's own GPUs only */
     bool test_mode;
     _Atomic bool lost; /* the device is gone: nothing works any more */
     size_t page_bytes;
@@ -130,6 +134,8 @@ struct umo_metal_state {
         lock; /* given, failures, the rings' settling, imports; never held while waiting */
     pthread_cond_t changed;
     umo_metal_queue queues[UMO_METAL_QUEUES];
+    struct umo_metal_wrapped *orphans[UMO_METAL_ORPHANS]; /* the device's lock */
+    size_t orphan_next;
     pthread_mutex_t heaps_lock;
     umo_metal_heap *heaps[UMO_STORAGE_MODES];
     umo_metal_residency residency;
@@ -145,7 +151,9 @@ struct umo_metal_state {
 /* metal_queue.c */
 
 umo_status umo_metal_queue_init(umo_metal_state *state, uint32_t index, umo_error *error);
-/* Waits for the queue's commands and lets it go. */
+/* Waits for the queue's commands. */
+void umo_metal_queue_drain(umo_metal_state *state, umo_metal_queue *queue);
+/* All queues have been drained: commands of one wait for events of others. */
 void umo_metal_queue_finish(umo_metal_state *state, umo_metal_queue *queue);
 bool umo_metal_queue_done(umo_metal_state *state, uint32_t queue, uint64_t value);
 umo_status umo_metal_queue_wait(umo_metal_state *state, uint32_t queue, uint64_t value,
@@ -180,10 +188,11 @@ void umo_metal_command_keep(umo_metal_encoding *encoding, umo_id object);
 /* Numbers and commits the command when status is OK, else drops it. Gives back the lock. */
 umo_status umo_metal_command_end(umo_metal_encoding *encoding, umo_status status, umo_fence *out);
 
-/* Queues a step of the host as a command of its own. */
+/* Queues a step of the host as a command of its own. kept, a Metal object or NULL, is let go when
+ * it has ended, or at once on an error. */
 umo_status umo_metal_host_step_give(umo_metal_state *state, uint32_t queue,
-                                    const umo_metal_host_step *step, const umo_fence *waits,
-                                    size_t wait_count, umo_fence *out);
+                                    const umo_metal_host_step *step, umo_id kept,
+                                    const umo_fence *waits, size_t wait_count, umo_fence *out);
 
 /* metal_memory.c */
 
@@ -198,6 +207,7 @@ umo_status umo_metal_purgeable(void *opaque, umo_memory *memory, umo_purgeable w
 size_t umo_metal_heap_align(const umo_metal_state *state);
 /* All memory was freed before. */
 void umo_metal_heaps_finish(umo_metal_state *state);
+void umo_metal_imports_finish(umo_metal_state *state);
 
 /* copy.metal, as the build puts it in; NUL-terminated. */
 extern const char umo_metal_copy_text[];
