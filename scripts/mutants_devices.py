@@ -40,8 +40,8 @@ mutant(
 mutant(
     "Metal: a failed command's event is never set",
     METAL_QUEUE,
-    "if ((command->status != UMO_OK || command->step.kind != UMO_METAL_STEP_NONE) &&",
-    "if (command->step.kind != UMO_METAL_STEP_NONE &&",
+    "if (command->status != UMO_OK || command->step.kind != UMO_METAL_STEP_NONE) {",
+    "if (command->step.kind != UMO_METAL_STEP_NONE) {",
     *METAL,
 )
 mutant(
@@ -91,8 +91,8 @@ mutant(
 mutant(
     "Metal: an import that is a copy is taken for one in place",
     METAL_MEMORY,
-    "UMO_METAL_SEND0(api, buffer_contents, buffer) != data) {",
-    "false) {",
+    "UMO_METAL_SEND0(api, buffer_contents, buffer) != data);",
+    "false);",
     *METAL,
 )
 mutant(
