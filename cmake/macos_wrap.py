@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 OPTION = "-Wl,--wrap="
+SYMBOL_TABLES = ("/", "/SYM64/", "__.SYMDEF", "__.SYMDEF SORTED", "__.SYMDEF_64", "__.SYMDEF_64 SORTED")
 
 
 def members(archive: Path, folder: Path) -> list[Path]:
@@ -26,10 +27,12 @@ def members(archive: Path, folder: Path) -> list[Path]:
         if name.startswith("#1/"):
             length = int(name[3:])
             name, body = body[:length].rstrip(b"\0").decode(), body[length:]
-        name = name.removesuffix("/")
-        if name.endswith(".o"):
-            found.append(folder / f"{len(found)}-{name}")
+        if name.removesuffix("/").endswith(".o"):
+            found.append(folder / f"{len(found)}-{name.removesuffix('/')}")
             found[-1].write_bytes(body)
+        elif name not in SYMBOL_TABLES:
+            # As "/123", GNU's way of a long name: nothing may be missing from the program unsaid.
+            raise SystemExit(f"{archive}: no way to read the member {name!r}")
         at += 60 + size + size % 2
     return found
 

@@ -220,7 +220,7 @@ static umo_status moves_flush(work *w, moves *m)
         args[i] = (umo_kernel_arg){.kind = UMO_ARG_MEMORY, .memory = m->from[p]};
         args[MOVE_PIECES + i] = (umo_kernel_arg){.kind = UMO_ARG_MEMORY, .memory = m->to[p]};
     }
-    args[2 * MOVE_PIECES] =
+    args[(size_t)2 * MOVE_PIECES] =
         (umo_kernel_arg){.kind = UMO_ARG_VALUE, .value = &m->plan, .size_bytes = sizeof m->plan};
     const u64 items = m->items;
     m->items = 0;

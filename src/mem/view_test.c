@@ -5,6 +5,7 @@
 #include "driver/wrapper_test.h"
 
 #include "base/scope.h"
+#include "os/os.h"
 #include "os/pages_test.h"
 
 #include <umo/region.h>
@@ -18,6 +19,39 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#ifdef __APPLE__
+#include <dlfcn.h>
+#include <mach/mach.h>
+
+/* What the kernel says of a mapping, as it would with somebody else using it too. */
+static unsigned char mach_share_mode; /* 0: as it is */
+static unsigned mach_long_answers;
+
+kern_return_t mach_vm_region_recurse(vm_map_read_t task, mach_vm_address_t *address,
+                                     mach_vm_size_t *size, natural_t *depth,
+                                     vm_region_recurse_info_t info, mach_msg_type_number_t *count);
+
+kern_return_t mach_vm_region_recurse(vm_map_read_t task, mach_vm_address_t *address,
+                                     mach_vm_size_t *size, natural_t *depth,
+                                     vm_region_recurse_info_t info, mach_msg_type_number_t *count)
+{
+    kern_return_t (*next)(vm_map_read_t, mach_vm_address_t *, mach_vm_size_t *, natural_t *,
+                          vm_region_recurse_info_t, mach_msg_type_number_t *);
+    *(void **)&next = dlsym(RTLD_NEXT, "mach_vm_region_recurse");
+    bool brief = *count < VM_REGION_SUBMAP_INFO_V0_COUNT_64;
+    mach_long_answers += brief ? 0 : 1;
+    kern_return_t code = next(task, address, size, depth, info, count);
+    if (code == KERN_SUCCESS && mach_share_mode != 0) {
+        if (brief) {
+            ((vm_region_submap_short_info_64_t)info)->share_mode = mach_share_mode;
+        } else {
+            ((vm_region_submap_info_64_t)info)->share_mode = mach_share_mode;
+        }
+    }
+    return code;
+}
+#endif
 
 typedef struct rig {
     umo_device *device;
@@ -54,11 +88,10 @@ static void rig_close(rig *r)
     assert_int_equal(wrapper_calls.live, 0);
 }
 
-/* A file in memory without a name, pages filled with a byte that counts up from first. */
-static int file_make(size_t pages, unsigned char first)
+/* Fills the pages of a file with a byte that counts up from first. */
+static int file_fill(int file, size_t pages, unsigned char first)
 {
     size_t page = pages_test_bytes();
-    int file = pages_test_file(pages * page);
     assert_true(file >= 0);
     unsigned char *bytes = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     assert_true(bytes != MAP_FAILED);
@@ -67,6 +100,12 @@ static int file_make(size_t pages, unsigned char first)
     }
     assert_int_equal(munmap(bytes, pages * page), 0);
     return file;
+}
+
+/* A file in memory without a name, filled. */
+static int file_make(size_t pages, unsigned char first)
+{
+    return file_fill(pages_test_file(pages * pages_test_bytes()), pages, first);
 }
 
 static unsigned char *file_map(int file, size_t pages, size_t first_page, void *at)
@@ -360,7 +399,7 @@ static void what_is_not_shared_has_no_view(void **state)
     unsigned char local[16] = {0};
     assert_int_equal(find(&r, local, sizeof local, &own, &view), UMO_E_REFUSED);
     assert_null(view);
-    int file = file_make(2, 1);
+    int file = file_fill(pages_test_file_any(2 * r.page), 2, 1);
     unsigned char *mine = pages_test_map(2 * r.page, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     assert_true(mine != MAP_FAILED);
     assert_int_equal(find(&r, mine, r.page, &own, &view), UMO_E_REFUSED);
@@ -389,6 +428,69 @@ static void what_is_not_shared_has_no_view(void **state)
     (void)close(file);
     (void)close(other);
     rig_close(&r);
+}
+
+#ifdef __APPLE__
+static void private_memory_that_a_gpu_imported_stays_private(void **state)
+{
+    (void)state;
+    rig r = rig_open(NULL);
+    const int protection = PROT_READ | PROT_WRITE;
+    unsigned char *heap =
+        pages_test_map(2 * r.page, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *theirs =
+        pages_test_map(2 * r.page, protection, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(heap != MAP_FAILED && theirs != MAP_FAILED);
+    memset(heap, 1, 2 * r.page);
+    memset(theirs, 1, 2 * r.page);
+    static const unsigned char modes[] = {SM_SHARED, SM_TRUESHARED, SM_SHARED_ALIASED, SM_PRIVATE,
+                                          SM_COW};
+    for (size_t i = 0; i < sizeof modes; i++) {
+        umo_mapping mapping;
+        unsigned char *own;
+        umo_view *view;
+        mach_share_mode = modes[i];
+        mach_long_answers = 0;
+        assert_int_equal(find(&r, heap, r.page, &own, &view), UMO_E_REFUSED);
+        assert_int_equal(umo_mapping_query(heap, &mapping), UMO_OK);
+        assert_true(!mapping.shared && mapping.inode == 0 && mapping.device == 0);
+        /* Nobody waits until the kernel has counted the pages of a heap. */
+        assert_int_equal(mach_long_answers, 0);
+        umo_view_release(view);
+        (void)found(&r, theirs, r.page, &view);
+        umo_view_release(view);
+    }
+    mach_share_mode = 0;
+    assert_int_equal(munmap(heap, 2 * r.page), 0);
+    assert_int_equal(munmap(theirs, 2 * r.page), 0);
+    rig_close(&r);
+}
+#endif
+
+/* Also what was mapped as a part of more, and is not any more. */
+static void a_part_of_shared_memory_is_duplicated(void **state)
+{
+    (void)state;
+    const size_t page = pages_test_bytes();
+    for (int cut = 0; cut < 2; cut++) {
+        unsigned char *theirs =
+            pages_test_map(4 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        assert_true(theirs != MAP_FAILED);
+        memset(theirs, 1, 4 * page);
+        if (cut == 0) {
+            assert_int_equal(munmap(theirs, page), 0);
+        } else {
+            assert_int_equal(mprotect(theirs, page, PROT_READ), 0);
+        }
+        for (int again = 0; again < 2; again++) {
+            void *own = NULL;
+            assert_int_equal(umo_os_mapping_duplicate(theirs + page, 3 * page, &own), UMO_OK);
+            theirs[2 * page] = (unsigned char)(7 + again);
+            assert_int_equal(((volatile unsigned char *)own)[page], 7 + again);
+            umo_os_mapping_drop(own, 3 * page);
+        }
+        assert_int_equal(munmap(theirs, 4 * page), 0);
+    }
 }
 
 static void a_range_beyond_its_mapping_is_refused(void **state)
@@ -595,6 +697,10 @@ int main(void)
         cmocka_unit_test(views_of_one_file_do_not_keep_each_other),
         cmocka_unit_test(neighbours_in_one_mapping_are_told_apart),
         cmocka_unit_test(what_is_not_shared_has_no_view),
+#ifdef __APPLE__
+        cmocka_unit_test(private_memory_that_a_gpu_imported_stays_private),
+#endif
+        cmocka_unit_test(a_part_of_shared_memory_is_duplicated),
         cmocka_unit_test(a_range_beyond_its_mapping_is_refused),
         cmocka_unit_test(a_read_only_mapping_has_a_read_only_view),
         cmocka_unit_test(a_reader_finds_a_view_of_a_writer),

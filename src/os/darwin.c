@@ -2,10 +2,12 @@
  * macOS. Mach knows every mapping of the process by the memory object behind it, file or not: the
  * object's number stands for the inode, and mach_vm_remap makes the views of shared memory.
  *
- * Whether memory is shared is asked twice. MAP_SHARED of any kind is inherited as shared
- * (VM_INHERIT_SHARE), also before its first page exists; what another task gave us through Mach
- * need not be, and shows in the share mode. The mode alone would not do: memory whose last other
- * user has left counts as private there.
+ * Whether memory is shared is told by how a child inherits it. MAP_SHARED of any kind is inherited
+ * as shared (VM_INHERIT_SHARE), also before its first page exists and when its last other user has
+ * left, which the share mode would call private. What a child gets a copy of (VM_INHERIT_COPY) is
+ * private whatever the mode says: a heap that Metal has imported is truly shared there. Memory that
+ * another task gave us to be copied by children is missed so, and only copied. Where a child
+ * inherits nothing, the mode decides.
  */
 #include "os/os.h"
 
@@ -225,31 +227,60 @@ bool umo_os_condition_wait_until(pthread_cond_t *condition, pthread_mutex_t *loc
 
 /* The first mapping that ends after address, also in the maps that processes share, as that of the
  * system's libraries. KERN_INVALID_ADDRESS: there is none. */
-static kern_return_t region_next(mach_vm_address_t address, umo_mapping *out)
+static kern_return_t region_ask(mach_vm_address_t address, vm_region_recurse_info_t info,
+                                mach_msg_type_number_t count, umo_mapping *out)
 {
     mach_vm_size_t size_bytes = 0;
     natural_t depth = UINT32_MAX; /* of nested maps that it may look into */
-    vm_region_submap_info_data_64_t info;
-    /* Up to the object's full number: older systems know no more. */
-    mach_msg_type_number_t count = VM_REGION_SUBMAP_INFO_V2_COUNT_64;
-    kern_return_t code = mach_vm_region_recurse(mach_task_self(), &address, &size_bytes, &depth,
-                                                (vm_region_recurse_info_t)&info, &count);
+    kern_return_t code =
+        mach_vm_region_recurse(mach_task_self(), &address, &size_bytes, &depth, info, &count);
+    *out = (umo_mapping){.start = (uintptr_t)address, .end = (uintptr_t)(address + size_bytes)};
+    return code;
+}
+
+static bool region_shared(vm_inherit_t inheritance, unsigned char share_mode)
+{
+    return inheritance == VM_INHERIT_SHARE ||
+           (inheritance != VM_INHERIT_COPY &&
+            (share_mode == SM_SHARED || share_mode == SM_TRUESHARED ||
+             share_mode == SM_SHARED_ALIASED));
+}
+
+/*
+ * The long answer makes the kernel look at every page of the mapping, with its object locked: only
+ * for what may be shared, where the object's full number is the identity. It is an answer of its
+ * own, since the mapping may be another one meanwhile.
+ */
+static kern_return_t region_next(mach_vm_address_t address, umo_mapping *out)
+{
+    vm_region_submap_short_info_data_64_t info;
+    kern_return_t code = region_ask(address, (vm_region_recurse_info_t)&info,
+                                    VM_REGION_SUBMAP_SHORT_INFO_COUNT_64, out);
     if (code != KERN_SUCCESS) {
         return code;
     }
-    bool shared = info.inheritance == VM_INHERIT_SHARE || info.share_mode == SM_SHARED ||
-                  info.share_mode == SM_TRUESHARED || info.share_mode == SM_SHARED_ALIASED;
-    bool file = info.external_pager != 0;
-    *out = (umo_mapping){
-        .start = (uintptr_t)address,
-        .end = (uintptr_t)(address + size_bytes),
-        .device = file ? 1 : 0,
-        .inode = file || shared ? info.object_id_full : 0,
-        .offset_bytes = info.offset,
-        .shared = shared,
-        .readable = (info.protection & VM_PROT_READ) != 0,
-        .writable = (info.protection & VM_PROT_WRITE) != 0,
-    };
+    uint64_t number = info.external_pager != 0 ? info.object_id : 0;
+    if (info.inheritance != VM_INHERIT_COPY) {
+        vm_region_submap_info_data_64_t full;
+        /* Up to the object's full number: older systems know no more. */
+        code = region_ask(address, (vm_region_recurse_info_t)&full,
+                          VM_REGION_SUBMAP_INFO_V2_COUNT_64, out);
+        if (code != KERN_SUCCESS) {
+            return code;
+        }
+        info.protection = full.protection;
+        info.inheritance = full.inheritance;
+        info.offset = full.offset;
+        info.external_pager = full.external_pager;
+        info.share_mode = full.share_mode;
+        number = full.object_id_full;
+    }
+    out->device = info.external_pager != 0 ? 1 : 0;
+    out->inode = number;
+    out->offset_bytes = info.offset;
+    out->shared = region_shared(info.inheritance, info.share_mode);
+    out->readable = (info.protection & VM_PROT_READ) != 0;
+    out->writable = (info.protection & VM_PROT_WRITE) != 0;
     return KERN_SUCCESS;
 }
 
@@ -290,6 +321,15 @@ static umo_status mapping_again(void *start, size_t size_bytes, void **out)
     }
 }
 
+/* Whether two addresses show the same place of the same object. */
+static bool same_memory(const umo_mapping *left, const void *left_address, const umo_mapping *right,
+                        const void *right_address)
+{
+    return left->inode != 0 && left->inode == right->inode && left->device == right->device &&
+           left->offset_bytes + ((uintptr_t)left_address - left->start) ==
+               right->offset_bytes + ((uintptr_t)right_address - right->start);
+}
+
 umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
 {
     umo_mapping source;
@@ -305,15 +345,23 @@ umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out)
     if (status != UMO_OK) {
         return status;
     }
-    /* Memory that nobody has touched yet has no object, and no number, before. */
     umo_mapping copy;
-    if (umo_os_mapping_query(own, &copy) != UMO_OK ||
-        (source.inode != 0 && copy.inode != source.inode)) {
-        (void)munmap(own, size_bytes);
-        return UMO_E_REFUSED;
+    if (umo_os_mapping_query(own, &copy) != UMO_OK) {
+        goto refuse;
+    }
+    /* Being mapped again may give the source another object: its first if nobody has touched it
+     * yet, one of its own if it shows a part only of an anonymous one. */
+    if (!same_memory(&copy, own, &source, start) &&
+        (umo_os_mapping_query(start, &source) != UMO_OK || !source.shared ||
+         !same_memory(&copy, own, &source, start))) {
+        goto refuse;
     }
     *out = own;
     return UMO_OK;
+
+refuse:
+    (void)munmap(own, size_bytes);
+    return UMO_E_REFUSED;
 }
 
 /* Duplicates a page of shared memory of our own and looks whether both show the same byte. */

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -61,7 +62,17 @@ static inline void *pages_test_map(size_t size_bytes, int protection, int flags,
     return pages_test_map_at(pages_test_bytes(), size_bytes, protection, flags, file, offset);
 }
 
-/* A file in memory without a name, of zeros, only to be mapped; -1 as open. */
+/* Gives a new file its size; -1, and closed, if that fails. */
+static inline int pages_test_sized(int file, size_t size_bytes)
+{
+    if (file >= 0 && ftruncate(file, (off_t)size_bytes) != 0) {
+        (void)close(file);
+        return -1;
+    }
+    return file;
+}
+
+/* A file in memory without a name, of zeros, only to be mapped shared; -1 as open. */
 static inline int pages_test_file(size_t size_bytes)
 {
 #ifdef __linux__
@@ -75,11 +86,22 @@ static inline int pages_test_file(size_t size_bytes)
         (void)shm_unlink(name);
     }
 #endif
-    if (file >= 0 && ftruncate(file, (off_t)size_bytes) != 0) {
-        (void)close(file);
-        return -1;
+    return pages_test_sized(file, size_bytes);
+}
+
+/* The same to be mapped private too, which Darwin refuses for shared memory. */
+static inline int pages_test_file_any(size_t size_bytes)
+{
+#ifdef __linux__
+    return pages_test_file(size_bytes);
+#else
+    char name[] = "/tmp/umo_test_XXXXXX";
+    int file = mkstemp(name);
+    if (file >= 0) {
+        (void)unlink(name);
     }
-    return file;
+    return pages_test_sized(file, size_bytes);
+#endif
 }
 
 #endif

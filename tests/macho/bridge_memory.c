@@ -145,9 +145,9 @@ static void *bridge_mmap(void *start, size_t size, int protection, int flags, in
     }
     struct stat status;
     if (file && macho_is_shared_memory(fd) &&
-        (fstat(fd, &status) != 0 || offset > status.st_size ||
+        (!shared || fstat(fd, &status) != 0 || offset > status.st_size ||
          size > (size_t)(status.st_size - offset))) {
-        errno = EINVAL; /* there is no shared memory beyond its size */
+        errno = EINVAL; /* shared memory is not mapped private, and ends with its size */
         return MAP_FAILED;
     }
     regions_lock();
@@ -302,7 +302,7 @@ static uint8_t share_mode(const region *r, bool exists)
     if (!exists) {
         return SHARE_EMPTY;
     }
-    if (r->copy_on_write) {
+    if (r->copy_on_write || r->object->part) {
         return SHARE_COW;
     }
     if (r->object->users + (r->object->named ? 1 : 0) == 1) {
@@ -330,6 +330,41 @@ typedef struct submap_info {
 } submap_info;
 _Static_assert(sizeof(submap_info) == 84, "Darwin's struct vm_region_submap_info_64");
 
+/* struct vm_region_submap_short_info_64, likewise: without what is counted page by page. */
+typedef struct submap_short_info {
+    int32_t protection, protection_max;
+    uint32_t inherit;
+    uint32_t offset[2];
+    uint32_t tag, references;
+    uint16_t shadow_depth;
+    uint8_t external_pager, share_mode;
+    uint32_t is_submap;
+    int32_t behavior;
+    uint32_t object;
+    uint16_t wired, flags;
+} submap_short_info;
+_Static_assert(sizeof(submap_short_info) == 48, "Darwin's struct vm_region_submap_short_info_64");
+
+static submap_short_info shortened(const submap_info *info)
+{
+    return (submap_short_info){
+        .protection = info->protection,
+        .protection_max = info->protection_max,
+        .inherit = info->inherit,
+        .offset = {info->offset[0], info->offset[1]},
+        .tag = info->tag,
+        .references = info->references,
+        .shadow_depth = info->shadow_depth,
+        .external_pager = info->external_pager,
+        .share_mode = info->share_mode,
+        .is_submap = info->is_submap,
+        .behavior = info->behavior,
+        .object = info->object,
+        .wired = info->wired,
+        .flags = info->flags,
+    };
+}
+
 static void region_describe(const region *r, submap_info *out)
 {
     bool exists = object_exists(r);
@@ -339,6 +374,7 @@ static void region_describe(const region *r, submap_info *out)
         .protection_max = r->protection_max,
         .inherit = (uint32_t)r->inherit,
         .references = exists ? r->object->users + (r->object->named ? 1u : 0u) : 0,
+        .shadow_depth = r->object->part ? 1 : 0,
         .external_pager = r->object->external ? 1 : 0,
         .share_mode = share_mode(r, exists),
         .object = (uint32_t)number,
@@ -432,8 +468,8 @@ static int bridge_mach_vm_region_recurse(uint32_t task, uint64_t *address, uint6
     uintptr_t start;
     uintptr_t end;
     task_check("mach_vm_region_recurse", task);
-    /* The versions of the structure end after these words. */
-    if (*count != 16 && *count != 17 && *count != 19 && *count != 21) {
+    /* The short structure has 12 words; the versions of the long one end after the others. */
+    if (*count != 12 && *count != 16 && *count != 17 && *count != 19 && *count != 21) {
         macho_die("mach_vm_region_recurse: no bridge for a structure of %u words",
                   (unsigned)*count);
     }
@@ -446,7 +482,12 @@ static int bridge_mach_vm_region_recurse(uint32_t task, uint64_t *address, uint6
     *address = start;
     *size = end - start;
     *depth = 0;
-    memcpy(out, &info, *count * sizeof(uint32_t));
+    if (*count == 12) {
+        submap_short_info brief = shortened(&info);
+        memcpy(out, &brief, sizeof brief);
+    } else {
+        memcpy(out, &info, *count * sizeof(uint32_t));
+    }
     return KERN_SUCCESS;
 }
 
@@ -466,9 +507,34 @@ static int remap_check(uintptr_t start, uintptr_t end)
     return KERN_SUCCESS;
 }
 
+/* Before it is first mapped again, what shows only a part of an anonymous object gets one of its
+ * own, which begins where the mapping does. */
+static void part_off(uintptr_t start)
+{
+    const region *r = region_at_or_after(start);
+    const memory_object *whole = r->object;
+    struct stat status;
+    if (whole->external || whole->truly_shared || fstat(whole->fd, &status) != 0 ||
+        (size_t)status.st_size <= r->end - r->start) {
+        return;
+    }
+    int fd = fcntl(whole->fd, F_DUPFD_CLOEXEC, 0);
+    memory_object *part = fd >= 0 ? memory_object_take(fd, false, false) : NULL;
+    if (part == NULL) {
+        macho_die("mach_vm_remap: no memory for an object");
+    }
+    part->part = true;
+    part->beneath = whole->beneath + r->offset;
+    region fresh = *r;
+    fresh.object = part;
+    fresh.offset = 0;
+    region_enter(&fresh);
+}
+
 /* Maps the object of what lies at start once more, at place; as much of it as is asked. */
 static size_t remap_one(uintptr_t start, uintptr_t end, uint8_t *place, int inherit)
 {
+    part_off(start);
     region again = *region_at_or_after(start);
     size_t size = (again.end < end ? again.end : end) - start;
     again.offset += start - again.start;
@@ -476,7 +542,7 @@ static size_t remap_one(uintptr_t start, uintptr_t end, uint8_t *place, int inhe
     again.end = again.start + size;
     again.inherit = inherit;
     if (mmap(place, size, again.protection, MAP_SHARED | MAP_FIXED, again.object->fd,
-             (off_t)again.offset) == MAP_FAILED) {
+             (off_t)(again.object->beneath + again.offset)) == MAP_FAILED) {
         macho_die("mach_vm_remap: %s", strerror(errno));
     }
     again.object->truly_shared = true;

@@ -36,6 +36,8 @@ typedef struct memory_object {
     bool external;          /* a file's */
     bool named;             /* a file or a shared memory object, which has a reference of its own */
     bool truly_shared;      /* named, or mapped again by mach_vm_remap */
+    bool part;              /* of an older object; on a Mac a shadow of it */
+    uint64_t beneath;       /* where that part begins in fd */
     int purgeable;          /* a state above */
     uint64_t device, inode; /* of what is named */
     struct memory_object *next;

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KERNEL = re.compile(r"\bkernel\s+void\s+(\w+)\s*\(")
-PARAMETER = re.compile(r"(?P<declaration>.*?)(?P<name>\w+)\s*\[\[\s*(?P<attribute>\w+)\s*(\(\s*(?P<index>\d+)\s*\))?\s*\]\]")
+PARAMETER = re.compile(
+    r"(?P<declaration>.*?)(?P<name>\w+)\s*\[\[\s*(?P<attribute>\w+)\s*(\(\s*(?P<index>\d+)\s*\))?\s*\]\]"
+)
 BARRIER = re.compile(r"\b\w*group_barrier\b")
 # By the number of dimensions that a builtin's type has.
 VALUES = {
@@ -87,7 +89,9 @@ def argument(kernel: str, parameter: Parameter, at: int) -> str:
         pointer = f"static_cast<{const}{parameter.type} *>(args[{at}])"
         return f"*{pointer}" if parameter.reference else pointer
     if parameter.attribute not in VALUES or parameter.type not in BUILTIN_TYPES:
-        raise Refused(f"{kernel}: parameter {parameter.name}: {parameter.type} [[{parameter.attribute}]] is not handled")
+        raise Refused(
+            f"{kernel}: parameter {parameter.name}: {parameter.type} [[{parameter.attribute}]] is not handled"
+        )
     values = VALUES[parameter.attribute][BUILTIN_TYPES.index(parameter.type)]
     cast = ", ".join(f"static_cast<uint>({value.strip()})" for value in values.split(","))
     return cast if parameter.type == "uint" else f"{parameter.type}({cast})"
@@ -142,7 +146,7 @@ def program(number: int, paths: list[Path]) -> tuple[str, list[str]]:
 
 
 def main(out: str, *programs: str) -> int:
-    text = "/* Made by wrap.py. */\n#include \"fake_metal.h\"\n\n#include <metal_stdlib>\n\n"
+    text = '/* Made by wrap.py. */\n#include "fake_metal.h"\n\n#include <metal_stdlib>\n\n'
     rows: list[str] = []
     try:
         for number, names in enumerate(programs):
@@ -159,7 +163,8 @@ def main(out: str, *programs: str) -> int:
         return 1
     text += (
         'extern "C" FAKE_METAL_API const fake_metal_kernel fake_metal_kernels[];\n'
-        f"const fake_metal_kernel fake_metal_kernels[] = {{\n{''.join(rows)}    {{nullptr, nullptr, nullptr, 0, 0, 0}},\n}};\n"
+        "const fake_metal_kernel fake_metal_kernels[] = {\n"
+        f"{''.join(rows)}    {{nullptr, nullptr, nullptr, 0, 0, 0}},\n}};\n"
     )
     Path(out).write_text(text, encoding="utf-8")
     return 0

@@ -26,7 +26,7 @@ umo_status umo_metal_queue_init(umo_metal_state *state, uint32_t index, umo_erro
     const umo_metal_api *api = state->api;
     umo_metal_queue *queue = &state->queues[index];
     /* Twice the ring: a handler frees its slot before Metal frees the buffer's place. */
-    queue->native = UMO_METAL_SEND(api, new_queue, state->device, 2 * UMO_METAL_RING);
+    queue->native = UMO_METAL_SEND(api, new_queue, state->device, (umo_uint)2 * UMO_METAL_RING);
     queue->event = UMO_METAL_SEND0(api, new_event, state->device);
     if (queue->native == NULL || queue->event == NULL) {
         UMO_METAL_SEND0(api, release, queue->native);

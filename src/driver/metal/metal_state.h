@@ -156,7 +156,7 @@ void umo_metal_queue_drain(umo_metal_state *state, umo_metal_queue *queue);
 /* All queues have been drained: commands of one wait for events of others. */
 void umo_metal_queue_finish(umo_metal_state *state, umo_metal_queue *queue);
 bool umo_metal_queue_done(umo_metal_state *state, uint32_t queue, uint64_t value);
-umo_status umo_metal_queue_wait(umo_metal_state *state, uint32_t queue, uint64_t value,
+umo_status umo_metal_queue_wait(umo_metal_state *state, uint32_t index, uint64_t value,
                                 uint64_t timeout_ns);
 
 /* A command on its way: between begin and end the queue's encode lock is held and its work is
@@ -175,7 +175,7 @@ typedef struct umo_metal_encoding {
  * command that is waited for has failed, when the device is lost, or when Metal gives no command
  * buffer.
  */
-umo_status umo_metal_command_begin(umo_metal_state *state, uint32_t queue, const umo_fence *waits,
+umo_status umo_metal_command_begin(umo_metal_state *state, uint32_t index, const umo_fence *waits,
                                    size_t wait_count, umo_metal_encoding *out);
 
 /* Opens an encoder; false when Metal gives none. */

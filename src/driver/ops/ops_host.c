@@ -9,7 +9,7 @@
 
 static void host_move(void *const *args, const size_t global[3])
 {
-    const move_plan *plan = args[2 * MOVE_PIECES];
+    const move_plan *plan = args[(size_t)2 * MOVE_PIECES];
     for (size_t p = 0; p < global[1]; p++) {
         size_t bytes = plan->head[p] + plan->words[p] * plan->width[p] + plan->tail[p];
         memcpy((char *)args[MOVE_PIECES + p] + plan->to[p], (const char *)args[p] + plan->from[p],

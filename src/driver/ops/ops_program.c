@@ -55,14 +55,16 @@ static umo_status ops_create(const umo_device *device, umo_ops **out, umo_error 
     umo_error inner = {0};
     umo_program_source source;
     if (!umo_ops_source(device, &source)) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
-                             "device '%s' runs no kernels in a language that umo's operations are "
-                             "written in",
-                             device->info.name);
+        (void)umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                            "device '%s' runs no kernels in a language that umo's operations are "
+                            "written in",
+                            device->info.name);
+        return UMO_E_UNSUPPORTED;
     }
     umo_ops *ops = calloc(1, sizeof *ops);
     if (ops == NULL) {
-        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a device's operations");
+        (void)umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a device's operations");
+        return UMO_E_NOMEM;
     }
     umo_status status = driver->program_create(device->state, &source, &ops->program, &inner);
     const struct {
@@ -76,9 +78,10 @@ static umo_status ops_create(const umo_device *device, umo_ops **out, umo_error 
     }
     if (status != UMO_OK) {
         ops_destroy(device, ops);
-        return umo_error_set(error, status, inner.native,
-                             "the operations of device '%s' do not build: %s", device->info.name,
-                             inner.text);
+        (void)umo_error_set(error, status, inner.native,
+                            "the operations of device '%s' do not build: %s", device->info.name,
+                            inner.text);
+        return status;
     }
     *out = ops;
     return UMO_OK;

@@ -177,6 +177,31 @@ static void duplicates(void)
     CHECK(again((void *)(PAGE * 4), PAGE, &second) == KERN_INVALID_ADDRESS);
 }
 
+/* What shows a part of shared memory gets an object of its own when it is first mapped again. */
+static void parts(void)
+{
+    char *shared = pages(4, MAP_SHARED);
+    char *second = NULL;
+    char *third = NULL;
+    memset(shared, 1, 4 * PAGE);
+    CHECK(munmap(shared, PAGE) == 0 && mprotect(shared + 3 * PAGE, PAGE, PROT_READ) == 0);
+    found before = look(shared + PAGE);
+    CHECK(before.size == 2 * PAGE && before.info.offset == PAGE);
+    CHECK(again(shared + PAGE, 2 * PAGE, &second) == KERN_SUCCESS);
+    found after = look(shared + PAGE);
+    CHECK(after.start == shared + PAGE && after.size == 2 * PAGE && after.info.offset == 0);
+    CHECK(after.info.object_id_full != before.info.object_id_full);
+    CHECK(look(second).info.object_id_full == after.info.object_id_full);
+    CHECK(look(shared + 3 * PAGE).info.object_id_full == before.info.object_id_full);
+    CHECK(again(shared + 2 * PAGE, PAGE, &third) == KERN_SUCCESS);
+    CHECK(look(shared + PAGE).info.object_id_full == after.info.object_id_full);
+    CHECK(look(third).info.offset == PAGE);
+    shared[2 * PAGE + 9] = 9;
+    CHECK(second[PAGE + 9] == 9 && third[9] == 9);
+    CHECK(munmap(shared + PAGE, 3 * PAGE) == 0);
+    CHECK(munmap(second, 2 * PAGE) == 0 && munmap(third, PAGE) == 0);
+}
+
 /* A second mapping of a file is known by the same object, one of read-only memory is read-only. */
 static void files(void)
 {
@@ -199,6 +224,30 @@ static void files(void)
     CHECK(look(second).info.max_protection == (VM_PROT_READ | VM_PROT_EXECUTE));
     CHECK(mprotect(second, PAGE, PROT_READ | PROT_WRITE) == -1 && errno == EACCES);
     CHECK(munmap(first, 2 * PAGE) == 0 && munmap(reader, PAGE) == 0 && munmap(second, PAGE) == 0);
+}
+
+/* The short structure says the same, but for the number, of which it has the low half. */
+static void shorter(void)
+{
+    char *area[] = {pages(2, MAP_PRIVATE), pages(2, MAP_SHARED)};
+    for (int i = 0; i < 2; i++) {
+        area[i][PAGE] = 1;
+        CHECK(mprotect(area[i] + PAGE, PAGE, PROT_READ) == 0);
+        found full = look(area[i] + PAGE);
+        vm_region_submap_short_info_data_64_t info;
+        mach_vm_address_t at = (uintptr_t)area[i] + PAGE;
+        mach_vm_size_t size = 0;
+        natural_t depth = UINT32_MAX;
+        mach_msg_type_number_t count = VM_REGION_SUBMAP_SHORT_INFO_COUNT_64;
+        CHECK(mach_vm_region_recurse(mach_task_self(), &at, &size, &depth,
+                                     (vm_region_recurse_info_t)&info, &count) == KERN_SUCCESS);
+        CHECK(count == VM_REGION_SUBMAP_SHORT_INFO_COUNT_64);
+        CHECK(at == (uintptr_t)full.start && size == full.size && info.offset == PAGE);
+        CHECK(info.protection == VM_PROT_READ && info.inheritance == full.info.inheritance);
+        CHECK(info.share_mode == full.info.share_mode && info.external_pager == 0);
+        CHECK(info.is_submap == 0 && info.object_id == full.info.object_id);
+        CHECK(munmap(area[i], 2 * PAGE) == 0);
+    }
 }
 
 static int purgeable(void *start, vm_purgable_t control, int state, kern_return_t wanted)
@@ -300,7 +349,9 @@ int main(void)
     stacks();
     walk();
     duplicates();
+    parts();
     files();
+    shorter();
     purges();
     pressures();
     return probe_verdict();

@@ -108,6 +108,7 @@ static void shared_memory(void)
     CHECK(REFUSED(read(memory, &byte, 1) == -1, ENXIO));
     CHECK(REFUSED(lseek(memory, 0, SEEK_SET) == -1, ESPIPE));
     CHECK(REFUSED(mmap(NULL, 3 * PAGE, PROT_READ, MAP_SHARED, memory, 0) == MAP_FAILED, EINVAL));
+    CHECK(REFUSED(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, memory, 0) == MAP_FAILED, EINVAL));
     char *first = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     CHECK(first != MAP_FAILED);
     int again = shm_open(name, O_RDONLY);

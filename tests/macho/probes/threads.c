@@ -18,7 +18,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_rwlock_t shared = PTHREAD_RWLOCK_INITIALIZER;
 static os_unfair_lock unfair = OS_UNFAIR_LOCK_INIT;
 static pthread_key_t key;
-static int onces;
+static int once_calls;
 static long locked_count, unfair_count, written;
 static int arrived;
 static _Atomic int destroyed;
@@ -26,7 +26,7 @@ static _Atomic long atomic_count;
 
 static void run_once(void)
 {
-    onces++;
+    once_calls++;
 }
 
 static void destroy_value(void *value)
@@ -87,7 +87,7 @@ static void together(void)
         CHECK(pthread_join(threads[i], &out) == 0);
         CHECK((uintptr_t)out == i * 3 + 1);
     }
-    CHECK(onces == 1);
+    CHECK(once_calls == 1);
     CHECK(locked_count == THREADS * TURNS && unfair_count == THREADS * TURNS);
     CHECK(atomic_count == THREADS * TURNS && written == THREADS * TURNS / 100);
     CHECK(destroyed == 1111);
