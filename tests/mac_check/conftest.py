@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +55,60 @@ def environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
+def fake_environment(build: Path, kernels: Path | None = None, **more: str) -> dict[str, str]:
+    """In which mac_probe finds the fake; kernels take the places of the right ones."""
+    right = str(build / "lib" / "libumo_msl_kernels.so")
+    return environment(
+        UMO_METAL_LIBRARY=str(build / "lib" / "libumo_fake_metal.so"),
+        FAKE_METAL_KERNELS=f"{kernels}:{right}" if kernels else right,
+        UMO_METAL_CACHE="0",
+        **more,
+    )
+
+
+def compiled(source: Path, made: Path, *more: str | Path) -> Path:
+    """A shared library made of one file."""
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+    subprocess.run(["cc", *flags, source, "-o", made, *more], check=True, timeout=60)
+    return made
+
+
+def against_the_fake(build: Path) -> list[str | Path]:
+    """What links a library with the fake, whether it is seen to need it or not."""
+    return ["-Wl,--no-as-needed", build / "lib" / "libumo_fake_metal.so", f"-Wl,-rpath,{build / 'lib'}"]
+
+
 @pytest.fixture(scope="session")
 def build() -> Path:
     """The build that the tests run against."""
     assert PROBE.is_file(), f"{PROBE} is not built"
     return BUILD
+
+
+@pytest.fixture(scope="session")
+def alive() -> Callable[[int], bool]:
+    """Whether a process runs; one that has ended and is not waited for does not."""
+
+    def ask(process: int) -> bool:
+        try:
+            return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something is so."""
+
+    def wait(what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not what():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture(scope="session")
@@ -111,29 +162,39 @@ def programs(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def probe(build: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs mac_probe against the fake, perhaps with other kernels or as another machine."""
+    """Runs mac_probe against the fake, perhaps with other kernels, as another machine or with another Metal."""
 
-    def run(*arguments: str, kernels: Path | None = None, fake: str = "") -> subprocess.CompletedProcess[str]:
-        right = str(build / "lib" / "libumo_msl_kernels.so")
-        env = environment(
-            UMO_METAL_LIBRARY=str(build / "lib" / "libumo_fake_metal.so"),
-            FAKE_METAL_KERNELS=f"{kernels}:{right}" if kernels else right,
-            UMO_METAL_CACHE="0",
-            FAKE_METAL=fake,
-        )
+    def run(
+        *arguments: str, kernels: Path | None = None, metal: Path | None = None, fake: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        env = fake_environment(build, kernels, FAKE_METAL=fake, **more)
+        if metal is not None:
+            env["UMO_METAL_LIBRARY"] = str(metal)
         return subprocess.run([str(PROBE), *arguments], env=env, capture_output=True, text=True, timeout=100)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def wrong_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wrong_kernels(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernels of a GPU on which claims do not hold."""
     made = tmp_path_factory.mktemp("kernels") / "libwrong_kernels.so"
     source = Path(__file__).with_name("wrong_kernels.c")
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
-    subprocess.run(["cc", *flags, f"-I{ROOT / 'tests' / 'fake'}", source, "-o", made], check=True, timeout=60)
-    return made
+    return compiled(source, made, f"-I{ROOT / 'tests' / 'fake'}", *against_the_fake(build))
+
+
+@pytest.fixture(scope="session")
+def wrong_metal(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Metal that goes wrong as the environment variable WRONG_METAL says."""
+    made = tmp_path_factory.mktemp("metal") / "libwrong_metal.so"
+    return compiled(Path(__file__).with_name("wrong_metal.c"), made, *against_the_fake(build))
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """tools/mac-check/judge.c."""
+    made = tmp_path_factory.mktemp("judge") / "libjudge.so"
+    return ctypes.CDLL(str(compiled(SCRIPT.with_name("judge.c"), made)))
 
 
 @pytest.fixture(scope="session")

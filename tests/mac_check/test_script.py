@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 UUID = "00008103-001A-2D3C-0E90-801E00112233"
+USER_FOLDER = "/var/folders/q2/7wz5_identity0000gn"
 SHELLS = [("dash",), ("bash", "--posix")]
 
 
@@ -91,12 +92,13 @@ def test_a_machine_without_metal_is_told_so(mac_check, build):
 
 
 def test_validation_is_on_for_what_is_validated_only(mac_check, programs):
-    show = 'echo "layer=${MTL_DEBUG_LAYER-none} ${MTL_DEBUG_LAYER_ERROR_MODE-none} ${MTL_SHADER_VALIDATION-none}"'
+    names = ("MTL_DEBUG_LAYER", "MTL_DEBUG_LAYER_ERROR_MODE", "MTL_SHADER_VALIDATION", "CFLOG_FORCE_STDERR")
+    show = f'echo "layer={" ".join(f"${{{name}-none}}" for name in names)}"'
     ran = mac_check("--programs", programs(contract=show, mac_probe=show, wrap=show), MTL_DEBUG_LAYER="7")
-    assert "layer=1 assert 1" in ran.section("log of step 6:")
-    assert "layer=none none none" in ran.section("log of step 9:")
-    assert "layer=1 assert 1" in ran.section("log of step 10:")
-    assert "layer=none none none" in ran.section("log of step 12:")
+    assert "layer=1 assert 1 1\n" in ran.section("log of step 6:")
+    assert "layer=none none none none\n" in ran.section("log of step 9:")
+    assert "layer=1 assert 1 1\n" in ran.section("log of step 10:")
+    assert "layer=none none none none\n" in ran.section("log of step 12:")
 
 
 def test_the_report_tells_no_names(mac_check, programs, tmp_path, script):
@@ -122,6 +124,13 @@ def test_the_report_tells_no_names(mac_check, programs, tmp_path, script):
     assert not re.search(r"\bjanedoe\b", ran.report)
 
 
+@pytest.mark.parametrize("name", ["metal", "test", "page"])
+def test_a_name_that_is_a_word_of_the_report_is_taken_out_of_homes_only(mac_check, programs, name):
+    folder = programs(contract=f"echo a {name} of the {name}, /Users/{name}/x, /home/{name}/y")
+    ran = mac_check("--programs", folder, USER=name, LOGNAME=name)
+    assert f"a {name} of the {name}, /Users/<user>/x, /home/<user>/y\n" in ran.section("log of step 6:")
+
+
 def by_argument(place: int, answers: dict[str, str]) -> str:
     """A shell script that answers by one of its arguments."""
     cases = " ".join(f"{word}) echo '{answer}' ;;" for word, answer in answers.items())
@@ -142,6 +151,16 @@ def as_a_mac(tmp_path: Path):
             "sysctl": by_argument(2, {"hw.model": "Mac16,8", "iogpu.wired_limit_mb": "0", "hw.memsize": "17179869184"}),
             "pmset": "echo \"Now drawing from 'AC Power'\"; echo ' -InternalBattery-0 (id=4653155)'",
             "xattr": "exit 0",
+            "caffeinate": "exit 0",
+            "getconf": by_argument(
+                1,
+                {
+                    "DARWIN_USER_DIR": f"{USER_FOLDER}/0/",
+                    "DARWIN_USER_TEMP_DIR": f"{USER_FOLDER}/T/",
+                    "DARWIN_USER_CACHE_DIR": f"{USER_FOLDER}/C/",
+                    "*": "16384",
+                },
+            ),
         } | answers
         folder = tmp_path / "mac"
         folder.mkdir(exist_ok=True)
@@ -172,6 +191,24 @@ def test_a_macs_facts_are_told_and_its_names_are_not(mac_check, programs, as_a_m
     assert "by <user>, <user> on <host>" in ran.section("log of step 6:")
     assert not re.search(r"(?i)jane|4653155", ran.report)
     assert "Metal said that its validation was on" in ran.section("summary")
+
+
+def test_a_macs_folders_of_the_user_are_not_told(mac_check, programs, as_a_mac):
+    folder = programs(contract=f"for part in 0 T C X; do echo at {USER_FOLDER}/$part/metal; done")
+    ran = mac_check("--programs", folder, PATH=as_a_mac())
+    log = ran.section("log of step 6:")
+    for name in ("DARWIN_USER_DIR", "DARWIN_USER_TEMP_DIR", "DARWIN_USER_CACHE_DIR", "<user folder>/X"):
+        assert f"at {name}/metal\n" in log
+    assert "identity" not in ran.report
+
+
+def test_a_mac_is_kept_awake_for_as_long_as_the_script_runs(mac_check, programs, as_a_mac, tmp_path):
+    told = tmp_path / "awake"
+    folder = programs(wrap=f'until [ -s "{told}" ]; do sleep 0.1; done; ps -o args= -p "$(sed "s/.* //" "{told}")"')
+    path = as_a_mac(caffeinate=f'echo "$@" >"{told}"')
+    ran = mac_check("--programs", folder, "--limit", "9", PATH=path)
+    assert re.fullmatch(r"-i -w \d+\n", told.read_text())
+    assert "mac-check" in ran.section("log of step 13:")
 
 
 def test_a_report_tells_when_metal_did_not_validate(mac_check, programs, as_a_mac):
@@ -213,12 +250,15 @@ def test_a_folder_that_cannot_be_written_sends_the_report_to_a_temporary_one(
     assert "all 13 steps passed" in Path(found[1]).read_text()
 
 
-def test_nothing_is_left_behind_when_it_is_ended(programs, tmp_path, script, clean_environment):
-    folder = programs(os_pages_test="echo $$ >../pid; while :; do sleep 1; done")
+@pytest.mark.parametrize("shell", SHELLS, ids=["dash", "bash"])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("deaf", ["", 'trap "" TERM; '], ids=["willing", "deaf"])
+def test_nothing_is_left_behind_when_it_is_ended(programs, tmp_path, script, clean_environment, shell, end, deaf):
+    folder = programs(os_pages_test=f"{deaf}echo $$ >../pid; while :; do sleep 1; done")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     running = subprocess.Popen(
-        ["/bin/sh", str(script), "--programs", str(folder)],
+        [*shell, str(script), "--programs", str(folder)],
         cwd=tmp_path,
         env=clean_environment(TMPDIR=str(temporary)),
         stdout=subprocess.DEVNULL,
@@ -229,11 +269,43 @@ def test_nothing_is_left_behind_when_it_is_ended(programs, tmp_path, script, cle
         assert time.monotonic() < deadline
         time.sleep(0.02)
     step = int((temporary / "pid").read_text())
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(end)
     assert running.wait(timeout=20) == 1
     assert [path.name for path in temporary.iterdir()] == ["pid"]
     with pytest.raises(ProcessLookupError):
         os.kill(step, 0)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=["dash", "bash"])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_a_check_ends_with_the_script(
+    programs, build, wrong_kernels, tmp_path, script, clean_environment, alive, eventually, shell, end
+):
+    told = tmp_path / "hangs"
+    folder = programs(mac_probe=f'exec "{build}/tools/mac-check/mac_probe" "$@"')
+    running = subprocess.Popen(
+        [*shell, str(script), "--programs", str(folder), "--fake", str(build / "lib")],
+        cwd=tmp_path,
+        env=clean_environment(FAKE_METAL_KERNELS=str(wrong_kernels), WRONG_HANG=f"1 {told}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: told.exists() and told.read_text().endswith("\n"))
+    check = int(told.read_text())
+    assert alive(check)
+    running.send_signal(end)
+    assert running.wait(timeout=20) == 1
+    assert not alive(check)
+
+
+@pytest.mark.parametrize(("step", "source"), [("witnesses", "witnesses.c"), ("assumptions", "assumptions.c")])
+def test_a_step_takes_longer_than_all_its_checks_may(script, step, source):
+    give_up_s = 10
+    limits = [int(text) for text in re.findall(r"\.limit_s = (\d+)", script.with_name(source).read_text())]
+    assert len(limits) == {"witnesses": 12, "assumptions": 21}[step]
+    found = re.search(rf'^step "{step}, validated" (\d+) ', script.read_text(), re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) >= sum(limits) + give_up_s * len(limits)
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,48 @@
 #include "fake_metal.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-/* A GPU that worked on a copy of the memory. */
+/* Of the fake; the message that is sent here has these arguments. */
+void *objc_msgSend(void *self, const char *selector, uint64_t length, uint64_t options);
+void *MTLCreateSystemDefaultDevice(void);
+const char *sel_registerName(const char *name);
+
+/* A GPU that worked on a copy of the memory. With WRONG_HANG="N FILE" it works, and hangs at the
+ * Nth time, and the process's number is in the file then. */
 static void xor_elsewhere(void *const *args, const size_t global[3])
 {
-    (void)args;
-    (void)global;
+    static unsigned times;
+    const char *wish = getenv("WRONG_HANG");
+    const uint32_t *from = args[0];
+    uint32_t *to = args[1];
+    const uint32_t *key = args[2];
+    char *file;
+    if (wish == NULL) {
+        return;
+    }
+    if (++times == strtoul(wish, &file, 10)) {
+        FILE *told = fopen(file + 1, "w");
+        if (told == NULL) {
+            abort();
+        }
+        (void)fprintf(told, "%ld\n", (long)getpid());
+        (void)fclose(told);
+        for (;;) {
+            (void)pause();
+        }
+    }
+    for (size_t i = 0; i < global[0]; i++) {
+        to[i] = from[i] ^ *key;
+    }
 }
 
-/* A GPU that copies what it is given. */
+/* A GPU that copies what it is given; with WRONG_HOARD into memory that Metal counts, else into the
+ * process's. */
 static void touch_hoards(void *const *args, const size_t global[3])
 {
     static volatile char *hoard;
@@ -26,6 +56,12 @@ static void touch_hoards(void *const *args, const size_t global[3])
     const uint32_t *step = args[2];
     for (size_t i = 0; i < global[0]; i++) {
         found[i] = words[i * *step];
+    }
+    if (getenv("WRONG_HOARD") != NULL) {
+        (void)objc_msgSend(MTLCreateSystemDefaultDevice(),
+                           sel_registerName("newBufferWithLength:options:"),
+                           global[0] > 1 ? hoard_bytes : 4096, 0);
+        return;
     }
     hoard = hoard == NULL ? malloc(hoard_bytes) : hoard; /* once is enough */
     for (size_t at = 0; hoard != NULL && at < hoard_bytes; at += 4096) {

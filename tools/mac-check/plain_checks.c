@@ -9,7 +9,6 @@
 #include "os/os.h"
 #include "os/pages_test.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static void *map(size_t size_bytes, int protection)
@@ -40,9 +39,9 @@ static verdict refused(void *data, size_t size_bytes)
 {
     plain m;
     plain_open(&m, false);
-    say("asking Metal for it ...");
-    (void)fflush(stdout);
+    question_begin();
     umo_id buffer = wrap(&m, data, size_bytes);
+    question_end();
     if (buffer == NULL) {
         say("Metal says no");
     } else {
@@ -53,7 +52,7 @@ static verdict refused(void *data, size_t size_bytes)
     }
     UMO_METAL_SEND0(m.api, release, buffer);
     plain_close(&m);
-    return buffer == NULL ? VERDICT_HOLDS : VERDICT_FAILS;
+    return buffer == NULL ? VERDICT_HOLDS : VERDICT_STRICTER;
 }
 
 verdict check_read_only(probe *p)
@@ -91,14 +90,14 @@ verdict check_no_bytes(probe *p)
     plain m;
     (void)p;
     plain_open(&m, false);
-    say("asking Metal for it ...");
-    (void)fflush(stdout);
+    question_begin();
     umo_id buffer =
         UMO_METAL_SEND(m.api, new_buffer, m.device, 0, UMO_MTL_STORAGE_SHARED | UMO_MTL_UNTRACKED);
+    question_end();
     say("%s", buffer == NULL ? "Metal says no" : "Metal makes one");
     UMO_METAL_SEND0(m.api, release, buffer);
     plain_close(&m);
-    return buffer == NULL ? VERDICT_HOLDS : VERDICT_FAILS;
+    return buffer == NULL ? VERDICT_HOLDS : VERDICT_STRICTER;
 }
 
 verdict check_contents(probe *p)

@@ -8,13 +8,9 @@
 #ifndef UMO_MAC_CHECK_PROBE_H
 #define UMO_MAC_CHECK_PROBE_H
 
-#include <umo/umo.h>
+#include "judge.h"
 
-typedef enum verdict {
-    VERDICT_HOLDS = 0,
-    VERDICT_FAILS = 1,
-    VERDICT_UNKNOWN = 2 /* this machine, or the stand-in, cannot tell */
-} verdict;
+#include <umo/umo.h>
 
 /* What a check gets: a device with its kernels, unless it makes its own. */
 typedef struct probe {
@@ -40,8 +36,7 @@ typedef struct check {
     unsigned limit_s;
     bool own_devices; /* the check opens what it needs */
     bool unvalidated; /* Metal's validation would be what is measured */
-    bool may_end;     /* the process being ended by a signal is Metal's way to refuse: it holds */
-    bool harmless;    /* when it does not hold, umo is merely stricter than it must be */
+    bool may_end;     /* Metal may refuse by ending the process; see question_begin() */
 } check;
 
 extern const check probe_witnesses[];
@@ -64,9 +59,6 @@ void must(umo_status status, const char *what);
 double now_us(void);
 void sleep_ms(unsigned ms);
 
-/* A file's or shared object's name that no other process has: "umo-<pid>-<n>", at most 30 letters.
- */
-void probe_name(char out[31]);
 /* The folder for short-lived files. */
 const char *probe_temporary(void);
 
@@ -121,8 +113,6 @@ region region_take(probe *p, origin from, size_t size_bytes);
 /* A second mapping of a region with a file. */
 unsigned char *region_map_again(const region *r);
 void region_give(region *r);
-/* Opens shared memory by name, whole pages, made when size_bytes > 0. */
-int shm_take(const char *name, size_t size_bytes);
 
 /* run.c */
 
@@ -130,10 +120,19 @@ int shm_take(const char *name, size_t size_bytes);
  * status, or minus the signal that ended it. */
 int self_run(const char *const *arguments, unsigned limit_s, char *out, size_t out_bytes);
 void self_set(const char *path);
-/* Runs checks, each in a process; the number of those that do not hold. */
-unsigned checks_run(const check *checks, size_t count);
+/* Runs a check in a process of its own, and prints its line. */
+verdict check_watch(const check *c);
 /* One check, here. */
 int check_run(const check *wanted);
+
+/*
+ * Stand around the question of a check that may_end. Being aborted or trapped is Metal's answer
+ * only in between: before and after, something else went wrong.
+ */
+void question_begin(void);
+void question_end(void);
+/* Where the parent listens for the two. */
+void question_tell(int descriptor);
 
 /* facts.c, bench.c */
 

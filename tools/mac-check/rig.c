@@ -59,12 +59,6 @@ void sleep_ms(unsigned ms)
     (void)nanosleep(&pause, NULL);
 }
 
-void probe_name(char out[31])
-{
-    static unsigned made;
-    (void)snprintf(out, 31, "/umo-%ld-%u", (long)getpid(), made++);
-}
-
 const char *probe_temporary(void)
 {
     const char *folder = getenv("TMPDIR");
@@ -181,11 +175,19 @@ void probe_close(probe *p)
 
 /* ---- memory ---- */
 
-int shm_take(const char *name, size_t size_bytes)
+/* Its name is gone at once, or it would be left behind when somebody is killed. */
+static int shm_take(size_t size_bytes)
 {
+    static unsigned made;
+    char name[31];
+    (void)snprintf(name, sizeof name, "/umo-%ld-%u", (long)getpid(), made++);
+    int file = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
     /* macOS gives shared memory its length once. */
-    int file = shm_open(name, size_bytes > 0 ? O_RDWR | O_CREAT | O_EXCL : O_RDWR, 0600);
-    if (file < 0 || (size_bytes > 0 && ftruncate(file, (off_t)size_bytes) != 0)) {
+    bool sized = file >= 0 && ftruncate(file, (off_t)size_bytes) == 0;
+    if (file >= 0) {
+        (void)shm_unlink(name);
+    }
+    if (!sized) {
         die("the system gives no shared memory");
     }
     return file;
@@ -214,7 +216,6 @@ unsigned char *region_map_again(const region *r)
 
 region region_take(probe *p, origin from, size_t size_bytes)
 {
-    char name[31];
     void *data = NULL;
     region r = {.size_bytes = pages_test_round_up(size_bytes), .from = from, .file = -1};
     switch (from) {
@@ -234,9 +235,7 @@ region region_take(probe *p, origin from, size_t size_bytes)
         r.data = data;
         return r;
     case ORIGIN_SHM:
-        probe_name(name);
-        r.file = shm_take(name, r.size_bytes);
-        (void)shm_unlink(name);
+        r.file = shm_take(r.size_bytes);
         break;
     case ORIGIN_FILE:
         r.file = file_take(r.size_bytes);
