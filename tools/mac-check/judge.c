@@ -1,3 +1,5 @@
+/* Verdicts from figures alone: what was measured goes in, so that tests judge them without Metal.
+ */
 #include "judge.h"
 
 #include <stddef.h>
