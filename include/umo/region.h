@@ -91,7 +91,8 @@ typedef struct umo_mapping {
  * Errors:    NOT_FOUND    nothing is mapped there.
  *            UNSUPPORTED  the system has no quick way to tell.
  * Threads:   any.
- * Cost:      one system call (PROCMAP_QUERY).
+ * Cost:      one system call (PROCMAP_QUERY); on macOS two for shared memory, of which the second
+ *            grows with the mapping's resident pages.
  */
 UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mapping *out);
 

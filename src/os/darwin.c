@@ -408,29 +408,6 @@ umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *
     }
 }
 
-/* What was written fits in out_bytes; text that does not is no name of anything. */
-static bool written_whole(char *out, size_t out_bytes, int written)
-{
-    bool whole = written > 0 && (size_t)written < out_bytes;
-    if (!whole && out_bytes > 0) {
-        out[0] = '\0';
-    }
-    return whole;
-}
-
-bool umo_os_cache_dir(char *out, size_t out_bytes)
-{
-    const char *base = getenv("XDG_CACHE_HOME");
-    const char *below = "";
-    /* Not of macOS, but whoever sets it means it; a relative path there is to be ignored. */
-    if (base == NULL || base[0] != '/') {
-        base = getenv("HOME");
-        below = "/Library/Caches";
-    }
-    return base != NULL && base[0] == '/' &&
-           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s%s/umo", base, below));
-}
-
 bool umo_os_release(char *out, size_t out_bytes)
 {
     char kernel[64];
@@ -439,5 +416,5 @@ bool umo_os_release(char *out, size_t out_bytes)
     size_t build_bytes = sizeof build;
     return sysctlbyname("kern.osrelease", kernel, &kernel_bytes, NULL, 0) == 0 &&
            sysctlbyname("kern.osversion", build, &build_bytes, NULL, 0) == 0 &&
-           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s %s", kernel, build));
+           umo_os_written(out, out_bytes, snprintf(out, out_bytes, "%s %s", kernel, build));
 }

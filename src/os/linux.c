@@ -356,33 +356,10 @@ size_t umo_os_cache_line_bytes(void)
     return line > 0 ? (size_t)line : 64;
 }
 
-/* What was written fits in out_bytes; text that does not is no name of anything. */
-static bool written_whole(char *out, size_t out_bytes, int written)
-{
-    bool whole = written > 0 && (size_t)written < out_bytes;
-    if (!whole && out_bytes > 0) {
-        out[0] = '\0';
-    }
-    return whole;
-}
-
-bool umo_os_cache_dir(char *out, size_t out_bytes)
-{
-    const char *base = getenv("XDG_CACHE_HOME");
-    const char *below = "";
-    /* A relative path there is to be ignored (XDG Base Directory Specification). */
-    if (base == NULL || base[0] != '/') {
-        base = getenv("HOME");
-        below = "/.cache";
-    }
-    return base != NULL && base[0] == '/' &&
-           written_whole(out, out_bytes, snprintf(out, out_bytes, "%s%s/umo", base, below));
-}
-
 bool umo_os_release(char *out, size_t out_bytes)
 {
     struct utsname system;
     return uname(&system) == 0 &&
-           written_whole(out, out_bytes,
-                         snprintf(out, out_bytes, "%s %s", system.release, system.version));
+           umo_os_written(out, out_bytes,
+                          snprintf(out, out_bytes, "%s %s", system.release, system.version));
 }

@@ -80,6 +80,9 @@ void *umo_os_library_symbol(void *library, const char *name);
 /* Bytes of a line of the processor's data cache; 64 where the system does not say. */
 size_t umo_os_cache_line_bytes(void);
 
+/* What snprintf wrote fits; text that does not is no name of anything, and is taken back. */
+bool umo_os_written(char *out, size_t out_bytes, int written);
+
 /* The folder for files of ours that may vanish at any time. It need not exist yet. False, and
  * nothing written, if this user has none or it does not fit. */
 bool umo_os_cache_dir(char *out, size_t out_bytes);

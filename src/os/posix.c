@@ -6,7 +6,15 @@
 #include "base/size.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+
+#ifdef __APPLE__
+#define CACHES "/Library/Caches"
+#else
+#define CACHES "/.cache"
+#endif
 
 void umo_os_pages_free(void *pages, size_t size_bytes)
 {
@@ -40,4 +48,27 @@ void *umo_os_library_open(const char *const *names)
 void *umo_os_library_symbol(void *library, const char *name)
 {
     return dlsym(library, name);
+}
+
+bool umo_os_written(char *out, size_t out_bytes, int written)
+{
+    bool whole = written > 0 && (size_t)written < out_bytes;
+    if (!whole && out_bytes > 0) {
+        out[0] = '\0';
+    }
+    return whole;
+}
+
+bool umo_os_cache_dir(char *out, size_t out_bytes)
+{
+    /* Not of macOS, but whoever sets it means it. A relative path there is to be ignored (XDG Base
+     * Directory Specification). */
+    const char *base = getenv("XDG_CACHE_HOME");
+    const char *below = "";
+    if (base == NULL || base[0] != '/') {
+        base = getenv("HOME");
+        below = CACHES;
+    }
+    return base != NULL && base[0] == '/' &&
+           umo_os_written(out, out_bytes, snprintf(out, out_bytes, "%s%s/umo", base, below));
 }
