@@ -81,7 +81,14 @@ void *umo_os_library_symbol(void *library, const char *name);
 size_t umo_os_cache_line_bytes(void);
 
 /* What snprintf wrote fits; text that does not is no name of anything, and is taken back. */
-bool umo_os_written(char *out, size_t out_bytes, int written);
+static inline bool umo_os_written(char *out, size_t out_bytes, int written)
+{
+    bool whole = written > 0 && (size_t)written < out_bytes;
+    if (!whole && out_bytes > 0) {
+        out[0] = '\0';
+    }
+    return whole;
+}
 
 /* The folder for files of ours that may vanish at any time. It need not exist yet. False, and
  * nothing written, if this user has none or it does not fit. */

@@ -50,15 +50,6 @@ void *umo_os_library_symbol(void *library, const char *name)
     return dlsym(library, name);
 }
 
-bool umo_os_written(char *out, size_t out_bytes, int written)
-{
-    bool whole = written > 0 && (size_t)written < out_bytes;
-    if (!whole && out_bytes > 0) {
-        out[0] = '\0';
-    }
-    return whole;
-}
-
 bool umo_os_cache_dir(char *out, size_t out_bytes)
 {
     /* Not of macOS, but whoever sets it means it. A relative path there is to be ignored (XDG Base
