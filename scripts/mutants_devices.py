@@ -203,7 +203,7 @@ mutant(
 OPS = "src/driver/ops.c"
 OPS_COMMON = "src/driver/ops/common.h"
 OPS_CL = "src/driver/ops/ops.cl"
-OPS_TESTS = ("driver.ops_test", "contract.host_delayed_test_mode")
+OPS_TESTS = ("driver.ops_test", "contract.host_delayed_test_mode", "contract.metal_unified")
 mutant(
     "a copy of pieces forgets its waits",
     OPS,
