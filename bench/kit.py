@@ -17,7 +17,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,21 +38,7 @@ parameters { key: "mode" value { string_value: "touch_nothing" } }
 """
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model, what is sent to it, and the libraries whose own instructions count."""
-
-    config: str
-    files: dict[str, str]  # of the version's folder
-    tensors: tuple[str, ...]  # inproc_infer's --input and --output
-    libraries: tuple[str, ...]
-    environment: dict[str, str]
-
-
-IDENTITY = Case(CONFIG, {}, ("--input", "INPUT0:FP32:1,262144", "--output", "OUTPUT0:1048576"), OURS, {})
-
-
-def allocations(path: Path, libraries: tuple[str, ...]) -> int:
+def allocations(path: Path) -> int:
     """Calls from our libraries to an allocator, in one callgrind output file."""
     files: dict[str, str] = {}
     functions: dict[str, str] = {}
@@ -72,7 +57,7 @@ def allocations(path: Path, libraries: tuple[str, ...]) -> int:
         for line in lines:
             key, _, rest = line.rstrip("\n").partition("=")
             if key == "ob":
-                ours = any(name in named(files, rest) for name in libraries)
+                ours = any(name in named(files, rest) for name in OURS)
             elif key == "cob":
                 named(files, rest)
             elif key == "fn":
@@ -84,14 +69,12 @@ def allocations(path: Path, libraries: tuple[str, ...]) -> int:
     return calls
 
 
-def measure(case: Case, *memory: str) -> tuple[float, float]:
+def measure(*memory: str) -> tuple[float, float]:
     """Instructions and allocations a request of our libraries' own."""
     with tempfile.TemporaryDirectory() as folder:
         version = Path(folder) / "models" / "one" / "1"
         version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(case.config)
-        for name, text in case.files.items():
-            (version / name).write_text(text)
+        (version.parent / "config.pbtxt").write_text(CONFIG)
         out = Path(folder) / "callgrind"
         subprocess.run(
             [
@@ -107,26 +90,29 @@ def measure(case: Case, *memory: str) -> tuple[float, float]:
                 str(RELEASE / "backends"),
                 "--model",
                 "one",
-                *case.tensors,
+                "--input",
+                "INPUT0:FP32:1,262144",
+                "--output",
+                "OUTPUT0:1048576",
                 "--requests",
                 str(REQUESTS),
                 "--warmup",
                 "20",
                 *memory,
             ],
-            env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT), **case.environment),
+            env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT)),
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         costs = self_costs(f"{out}.1")
-        own = sum(cost for path, cost in costs.items() if any(name in path for name in case.libraries))
-        return own / REQUESTS, allocations(Path(f"{out}.1"), case.libraries) / REQUESTS
+        own = sum(cost for path, cost in costs.items() if any(name in path for name in OURS))
+        return own / REQUESTS, allocations(Path(f"{out}.1")) / REQUESTS
 
 
 def main() -> None:
     for claim, memory in (("kit_instructions", ("--shm",)), ("kit_instructions_anonymous", ())):
-        instructions, mallocs = measure(IDENTITY, *memory)
+        instructions, mallocs = measure(*memory)
         print(
             json.dumps(
                 {
