@@ -26,15 +26,6 @@ typedef struct umo_model umo_model;
 typedef struct umo_instance umo_instance;
 typedef struct umo_batch umo_batch;
 
-/** How a tensor is mostly used; the mission's names. */
-typedef enum umo_pattern {
-    UMO_PATTERN_UNKNOWN = 0,
-    UMO_PATTERN_CPU_DOMINANT = 1,
-    UMO_PATTERN_GPU_DOMINANT = 2,
-    UMO_PATTERN_BALANCED = 3,
-    UMO_PATTERN_STREAMING = 4
-} umo_pattern;
-
 /** A model's `unified_memory` parameter, checked, with defaults for what is absent. */
 typedef struct umo_unified_config {
     bool enable; /**< default true; false is the conventional way: gather, copy in, copy out,

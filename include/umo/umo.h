@@ -5,12 +5,14 @@
 #ifndef UMO_UMO_H
 #define UMO_UMO_H
 
+#include <umo/access.h>
 #include <umo/buffer.h>
 #include <umo/context.h>
 #include <umo/device.h>
 #include <umo/driver.h>
 #include <umo/dtype.h>
 #include <umo/pool.h>
+#include <umo/profile.h>
 #include <umo/reason.h>
 #include <umo/region.h>
 #include <umo/status.h>
