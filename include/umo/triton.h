@@ -33,10 +33,39 @@ typedef struct umo_unified_config {
     bool batch_optimization; /**< default true: batches are put in the order that avoids copies */
     bool trusted_clients; /**< default false: control data in client-writable memory is snapshotted
                            */
+    bool profiling;       /**< default false: every use of memory is recorded (profile.h) */
     size_t zero_copy_threshold; /**< bytes below which a device gets a copy; default 1 MiB */
+    umo_pattern weights;        /**< tensor_patterns' entry "weights"; UNKNOWN when absent */
     char driver[16];            /**< from "device": "opencl:0"; empty when absent */
     uint32_t ordinal;
 } umo_unified_config;
+
+/** Called for each entry of tensor_patterns. */
+typedef void (*umo_pattern_visit)(const char *name, umo_pattern pattern, void *user);
+
+/**
+ * Reads the text of a `unified_memory` object.
+ *
+ * @param text   NULL gives the defaults.
+ * @param visit  May be NULL.
+ *
+ * Errors: INVAL not JSON, no object, an unknown field, a wrong type, a bad value: the text names
+ *         the field and what is allowed. Nothing is written then, though visit may have been
+ * called.
+ */
+UMO_MUST_USE umo_status umo_unified_config_parse(const char *text, umo_unified_config *out,
+                                                 umo_pattern_visit visit, void *user,
+                                                 umo_error *error);
+
+/**
+ * The same out of a whole model configuration: `optimization.unified_memory` as the mission writes
+ * it, else the parameter "unified_memory" that the server passes on, else the defaults.
+ *
+ * Errors: as umo_unified_config_parse().
+ */
+UMO_MUST_USE umo_status umo_unified_config_find(const char *model, umo_unified_config *out,
+                                                umo_pattern_visit visit, void *user,
+                                                umo_error *error);
 
 /** One input or output of the model's configuration. */
 typedef struct umo_io {

@@ -95,6 +95,57 @@ static void a_good_parameter_is_read(void **state)
     world_finish(&w);
 }
 
+typedef struct noted {
+    char names[64];
+    umo_pattern last;
+} noted;
+
+static void note(const char *name, umo_pattern pattern, void *user)
+{
+    noted *n = user;
+    (void)strcat(n->names, name);
+    (void)strcat(n->names, " ");
+    n->last = pattern;
+}
+
+static void the_missions_own_form_is_read(void **state)
+{
+    (void)state;
+    static const char model[] =
+        "{\"name\": \"my_model\", \"backend\": \"pytorch\", \"optimization\": {\"unified_memory\": "
+        "{\"enable\": true, \"batch_optimization\": false, \"profiling\": true, "
+        "\"zero_copy_threshold\": 4096, \"tensor_patterns\": ["
+        "{\"name\": \"input\", \"pattern\": \"cpu_dominant\"}, "
+        "{\"name\": \"weights\", \"pattern\": \"gpu_dominant\"}]}}}";
+    umo_unified_config config;
+    noted n = {.names = ""};
+    assert_int_equal(umo_unified_config_find(model, &config, note, &n, NULL), UMO_OK);
+    assert_false(config.batch_optimization);
+    assert_true(config.profiling);
+    assert_int_equal(config.zero_copy_threshold, 4096);
+    assert_int_equal(config.weights, UMO_PATTERN_GPU_DOMINANT);
+    assert_string_equal(n.names, "input weights ");
+    assert_int_equal(n.last, UMO_PATTERN_GPU_DOMINANT);
+
+    /* What the server passes on; and a model that says nothing. */
+    static const char passed[] = "{\"parameters\": {\"unified_memory\": {\"string_value\": "
+                                 "\"{\\\"zero_copy_threshold\\\": 7}\"}}}";
+    assert_int_equal(umo_unified_config_find(passed, &config, NULL, NULL, NULL), UMO_OK);
+    assert_int_equal(config.zero_copy_threshold, 7);
+    assert_int_equal(umo_unified_config_find("{}", &config, NULL, NULL, NULL), UMO_OK);
+    assert_int_equal(config.zero_copy_threshold, 1 << 20);
+    assert_int_equal(config.weights, UMO_PATTERN_UNKNOWN);
+
+    umo_error error = {0};
+    static const char *const bad[] = {"", "[]", "{\"optimization\": {\"unified_memory\": 1}}",
+                                      "{\"optimization\": {\"unified_memory\": {\"x\": 1}}}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        config.zero_copy_threshold = 99;
+        assert_int_equal(umo_unified_config_find(bad[i], &config, NULL, NULL, &error), UMO_E_INVAL);
+        assert_int_equal(config.zero_copy_threshold, 99);
+    }
+}
+
 static void a_bad_tensor_is_named(void **state)
 {
     (void)state;
@@ -187,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bad_parameter_is_named_with_its_remedy),
         cmocka_unit_test(a_good_parameter_is_read),
+        cmocka_unit_test(the_missions_own_form_is_read),
         cmocka_unit_test(a_bad_tensor_is_named),
         cmocka_unit_test(reshape_is_what_the_model_sees),
         cmocka_unit_test(a_bad_budget_is_named),

@@ -1,10 +1,6 @@
 /*
- * The model's configuration, read once from the server's JSON, and the `unified_memory` parameter
- * inside it.
- *
- * Every field of unified_memory is checked by a table: an unknown field, a wrong type and a bad
- * value are errors that name the field and what is allowed, because a silently ignored setting
- * looks like one that does not work.
+ * The model's configuration, read once from the server's JSON. The `unified_memory` object inside
+ * it is unified.c's.
  */
 #include "kit/kit.h"
 
@@ -12,194 +8,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define UNIFIED_KEY "unified_memory"
-#define THRESHOLD_DEFAULT ((size_t)1 << 20)
-
-static const char *json_type_name(const json_t *value)
+/* A name that is no input or output is a group ("weights", "intermediate") or a tensor inside the
+ * model. */
+static void pattern_note(const char *name, umo_pattern pattern, void *user)
 {
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-        return "an integer";
-    case JSON_REAL:
-        return "a number with a fraction";
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return "a boolean";
-    case JSON_NULL:
-        return "null";
-    }
-    return "unknown";
-}
-
-static umo_status read_bool(const char *key, const json_t *value, bool *out, umo_error *error)
-{
-    if (!json_is_boolean(value)) {
-        return umo_error_set(error, UMO_E_INVAL, 0, "%s.%s is %s; write true or false", UNIFIED_KEY,
-                             key, json_type_name(value));
-    }
-    *out = json_is_true(value);
-    return UMO_OK;
-}
-
-static umo_status read_size(const char *key, const json_t *value, size_t *out, umo_error *error)
-{
-    if (!json_is_integer(value) || json_integer_value(value) < 0) {
-        return umo_error_set(error, UMO_E_INVAL, 0,
-                             "%s.%s is %s; write a number of bytes, 0 or more", UNIFIED_KEY, key,
-                             json_is_integer(value) ? "negative" : json_type_name(value));
-    }
-    *out = (size_t)json_integer_value(value);
-    return UMO_OK;
-}
-
-/* "opencl:0" or "opencl". */
-static umo_status read_device(const json_t *value, umo_unified_config *config, umo_error *error)
-{
-    const char *text = json_string_value(value);
-    const char *colon = text != NULL ? strchr(text, ':') : NULL;
-    size_t length = text == NULL ? 0 : colon != NULL ? (size_t)(colon - text) : strlen(text);
-    unsigned long ordinal = 0;
-    char *end = NULL;
-    bool numbered = true;
-    if (colon != NULL) {
-        ordinal = strtoul(colon + 1, &end, 10);
-        numbered = colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && ordinal < 1024;
-    }
-    if (length == 0 || length >= sizeof config->driver || !numbered) {
-        return umo_error_set(error, UMO_E_INVAL, 0,
-                             "%s.device is %s; write a driver and a number, as \"opencl:0\"",
-                             UNIFIED_KEY, text != NULL ? text : json_type_name(value));
-    }
-    memcpy(config->driver, text, length);
-    config->driver[length] = '\0';
-    config->ordinal = (uint32_t)ordinal;
-    return UMO_OK;
-}
-
-static const char *const pattern_names[] = {
-    [UMO_PATTERN_UNKNOWN] = "unknown",           [UMO_PATTERN_CPU_DOMINANT] = "cpu_dominant",
-    [UMO_PATTERN_GPU_DOMINANT] = "gpu_dominant", [UMO_PATTERN_BALANCED] = "balanced",
-    [UMO_PATTERN_STREAMING] = "streaming",
-};
-
-static umo_status read_pattern(const json_t *entry, umo_io *ios[2], const size_t io_counts[2],
-                               umo_error *error)
-{
-    const char *name = json_string_value(json_object_get(entry, "name"));
-    const char *pattern = json_string_value(json_object_get(entry, "pattern"));
-    if (name == NULL || pattern == NULL || json_object_size(entry) != 2) {
-        return umo_error_set(error, UMO_E_INVAL, 0,
-                             "%s.tensor_patterns: an entry is {\"name\": TENSOR, \"pattern\": "
-                             "PATTERN} and nothing else",
-                             UNIFIED_KEY);
-    }
-    size_t count = sizeof pattern_names / sizeof pattern_names[0];
-    size_t found = 0;
-    while (found < count && strcmp(pattern_names[found], pattern) != 0) {
-        found++;
-    }
-    if (found == count) {
-        return umo_error_set(error, UMO_E_INVAL, 0,
-                             "%s.tensor_patterns: '%s' is no pattern; write cpu_dominant, "
-                             "gpu_dominant, balanced, streaming or unknown",
-                             UNIFIED_KEY, pattern);
-    }
-    /* A name that is no input or output is a group ("weights", "intermediate") or a tensor inside
-     * the model. */
+    umo_model *model = user;
+    umo_io *ios[2] = {model->inputs, model->outputs};
+    const size_t counts[2] = {model->input_count, model->output_count};
     for (int side = 0; side < 2; side++) {
-        for (size_t i = 0; i < io_counts[side]; i++) {
+        for (size_t i = 0; i < counts[side]; i++) {
             if (strcmp(ios[side][i].name, name) == 0) {
-                ios[side][i].pattern = (umo_pattern)found;
+                ios[side][i].pattern = pattern;
             }
         }
     }
-    return UMO_OK;
 }
 
-static umo_status read_patterns(const json_t *value, umo_io *ios[2], const size_t io_counts[2],
-                                umo_error *error)
+umo_status kit_config_unified(umo_model *model, umo_error *error)
 {
-    if (!json_is_array(value)) {
-        return umo_error_set(error, UMO_E_INVAL, 0, "%s.tensor_patterns is %s; write an array",
-                             UNIFIED_KEY, json_type_name(value));
-    }
-    size_t index;
-    json_t *entry;
-    json_array_foreach(value, index, entry)
-    {
-        umo_status status = read_pattern(entry, ios, io_counts, error);
-        if (status != UMO_OK) {
-            return status;
-        }
-    }
-    return UMO_OK;
-}
-
-static umo_status read_field(const char *key, const json_t *value, umo_unified_config *config,
-                             umo_io *ios[2], const size_t io_counts[2], umo_error *error)
-{
-    if (strcmp(key, "enable") == 0) {
-        return read_bool(key, value, &config->enable, error);
-    }
-    if (strcmp(key, "batch_optimization") == 0) {
-        return read_bool(key, value, &config->batch_optimization, error);
-    }
-    if (strcmp(key, "trusted_clients") == 0) {
-        return read_bool(key, value, &config->trusted_clients, error);
-    }
-    if (strcmp(key, "zero_copy_threshold") == 0) {
-        return read_size(key, value, &config->zero_copy_threshold, error);
-    }
-    if (strcmp(key, "device") == 0) {
-        return read_device(value, config, error);
-    }
-    if (strcmp(key, "tensor_patterns") == 0) {
-        return read_patterns(value, ios, io_counts, error);
-    }
-    return umo_error_set(error, UMO_E_INVAL, 0,
-                         "%s has no field '%s'; it has enable, batch_optimization, "
-                         "trusted_clients, zero_copy_threshold, device, tensor_patterns",
-                         UNIFIED_KEY, key);
-}
-
-umo_status kit_config_unified(const char *text, umo_unified_config *config, umo_io *ios[2],
-                              const size_t io_counts[2], umo_error *error)
-{
-    *config = (umo_unified_config){
-        .enable = true, .batch_optimization = true, .zero_copy_threshold = THRESHOLD_DEFAULT};
-    if (text == NULL) {
-        return UMO_OK;
-    }
-    json_error_t problem;
-    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
-    if (object == NULL) {
-        return umo_error_set(error, UMO_E_INVAL, 0,
-                             "parameter '%s' is not JSON: %s at line %d, column %d", UNIFIED_KEY,
-                             problem.text, problem.line, problem.column);
-    }
-    umo_status status = UMO_OK;
-    if (!json_is_object(object)) {
-        status = umo_error_set(error, UMO_E_INVAL, 0, "parameter '%s' is %s; write an object",
-                               UNIFIED_KEY, json_type_name(object));
-    } else {
-        const char *key;
-        json_t *value;
-        json_object_foreach(object, key, value)
-        {
-            status = read_field(key, value, config, ios, io_counts, error);
-            if (status != UMO_OK) {
-                break;
-            }
-        }
-    }
-    json_decref(object);
-    return status;
+    return umo_unified_config_parse(umo_model_parameter(model, "unified_memory"), &model->unified,
+                                    pattern_note, model, error);
 }
 
 void kit_ios_free(umo_io *ios, size_t count)

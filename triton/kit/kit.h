@@ -144,8 +144,8 @@ umo_status kit_request_fail(kit_request *request, umo_status status, const char 
 
 /* config.c */
 umo_status kit_config_read(umo_model *model, umo_error *error);
-umo_status kit_config_unified(const char *text, umo_unified_config *config, umo_io *ios[2],
-                              const size_t io_counts[2], umo_error *error);
+/* The unified_memory parameter into model->unified and the patterns of inputs and outputs. */
+umo_status kit_config_unified(umo_model *model, umo_error *error);
 /* The configuration as the model completed it, for the server. */
 umo_status kit_config_complete(umo_model *model, umo_error *error);
 void kit_ios_free(umo_io *ios, size_t count);

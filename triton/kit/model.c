@@ -95,10 +95,7 @@ static umo_status model_read(umo_model *model, umo_error *error)
     if (status != UMO_OK) {
         return status;
     }
-    umo_io *ios[2] = {model->inputs, model->outputs};
-    size_t counts[2] = {model->input_count, model->output_count};
-    status = kit_config_unified(umo_model_parameter(model, "unified_memory"), &model->unified, ios,
-                                counts, error);
+    status = kit_config_unified(model, error);
     umo_context_options options = {0};
     if (status == UMO_OK) {
         status = budget_read(model, &options.budget_bytes, error);
