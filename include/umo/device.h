@@ -60,8 +60,19 @@ UMO_API void umo_device_acquire(umo_device *device);
 /** NULL is allowed. The last release waits for the queues and closes the device. */
 UMO_API void umo_device_release(umo_device *device);
 
+/** Its number among the devices of its driver, from 0. Threads: any. */
+UMO_API uint32_t umo_device_ordinal(const umo_device *device);
+
 /** Facts read at opening; valid as long as the device. */
 UMO_API const umo_device_info *umo_device_info_get(const umo_device *device);
+
+/**
+ * Figures that change while the device is open.
+ *
+ * Errors:    UNSUPPORTED  the driver does not tell them (UMO_CAP_USAGE). DEVICE.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_device_usage_get(umo_device *device, umo_device_usage *out);
 
 /** True when the command has completed; always for value 0. Threads: any. */
 UMO_API bool umo_fence_done(umo_fence fence);

@@ -46,6 +46,8 @@ typedef struct umo_counters {
     uint64_t live_bytes;   /**< allocated and not yet freed */
     uint64_t peak_bytes;   /**< high-water mark of live_bytes */
     uint64_t live_buffers; /**< umo_buffer objects that exist */
+    umo_tally moves;       /**< buffers that changed their storage mode, with their size; what that
+                            transferred is counted as such, too */
 } umo_counters;
 
 typedef struct umo_scope umo_scope;

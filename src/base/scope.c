@@ -17,6 +17,7 @@ struct umo_scope {
     _Atomic uint32_t refs;
     umo_scope *parent;
     uint64_t limit_bytes;
+    uint32_t number;
     char name[64];
     atomic_tally transfer_performed[UMO_DIRECTIONS];
     atomic_tally transfer_eliminated[UMO_DIRECTIONS];
@@ -28,7 +29,14 @@ struct umo_scope {
     _Atomic uint64_t live_bytes;
     _Atomic uint64_t peak_bytes;
     _Atomic uint64_t live_buffers;
+    atomic_tally moves;
+    _Atomic(const umo_scope_guard *) guard;
+    _Atomic uint32_t guard_calls;
+    _Atomic uint64_t guard_room; /* UINT64_MAX while there is no guard */
 };
+
+static _Atomic uint32_t numbers;
+static _Atomic(umo_scope_listener) listener_now;
 
 umo_status umo_scope_create(umo_scope *parent, const char *name, uint64_t limit_bytes,
                             umo_scope **out, umo_error *error)
@@ -38,8 +46,10 @@ umo_status umo_scope_create(umo_scope *parent, const char *name, uint64_t limit_
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the scope '%s'", name);
     }
     atomic_init(&scope->refs, 1);
+    scope->number = atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed) + 1;
     scope->parent = parent;
     scope->limit_bytes = limit_bytes;
+    atomic_init(&scope->guard_room, UINT64_MAX);
     strncpy(scope->name, name, sizeof scope->name - 1);
     if (parent != NULL) {
         umo_scope_acquire(parent);
@@ -51,6 +61,22 @@ umo_status umo_scope_create(umo_scope *parent, const char *name, uint64_t limit_
 void umo_scope_acquire(umo_scope *scope)
 {
     atomic_fetch_add_explicit(&scope->refs, 1, memory_order_relaxed);
+}
+
+bool umo_scope_within(const umo_scope *scope, const umo_scope *above)
+{
+    while (scope != NULL && scope != above) {
+        scope = scope->parent;
+    }
+    return scope != NULL;
+}
+
+umo_scope *umo_scope_root(umo_scope *scope)
+{
+    while (scope->parent != NULL) {
+        scope = scope->parent;
+    }
+    return scope;
 }
 
 void umo_scope_destroy(umo_scope *scope)
@@ -97,10 +123,39 @@ void umo_scope_read(const umo_scope *scope, umo_counters *out)
     out->live_bytes = atomic_load_explicit(&scope->live_bytes, memory_order_relaxed);
     out->peak_bytes = atomic_load_explicit(&scope->peak_bytes, memory_order_relaxed);
     out->live_buffers = atomic_load_explicit(&scope->live_buffers, memory_order_relaxed);
+    out->moves = tally_read(&scope->moves);
 }
 
-void umo_scope_count_transfer(umo_scope *scope, umo_direction direction, bool performed,
-                              uint64_t size_bytes)
+uint64_t umo_scope_limit(const umo_scope *scope)
+{
+    return scope->limit_bytes;
+}
+
+uint64_t umo_scope_live(const umo_scope *scope)
+{
+    return atomic_load_explicit(&scope->live_bytes, memory_order_relaxed);
+}
+
+uint32_t umo_scope_number(const umo_scope *scope)
+{
+    return scope->number;
+}
+
+void umo_scope_listen(umo_scope_listener listener)
+{
+    atomic_store_explicit(&listener_now, listener, memory_order_relaxed);
+}
+
+static void listener_tell(const umo_scope_event *event)
+{
+    umo_scope_listener listener = atomic_load_explicit(&listener_now, memory_order_relaxed);
+    if (__builtin_expect(listener != NULL, 0) && event->scope != NULL) {
+        listener(event);
+    }
+}
+
+void umo_scope_add_transfer(umo_scope *scope, umo_direction direction, bool performed,
+                            uint64_t size_bytes)
 {
     for (; scope != NULL; scope = scope->parent) {
         tally_add(performed ? &scope->transfer_performed[direction]
@@ -109,19 +164,37 @@ void umo_scope_count_transfer(umo_scope *scope, umo_direction direction, bool pe
     }
 }
 
+void umo_scope_count_transfer(umo_scope *scope, umo_direction direction, bool performed,
+                              uint64_t size_bytes)
+{
+    umo_scope_add_transfer(scope, direction, performed, size_bytes);
+    listener_tell(&(umo_scope_event){.scope = scope,
+                                     .size_bytes = size_bytes,
+                                     .direction = direction,
+                                     .transfer = true,
+                                     .performed = performed});
+}
+
 void umo_scope_count_copy(umo_scope *scope, umo_direction direction, umo_reason reason,
                           uint64_t size_bytes)
 {
-    for (; scope != NULL; scope = scope->parent) {
-        tally_add(&scope->copy_performed[direction][reason], size_bytes);
+    for (umo_scope *level = scope; level != NULL; level = level->parent) {
+        tally_add(&level->copy_performed[direction][reason], size_bytes);
     }
+    listener_tell(&(umo_scope_event){.scope = scope,
+                                     .size_bytes = size_bytes,
+                                     .direction = direction,
+                                     .reason = reason,
+                                     .performed = true});
 }
 
 void umo_scope_count_copy_avoided(umo_scope *scope, umo_direction direction, uint64_t size_bytes)
 {
-    for (; scope != NULL; scope = scope->parent) {
-        tally_add(&scope->copy_avoided[direction], size_bytes);
+    for (umo_scope *level = scope; level != NULL; level = level->parent) {
+        tally_add(&level->copy_avoided[direction], size_bytes);
     }
+    listener_tell(
+        &(umo_scope_event){.scope = scope, .size_bytes = size_bytes, .direction = direction});
 }
 
 void umo_scope_count_import(umo_scope *scope, bool hit, uint64_t size_bytes)
@@ -131,12 +204,64 @@ void umo_scope_count_import(umo_scope *scope, bool hit, uint64_t size_bytes)
     }
 }
 
+void umo_scope_count_move(umo_scope *scope, uint64_t size_bytes)
+{
+    for (; scope != NULL; scope = scope->parent) {
+        tally_add(&scope->moves, size_bytes);
+    }
+}
+
 void umo_scope_count_buffer(umo_scope *scope, int change)
 {
     for (; scope != NULL; scope = scope->parent) {
         atomic_fetch_add_explicit(&scope->live_buffers, (uint64_t)(int64_t)change,
                                   memory_order_relaxed);
     }
+}
+
+bool umo_scope_guard_set(umo_scope *root, const umo_scope_guard *guard)
+{
+    const umo_scope_guard *none = NULL;
+    return atomic_compare_exchange_strong(&root->guard, &none, guard);
+}
+
+bool umo_scope_guard_clear(umo_scope *root, const umo_scope_guard *guard)
+{
+    const umo_scope_guard *found = guard;
+    bool ours = atomic_compare_exchange_strong(&root->guard, &found, NULL) || found == NULL;
+    /* Who counts itself afterwards finds no guard: both orders are of one sequence. */
+    bool quiet = atomic_load(&root->guard_calls) == 0;
+    if (ours) {
+        /* Looked first, as a call that ran may have set a room; so also at the second try. */
+        atomic_store_explicit(&root->guard_room, UINT64_MAX, memory_order_relaxed);
+    }
+    return quiet;
+}
+
+void umo_scope_guard_room(umo_scope *root, uint64_t room_bytes)
+{
+    atomic_store_explicit(&root->guard_room, room_bytes, memory_order_relaxed);
+}
+
+void umo_scope_guard_ask(umo_scope *scope, uint64_t size_bytes)
+{
+    umo_scope *root = umo_scope_root(scope);
+    uint64_t room = atomic_load_explicit(&root->guard_room, memory_order_relaxed);
+    if (room == UINT64_MAX) {
+        return;
+    }
+    while (size_bytes <= room) {
+        if (atomic_compare_exchange_weak_explicit(&root->guard_room, &room, room - size_bytes,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+            return;
+        }
+    }
+    atomic_fetch_add(&root->guard_calls, 1);
+    const umo_scope_guard *guard = atomic_load(&root->guard);
+    if (guard != NULL) {
+        guard->ask(size_bytes, guard->user);
+    }
+    atomic_fetch_sub(&root->guard_calls, 1);
 }
 
 /* Adds to one level unless its limit would be passed. */

@@ -11,6 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+uint32_t umo_device_ordinal(const umo_device *device)
+{
+    return device->ordinal;
+}
+
 umo_status umo_device_open(const char *name, uint32_t ordinal, const umo_driver_options *options,
                            umo_device **out, umo_error *error)
 {
@@ -35,6 +40,9 @@ umo_status umo_device_open(const char *name, uint32_t ordinal, const umo_driver_
     options = options != NULL ? options : &defaults;
     atomic_init(&device->refs, 1);
     device->driver = driver;
+    static _Atomic uint32_t numbers;
+    device->number = atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed) + 1;
+    device->ordinal = ordinal;
     device->test_mode = options->test_mode;
     status = driver->open(ordinal, options, &device->state, &device->info, error);
     if (status != UMO_OK) {
@@ -69,6 +77,14 @@ void umo_device_release(umo_device *device)
 const umo_device_info *umo_device_info_get(const umo_device *device)
 {
     return &device->info;
+}
+
+umo_status umo_device_usage_get(umo_device *device, umo_device_usage *out)
+{
+    if ((device->info.caps & UMO_CAP_USAGE) == 0) {
+        return UMO_E_UNSUPPORTED;
+    }
+    return device->driver->usage(device->state, out);
 }
 
 bool umo_fence_done(umo_fence fence)

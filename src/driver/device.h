@@ -13,6 +13,8 @@ struct umo_device {
     _Atomic uint32_t refs;
     const umo_driver *driver;
     void *state;
+    uint32_t number;  /* that no other device of the process has, from 1 on */
+    uint32_t ordinal; /* among its driver's */
     bool test_mode;
     umo_device_info info;
     _Atomic(struct umo_ops *) ops; /* NULL until an operation is first asked for */

@@ -90,6 +90,90 @@ void *umo_os_pages_alloc(size_t size_bytes)
     return pages_map(size_bytes, 0);
 }
 
+void *umo_os_pages_reserve(size_t size_bytes)
+{
+    void *pages = pages_map(size_bytes, 0);
+    size_t whole_bytes;
+    if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
+        (void)mprotect(pages, whole_bytes, PROT_NONE);
+    }
+    return pages;
+}
+
+/* Mapped anew: MADV_FREE leaves the old bytes for a while, and a new page has to be of zeros. */
+void umo_os_pages_decommit(void *pages, size_t size_bytes)
+{
+    (void)mmap(pages, size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+/* Mapped anew: MADV_FREE leaves the old bytes for a while. */
+void umo_os_pages_empty(void *pages, size_t size_bytes)
+{
+    (void)umo_os_pages_renew(pages, size_bytes);
+}
+
+/* mach_vm_remap shares pages; nothing moves them. */
+bool umo_os_pages_move(void *from, size_t size_bytes, void *to)
+{
+    (void)from;
+    (void)size_bytes;
+    (void)to;
+    return false;
+}
+
+bool umo_os_pages_renew(void *pages, size_t size_bytes)
+{
+    return mmap(pages, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                -1, 0) == pages;
+}
+
+_Atomic bool umo_os_barrier_real = true;
+
+void umo_os_barrier_prepare(void)
+{
+}
+
+void umo_os_barrier_all(void)
+{
+    umo_os_fence();
+}
+
+/* A read brings a page, a fresh one too: there is no common page of zeros. Only a write parts it
+ * from what it is still a copy of; a compare-and-exchange is one that the compiler keeps. */
+static void page_touch(void *page, bool writable)
+{
+    _Atomic unsigned char *byte = page;
+    unsigned char seen = atomic_load_explicit(byte, memory_order_relaxed);
+    if (writable) {
+        (void)atomic_compare_exchange_strong(byte, &seen, seen);
+    }
+}
+
+umo_status umo_os_pages_populate(void *start, size_t size_bytes, bool writable)
+{
+    size_t page = umo_os_page_bytes();
+    uintptr_t first = umo_round_down((uintptr_t)start, page);
+    size_t whole_bytes;
+    if (!umo_round_up((size_t)((uintptr_t)start - first) + size_bytes, page, &whole_bytes) ||
+        whole_bytes > UINTPTR_MAX - first) {
+        return UMO_E_SYSTEM;
+    }
+    uintptr_t end = first + whole_bytes;
+    umo_mapping mapping;
+    /* Nothing populates and reports: a touch is a fault where the mappings do not allow it. */
+    for (uintptr_t at = first; at < end; at = mapping.end) {
+        if (umo_os_mapping_query((const void *)at, &mapping) != UMO_OK || !mapping.readable ||
+            (writable && !mapping.writable)) {
+            return UMO_E_SYSTEM;
+        }
+    }
+    (void)madvise((void *)first, whole_bytes, MADV_WILLNEED);
+    for (uintptr_t at = first; at < end; at += page) {
+        page_touch((void *)at, writable);
+    }
+    return UMO_OK;
+}
+
 umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
 {
     void *pages = pages_map(size_bytes, VM_FLAGS_PURGABLE);
@@ -123,6 +207,7 @@ struct umo_os_pressure {
     void *user;
     dispatch_queue_t queue;
     dispatch_source_t source;
+    pid_t process;
 };
 
 static void pressure_changed(void *user)
@@ -147,6 +232,7 @@ umo_status umo_os_pressure_create(void (*notify)(umo_os_pressure_level level, vo
     }
     pressure->notify = notify;
     pressure->user = user;
+    pressure->process = getpid();
     pressure->queue = dispatch_queue_create("umo.pressure", DISPATCH_QUEUE_SERIAL);
     if (pressure->queue == NULL) {
         goto fail;
@@ -180,14 +266,17 @@ void umo_os_pressure_destroy(umo_os_pressure *pressure)
     if (pressure == NULL) {
         return;
     }
-    if (pressure->source != NULL) {
+    /* A child of fork() has neither the queue's thread nor the source, and libdispatch ends a child
+     * that touches what its parent made. */
+    bool own = pressure->process == getpid();
+    if (own && pressure->source != NULL) {
         /* The queue runs one thing at a time: what comes after the cancellation comes after the
          * last call of the handler. */
         dispatch_source_cancel(pressure->source);
         dispatch_sync_f(pressure->queue, NULL, pressure_nothing);
         dispatch_release(pressure->source);
     }
-    if (pressure->queue != NULL) {
+    if (own && pressure->queue != NULL) {
         dispatch_release(pressure->queue);
     }
     free(pressure);

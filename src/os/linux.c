@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -83,6 +84,100 @@ void *umo_os_pages_alloc(size_t size_bytes)
     return umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)
                ? pages_map(whole_bytes, PROT_READ | PROT_WRITE)
                : NULL;
+}
+
+void *umo_os_pages_reserve(size_t size_bytes)
+{
+    size_t whole_bytes;
+    return umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)
+               ? pages_map(whole_bytes, PROT_NONE)
+               : NULL;
+}
+
+/* Neither call can leave a hole that another mapping might get, as mapping anew over the range
+ * could. */
+void umo_os_pages_decommit(void *pages, size_t size_bytes)
+{
+    (void)madvise(pages, size_bytes, MADV_DONTNEED);
+    (void)mprotect(pages, size_bytes, PROT_NONE);
+}
+
+void umo_os_pages_empty(void *pages, size_t size_bytes)
+{
+    (void)madvise(pages, size_bytes, MADV_DONTNEED);
+}
+
+#ifndef MREMAP_DONTUNMAP /* Linux 5.7 */
+#define MREMAP_DONTUNMAP 4
+#endif
+
+/* What is moved away must stay mapped: a hole could become somebody else's mapping. */
+bool umo_os_pages_move(void *from, size_t size_bytes, void *to)
+{
+    return mremap(from, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                  to) == to;
+}
+
+/* Mapping anew joins what moves have cut. */
+bool umo_os_pages_renew(void *pages, size_t size_bytes)
+{
+    return mmap(pages, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                -1, 0) == pages;
+}
+
+/* Linux 4.14; the sandbox may not have it. */
+enum {
+    MEMBARRIER_PRIVATE = 1 << 3,
+    MEMBARRIER_REGISTER_PRIVATE = 1 << 4
+};
+
+_Atomic bool umo_os_barrier_real = true;
+
+/* Never back to true: a thread that has not seen it yet would pass without a fence. */
+void umo_os_barrier_prepare(void)
+{
+    if (syscall(SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE, 0, 0) == 0) {
+        atomic_store_explicit(&umo_os_barrier_real, false, memory_order_relaxed);
+    }
+}
+
+void umo_os_barrier_all(void)
+{
+    umo_os_fence();
+    if (!atomic_load_explicit(&umo_os_barrier_real, memory_order_relaxed)) {
+        (void)syscall(SYS_membarrier, MEMBARRIER_PRIVATE, 0, 0);
+    }
+}
+
+/* Linux 5.14; the numbers are newer than some distributions' headers. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+umo_status umo_os_pages_populate(void *start, size_t size_bytes, bool writable)
+{
+    size_t page = system_page_bytes();
+    uintptr_t first = (uintptr_t)start & ~(uintptr_t)(page - 1);
+    size_t whole_bytes;
+    if (!umo_round_up((size_t)((uintptr_t)start - first) + size_bytes, page, &whole_bytes)) {
+        return UMO_E_SYSTEM;
+    }
+    if (madvise((void *)first, whole_bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) ==
+        0) {
+        return UMO_OK;
+    }
+    if (errno != EINVAL) {
+        return errno == ENOMEM ? UMO_E_NOMEM : UMO_E_SYSTEM;
+    }
+    /* An older kernel: one read a page. It brings what a file or another process has; fresh pages
+     * come with their first write. */
+    for (size_t at = 0; at < whole_bytes; at += page) {
+        (void)*(volatile const char *)(first + at);
+    }
+    return UMO_OK;
 }
 
 /* MADV_FREE lets the kernel drop bytes, but nothing tells afterwards whether it has: a page of

@@ -10,9 +10,13 @@
 #include <umo/status.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* Bytes of a page: asked of the system once, never assumed. */
 size_t umo_os_page_bytes(void);
+
+/* Processors that are on; at least 1. */
+uint32_t umo_os_processors(void);
 
 /* Bytes of physical memory; 0 if unknown. */
 uint64_t umo_os_memory_bytes(void);
@@ -21,6 +25,69 @@ uint64_t umo_os_memory_bytes(void);
  * memory is out. */
 void *umo_os_pages_alloc(size_t size_bytes);
 void umo_os_pages_free(void *pages, size_t size_bytes);
+
+/*
+ * A range of addresses with nothing behind it, which no other mapping gets: size_bytes rounded up
+ * to whole pages, given back by umo_os_pages_free() whatever lies behind it then. NULL when there
+ * is none. commit puts fresh zeroed pages behind a part (whole pages; what is there already stays
+ * as it is), decommit takes them away and leaves the addresses reserved: a touch is a fault.
+ */
+void *umo_os_pages_reserve(size_t size_bytes);
+bool umo_os_pages_commit(void *pages, size_t size_bytes);
+void umo_os_pages_decommit(void *pages, size_t size_bytes);
+
+/* Takes the pages behind whole pages away and leaves them in use: they read as zeros, and a touch
+ * brings a fresh one. */
+void umo_os_pages_empty(void *pages, size_t size_bytes);
+
+/*
+ * Puts the pages behind [from, from + size_bytes) behind `to`, whose own are dropped: the bytes
+ * move without being copied, and from reads as zeros. Both are committed, do not overlap, and from
+ * is one mapping: each call makes one of its own of to, and the ends of both may from then on be
+ * borders between mappings. umo_os_pages_renew() makes empty pages of a range ordinary again.
+ * False where the system cannot, or not now: nothing has changed.
+ */
+bool umo_os_pages_move(void *from, size_t size_bytes, void *to);
+bool umo_os_pages_renew(void *pages, size_t size_bytes);
+
+/*
+ * A fence that one side of two threads pays for both. The cheap side: a store,
+ * umo_os_barrier_here(), a load. The dear side: a store, umo_os_barrier_all(), a load. At least one
+ * sees the other's store. prepare() before the first use; also in a child after fork.
+ */
+extern _Atomic bool umo_os_barrier_real
+    __attribute__((visibility("hidden"))); /* the system has no such thing: both sides fence */
+void umo_os_barrier_prepare(void);
+void umo_os_barrier_all(void);
+/* A full fence. The thread sanitizer does not know the plain one; a locked instruction is one. */
+static inline void umo_os_fence(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    _Atomic int line = 0;
+    (void)atomic_exchange_explicit(&line, 1, memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+static inline void umo_os_barrier_here(void)
+{
+    if (atomic_load_explicit(&umo_os_barrier_real, memory_order_relaxed)) {
+        umo_os_fence();
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Makes the pages that a range lies in present, for writing too where that is asked; no byte
+ * changes. NOMEM, or SYSTEM where something behind the range cannot be read. */
+umo_status umo_os_pages_populate(void *start, size_t size_bytes, bool writable);
+
+/* Keeps whole pages in memory. Lock a page once: locks nest on macOS and do not on Linux. LIMIT
+ * where umo_os_lock_limit_bytes() is in force, NOMEM, SYSTEM (not all of it is memory); then none
+ * of it is locked. */
+umo_status umo_os_pages_lock(void *start, size_t size_bytes);
+void umo_os_pages_unlock(void *start, size_t size_bytes);
+/* The most bytes that this process may lock (RLIMIT_MEMLOCK); UINT64_MAX for no limit. */
+uint64_t umo_os_lock_limit_bytes(void);
 
 /*
  * The same for pages whose bytes the system may be allowed to drop: umo_os_pages_purgeable() says
@@ -44,6 +111,16 @@ typedef struct umo_os_pressure umo_os_pressure;
 umo_status umo_os_pressure_create(void (*notify)(umo_os_pressure_level level, void *user),
                                   void *user, umo_os_pressure **out);
 void umo_os_pressure_destroy(umo_os_pressure *pressure);
+
+/* Between two looks at what another processor is about to change. */
+static inline void umo_os_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
 
 /* Monotonic time. */
 uint64_t umo_os_now_ns(void);
@@ -72,6 +149,26 @@ void umo_os_mapping_drop(void *start, size_t size_bytes);
 /* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of
  * the whole map). */
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user);
+
+/* What makes a file the same one. Writing to it changes the time, within the clock's tick. */
+typedef struct umo_os_file_id {
+    uint64_t device;
+    uint64_t inode;
+    uint64_t size_bytes;
+    int64_t changed_s; /* the last write */
+    int64_t changed_ns;
+    bool regular;
+} umo_os_file_id;
+
+/* A file for reading. NOT_FOUND, or SYSTEM with errno in cause. */
+umo_status umo_os_file_open(const char *path, int *out, umo_os_file_id *id, int *cause);
+umo_status umo_os_file_identify(int file, umo_os_file_id *out, int *cause);
+void umo_os_file_close(int file);
+/* Its first size_bytes, read-only and shared with all who map it; umo_os_mapping_drop() ends it. */
+umo_status umo_os_file_map(int file, size_t size_bytes, void **out, int *cause);
+/* Takes what was touched of such a mapping out of the process's working set; it stays mapped, and
+ * the system's copy of the file stays too. */
+void umo_os_file_rest(void *mapped, size_t size_bytes);
 
 /* dlopen of the first name that loads (NULL-terminated list); NULL if none. */
 void *umo_os_library_open(const char *const *names);

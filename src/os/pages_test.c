@@ -165,6 +165,52 @@ static void a_duplicate_lies_on_pages_and_is_of_whole_pages(void **state)
     assert_int_equal(munmap(shared, 4 * page), 0);
 }
 
+static void reserved_addresses_get_pages_and_give_them_back(void **state)
+{
+    (void)state;
+    size_t page = umo_os_page_bytes();
+    unsigned char *area = umo_os_pages_reserve(5 * page - 1);
+    assert_non_null(area);
+    assert_int_equal((uintptr_t)area % page, 0);
+    umo_mapping mapping;
+    if (umo_os_mapping_query(area, &mapping) == UMO_OK) {
+        assert_false(mapping.readable || mapping.writable);
+    }
+    assert_true(umo_os_pages_commit(area + page, 3 * page));
+    for (int round = 0; round < 2; round++) {
+        for (size_t at = page; at < 4 * page; at++) {
+            assert_int_equal(area[at], 0);
+        }
+        memset(area + page, 7, 3 * page);
+        /* What is there already stays. */
+        assert_true(umo_os_pages_commit(area + page, 4 * page));
+        assert_int_equal(area[page], 7);
+        assert_int_equal(area[4 * page], 0);
+        umo_os_pages_decommit(area + page, 4 * page);
+        if (umo_os_mapping_query(area + page, &mapping) == UMO_OK) {
+            assert_false(mapping.readable || mapping.writable);
+        }
+        assert_true(umo_os_pages_commit(area + page, 3 * page));
+    }
+    umo_os_pages_free(area, 5 * page - 1);
+    assert_null(umo_os_pages_reserve(SIZE_MAX));
+}
+
+static void pages_are_populated_as_they_are(void **state)
+{
+    (void)state;
+    size_t page = umo_os_page_bytes();
+    unsigned char *pages = umo_os_pages_alloc(4 * page);
+    assert_non_null(pages);
+    pages[page] = 5;
+    for (int writable = 0; writable < 2; writable++) {
+        assert_int_equal(umo_os_pages_populate(pages + 100, 3 * page, writable != 0), UMO_OK);
+        assert_int_equal(pages[page], 5);
+        assert_int_equal(pages[page - 1], 0);
+    }
+    umo_os_pages_free(pages, 4 * page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +219,8 @@ int main(void)
         cmocka_unit_test(more_than_there_is_is_not_handed_out),
         cmocka_unit_test(purgeable_pages_say_what_was_lost),
         cmocka_unit_test(a_duplicate_lies_on_pages_and_is_of_whole_pages),
+        cmocka_unit_test(reserved_addresses_get_pages_and_give_them_back),
+        cmocka_unit_test(pages_are_populated_as_they_are),
     };
     return cmocka_run_group_tests_name("pages", tests, NULL, NULL);
 }

@@ -6,9 +6,12 @@
 #include "base/size.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
+#include <sys/resource.h>
 
 #ifdef __APPLE__
 #define CACHES "/Library/Caches"
@@ -16,12 +19,57 @@
 #define CACHES "/.cache"
 #endif
 
+uint32_t umo_os_processors(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return processors > 0 ? (uint32_t)processors : 1;
+}
+
 void umo_os_pages_free(void *pages, size_t size_bytes)
 {
     size_t whole_bytes;
     if (pages != NULL && umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
         (void)munmap(pages, whole_bytes);
     }
+}
+
+bool umo_os_pages_commit(void *pages, size_t size_bytes)
+{
+    return mprotect(pages, size_bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+umo_status umo_os_pages_lock(void *start, size_t size_bytes)
+{
+    if (mlock(start, size_bytes) == 0) {
+        return UMO_OK;
+    }
+    const int cause = errno;
+    if (cause != ENOMEM && cause != EPERM && cause != EAGAIN) {
+        return UMO_E_SYSTEM;
+    }
+    /* What was locked before the failure must not stay so. macOS has undone it, and an unlock there
+     * would undo a lock of somebody else's. */
+#ifndef __APPLE__
+    (void)munlock(start, size_bytes);
+#endif
+    /* ENOMEM has two meanings; this call has only the one: there is a hole in the range. */
+    if (cause == ENOMEM && msync(start, size_bytes, MS_ASYNC) != 0 && errno == ENOMEM) {
+        return UMO_E_SYSTEM;
+    }
+    return umo_os_lock_limit_bytes() != UINT64_MAX ? UMO_E_LIMIT : UMO_E_NOMEM;
+}
+
+void umo_os_pages_unlock(void *start, size_t size_bytes)
+{
+    (void)munlock(start, size_bytes);
+}
+
+uint64_t umo_os_lock_limit_bytes(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+               ? (uint64_t)limit.rlim_cur
+               : UINT64_MAX;
 }
 
 void umo_os_mapping_drop(void *start, size_t size_bytes)

@@ -4,8 +4,10 @@
  */
 #include "os/os.h"
 #include "os/pages_test.h"
+#include "os/thread.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +192,29 @@ static void pressure_is_watched_where_the_system_tells(void **state)
     umo_os_pressure_destroy(NULL);
 }
 
+static void mask_note(void *blocked)
+{
+    (void)pthread_sigmask(SIG_SETMASK, NULL, blocked);
+}
+
+static void a_thread_of_ours_hears_its_own_faults_and_nothing_else(void **state)
+{
+    (void)state;
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    static const int others[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGUSR1, SIGALRM, SIGPROF};
+    sigset_t blocked;
+    pthread_t thread;
+    (void)sigemptyset(&blocked);
+    assert_int_equal(umo_os_thread_create(&thread, "umo-test", mask_note, &blocked), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        assert_int_equal(sigismember(&blocked, faults[i]), 0);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        assert_int_equal(sigismember(&blocked, others[i]), 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,6 +224,7 @@ int main(void)
         cmocka_unit_test(the_first_library_that_loads_is_taken),
         cmocka_unit_test(the_cache_folder_is_the_users),
         cmocka_unit_test(pressure_is_watched_where_the_system_tells),
+        cmocka_unit_test(a_thread_of_ours_hears_its_own_faults_and_nothing_else),
     };
     return cmocka_run_group_tests_name("system", tests, NULL, NULL);
 }
