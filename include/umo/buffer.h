@@ -36,6 +36,24 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_alloc(umo_device *device, umo_scope *
                                                  size_t size_bytes, umo_storage_mode mode,
                                                  umo_buffer **out, umo_error *error);
 
+/**
+ * Allocates memory that can be moved between storage modes while it lives: umo_buffer_move(). A
+ * range of host addresses is reserved for its life, so umo_buffer_host() never changes.
+ *
+ * What each mode holds, and therefore what the scope is charged: UNIFIED one memory of the host,
+ * imported on the device; PRIVATE the device's memory, and a host side from its first host bracket
+ * on; MANAGED the device's memory and a host side, always both.
+ *
+ * Errors:    as umo_buffer_alloc(); UNSUPPORTED also when the device cannot bind host memory for
+ *            writing (UNIFIED), has no memory of its own (MANAGED, PRIVATE), or returns an import
+ *            at another address; REFUSED when it does not take this import.
+ * Ownership: as umo_buffer_alloc().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_alloc_movable(umo_device *device, umo_scope *scope,
+                                                         size_t size_bytes, umo_storage_mode mode,
+                                                         umo_buffer **out, umo_error *error);
+
 /** Called once, when the last use has completed and the last reference is gone. Any thread, no lock
  * held. */
 typedef void (*umo_deleter)(void *data, void *user);
@@ -80,8 +98,11 @@ UMO_API void umo_buffer_release(umo_buffer *buffer);
 
 /** Bytes of the buffer, as asked for. Threads: any. */
 UMO_API size_t umo_buffer_size(const umo_buffer *buffer);
-/** UNIFIED for imported memory. Threads: any. */
+/** UNIFIED for imported memory. A move changes it, but not inside a bracket. Threads: any. */
 UMO_API umo_storage_mode umo_buffer_mode(const umo_buffer *buffer);
+/** The modes that umo_buffer_move() takes, a set of 1 << umo_storage_mode; only its own where the
+ * memory is not movable. What the device promises: a move may still fail. Threads: any. */
+UMO_API uint32_t umo_buffer_modes(const umo_buffer *buffer);
 /** Lives at least as long as the buffer. Threads: any. */
 UMO_API umo_device *umo_buffer_device(const umo_buffer *buffer);
 
@@ -93,7 +114,7 @@ UMO_API const umo_memory *umo_buffer_memory(const umo_buffer *buffer);
 UMO_API size_t umo_buffer_memory_offset(const umo_buffer *buffer);
 
 /** The host side's address. Valid inside a host bracket; NULL for PRIVATE memory never used by the
- * host. */
+ * host. Movable memory has one address for life, even while nothing lies behind it. */
 UMO_API void *umo_buffer_host(const umo_buffer *buffer);
 
 /** What a bracket is going to do. WRITE alone promises that every byte of the range is written. */
@@ -136,14 +157,16 @@ UMO_API UMO_MUST_USE umo_status umo_fence_set_wait(umo_fence_set *set, uint64_t 
  *
  * Transfers that are needed are queued; the fences to wait for (earlier uses, and those transfers)
  * come out in waits. The host touches the bytes only after umo_fence_set_wait(); a launch takes the
- * set as its waits.
+ * set as its waits. While a move runs, this waits for its end.
  *
  * @param waits  Emptied, then filled; written also when nothing is to wait for.
  *
  * Errors:    INVAL   range outside the buffer, or a use that the import forbids.
- *            BUSY    an open bracket conflicts (one of the two writes).
+ *            BUSY    an open bracket conflicts (one of the two writes), or an export; or the device
+ *                    is not coherent and would take what the host wrote from an open host bracket.
  *            DEVICE  also for a read of bytes whose writer failed, until they are written again.
- *            LIMIT   the first host bracket on PRIVATE memory, whose host side is charged too.
+ *            LIMIT   the first host bracket on PRIVATE memory, whose host side is charged too, and
+ *                    page-locked if the buffer is pinned.
  *            NOMEM.  No bracket is open after an error.
  * Threads:   any. One short lock a buffer.
  * Cost:      no allocation and no system call when no bytes have to move.
@@ -193,6 +216,105 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_upload(umo_buffer *buffer, size_t off
 UMO_API UMO_MUST_USE umo_status umo_buffer_download(umo_buffer *buffer, size_t offset_bytes,
                                                     void *data, size_t size_bytes, uint32_t queue,
                                                     umo_fence *done);
+
+/**
+ * Moves a movable buffer to another storage mode. Its bytes and its host address stay; brackets
+ * that would open meanwhile wait until it is done. Every pending use is waited for first.
+ *
+ * A move that waits for open brackets stops none from opening, so it locks nobody out; it starts at
+ * a moment when none is open. A side that held a range's bytes still holds them afterwards, where
+ * the mode has that side; otherwise the other side does. A move to PRIVATE of memory that is
+ * PRIVATE gives its host side back; any other move to the mode that it has does nothing.
+ *
+ * @param timeout_ns  How long to wait for open brackets: 0 not at all, UINT64_MAX for ever. The
+ *                    device's pending work is waited for without limit.
+ *
+ * Errors:    BUSY         pinned, exported, or a bracket is open: with a timeout only when this
+ *                         thread opened it, which would wait for itself.
+ *            TIMEOUT      brackets were open all the time.
+ *            LIMIT        while it moves both memories exist, and the scope has no room for that.
+ *            UNSUPPORTED  the buffer is not movable, or the device lacks the mode.
+ *            INVAL        no such mode.
+ *            DEVICE, NOMEM, REFUSED.
+ *            After an error the bytes are valid where they were, in the mode that it had.
+ * Threads:   any. No lock is held while it waits or a driver works.
+ * Cost:      one allocation or import on the device; transfers of the valid bytes that the new mode
+ *            needs elsewhere, counted as performed; counted in umo_counters.moves.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_move(umo_buffer *buffer, umo_storage_mode mode,
+                                                uint64_t timeout_ns, umo_error *error);
+
+/**
+ * Forbids moves, and keeps the host side's pages in memory (page-lock) where there is one; a host
+ * side that is made later is locked too. Pins are counted, and so are pages: memory that two pinned
+ * buffers share stays locked until both are unpinned.
+ *
+ * Errors:    LIMIT   RLIMIT_MEMLOCK, with what it is, what umo has locked, and the remedy.
+ *            NOMEM, SYSTEM. Nothing is pinned after an error.
+ * Ownership: undone by umo_buffer_unpin(), at the latest by the last umo_buffer_release().
+ * Threads:   any. Waits for a move that runs.
+ * Cost:      a page-lock touches every page.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_pin(umo_buffer *buffer, umo_error *error);
+
+/** Takes one pin back. Errors: INVAL it has none. Threads: any. */
+UMO_API UMO_MUST_USE umo_status umo_buffer_unpin(umo_buffer *buffer);
+
+/** Whether it is pinned now. Threads: any. */
+UMO_API bool umo_buffer_pinned(const umo_buffer *buffer);
+
+/**
+ * Hands the whole memory on one side to somebody who knows no brackets (DLPack), until
+ * umo_buffer_export_end(). Moves are forbidden meanwhile.
+ *
+ * The bytes are brought to the side. A writable export may be written to at any time: all bytes
+ * count as valid on its side alone from now on. While exports are out,
+ *   - brackets that write are BUSY;
+ *   - brackets that read on the side of a writable export see its bytes as they are: who waits for
+ *     the exporter's writes is the caller's affair;
+ *   - brackets that read on the other side bring the bytes again each time, and are BUSY while
+ *     another such bracket overlaps, or where the device has to map memory to see it;
+ *   - exports nest; but a writable one and one of the other side are BUSY for each other.
+ *
+ * @param writable  The other party may write.
+ * @param waits     Emptied, then filled with what to wait for before the first use.
+ *
+ * Errors:    BUSY   an open bracket conflicts, or another export (see above).
+ *            INVAL  no such side; a writable export of memory imported for reading.
+ *            DEVICE also for bytes whose writer failed. LIMIT, NOMEM as umo_access_begin().
+ * Ownership: holds a reference until umo_buffer_export_end().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_export_begin(umo_buffer *buffer, umo_side side,
+                                                        bool writable, umo_fence_set *waits);
+
+/**
+ * Ends one export that an equal umo_buffer_export_begin() began.
+ *
+ * @param done  Completes the last use; {0} when it has completed already. Later brackets wait.
+ *
+ * Errors:    INVAL  no such export is out.
+ * Ownership: gives the export's reference back, perhaps the last one.
+ * Threads:   any, also another one than began; under no lock of the caller's that a deleter takes.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_export_end(umo_buffer *buffer, umo_side side,
+                                                      bool writable, umo_fence done);
+
+/**
+ * Gets a range ready for its next use on a side, ahead of it. Never changes a byte.
+ *
+ * Bytes that the side lacks are transferred now, in the device's last queue (counted once: the use
+ * finds them valid). For the host the pages behind the range are made present, on this thread.
+ *
+ * Errors:    INVAL  range or side. BUSY, DEVICE, LIMIT, NOMEM as umo_access_begin() of a read.
+ *            SYSTEM pages that cannot be made present.
+ * Threads:   any.
+ * Cost:      queues the transfers; host side: one system call, and a fault for each page that is
+ *            not present.
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_prefetch(umo_buffer *buffer, size_t offset_bytes,
+                                                    size_t size_bytes, umo_side side,
+                                                    umo_error *error);
 
 /** Where the bytes of a range are valid now: a set of umo_side bits that holds for all of them.
  * Threads: any. */

@@ -5,17 +5,16 @@
  * short list of uses that are open or whose fences are pending. A new bracket conflicts with an
  * overlapping one when either writes. If that one is still open it is the caller's race (BUSY); if
  * it has ended, its fence is what to wait for. Commands are queued under the lock, which is sound
- * because drivers queue and do not wait.
+ * because drivers queue and do not wait; what has to be waited for is waited for without it. A move
+ * (migrate.c) closes the buffer, and brackets wait until it is over.
  */
-#include "mem/buffer_state.h"
+#include "mem/events.h"
 
 #include "base/scope.h"
 #include "base/size.h"
-#include "os/os.h"
+#include "mem/record.h"
 
 #include <assert.h>
-#include <stdlib.h>
-#include <string.h>
 
 static bool uses_overlap(const umo_access *a, const umo_access *b)
 {
@@ -35,93 +34,34 @@ static bool access_equal(const umo_access *a, const umo_access *b)
            a->side == b->side && a->use == b->use && a->queue == b->queue;
 }
 
-/* Adds a fence to wait for; when the set is full, waits for it here. */
-static umo_status wait_later(umo_fence_set *waits, umo_fence fence)
+/* Adds a fence to a set that has room for it: waits_fill() saw to that. */
+static void fence_add(umo_fence_set *set, umo_fence fence)
 {
-    return umo_fence_set_add(waits, fence) ? UMO_OK : umo_fence_wait(fence, UINT64_MAX);
+    bool added = umo_fence_set_add(set, fence);
+    assert(added);
+    (void)added;
 }
 
-static bool uses_reserve(umo_buffer *buffer, size_t more)
+/* Can the device be given a command for this bracket? */
+static bool queues_command(const umo_buffer *buffer, const umo_access *access)
 {
-    size_t wanted = buffer->use_count + more;
-    if (wanted <= buffer->use_capacity) {
-        return true;
+    if (!umo_buffer_two_sided(buffer)) {
+        return (buffer->device->info.caps & UMO_CAP_COHERENT) == 0;
     }
-    size_t capacity = buffer->use_capacity * 2 > wanted ? buffer->use_capacity * 2 : wanted;
-    bool was_inline = buffer->uses == buffer->inline_uses;
-    buffer_use *uses = realloc(was_inline ? NULL : buffer->uses, capacity * sizeof *uses);
-    if (uses == NULL) {
-        return false;
-    }
-    if (was_inline) {
-        memcpy(uses, buffer->inline_uses, buffer->use_count * sizeof *uses);
-    }
-    buffer->uses = uses;
-    buffer->use_capacity = capacity;
-    return true;
-}
-
-static void use_add(umo_buffer *buffer, buffer_use use)
-{
-    assert(buffer->use_count < buffer->use_capacity);
-    if (use.open || use.fence.value != 0) {
-        buffer->uses[buffer->use_count++] = use;
-    }
-}
-
-static size_t open_count(const umo_buffer *buffer)
-{
-    size_t open = 0;
-    for (size_t i = 0; i < buffer->use_count; i++) {
-        open += buffer->uses[i].open ? 1 : 0;
-    }
-    return open;
-}
-
-/* A command of ours moved no bytes after all: its target side lacks them, the other one keeps them,
- * or, where the target side was written since, what was made of them is worth nothing. Room for one
- * mark was reserved. */
-static void move_undo(umo_buffer *buffer, const umo_access *move)
-{
-    size_t end = move->offset_bytes + move->size_bytes;
-    for (size_t at = move->offset_bytes; at < end;) {
+    size_t end = access->offset_bytes + access->size_bytes;
+    for (size_t at = access->offset_bytes; (access->use & UMO_READ) != 0 && at < end;) {
         size_t index = umo_ranges_find(&buffer->valid, at);
-        uint32_t value = buffer->valid.items[index].value;
-        size_t range_end = umo_ranges_end(&buffer->valid, index);
-        size_t stop = range_end < end ? range_end : end;
-        uint32_t left = value & ~(uint32_t)move->side;
-        umo_ranges_set(&buffer->valid, at, stop - at,
-                       left == 0 && value != 0 ? RANGE_FAILED : left);
-        at = stop;
+        uint32_t valid = buffer->valid.items[index].value & ~RANGE_FAILED;
+        if (valid != 0 && (valid & (uint32_t)access->side) == 0) {
+            return true;
+        }
+        at = umo_ranges_end(&buffer->valid, index);
     }
+    return false;
 }
 
-/* Forgets an ended use that has completed, and with it what it failed to bring or write. False when
- * memory is out. */
-static bool use_retire(umo_buffer *buffer, size_t index)
-{
-    const buffer_use *use = &buffer->uses[index];
-    /* Asked once more for its result: a command that failed must not pass as done. */
-    if (umo_fence_wait(use->fence, 0) != UMO_OK && (use->access.use & UMO_WRITE) != 0) {
-        if (!umo_ranges_reserve(&buffer->valid, 1 + open_count(buffer))) {
-            return false;
-        }
-        if (use->moves) {
-            move_undo(buffer, &use->access);
-        } else {
-            umo_ranges_set(&buffer->valid, use->access.offset_bytes, use->access.size_bytes,
-                           RANGE_FAILED);
-        }
-    }
-    umo_use_fence_drop(buffer, use->fence);
-    umo_use_drop(buffer, index);
-    return true;
-}
-
-/* BUSY for an open conflict; the fences of ended ones come out in waits; completed uses are
- * forgotten. */
-static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access,
-                                    umo_fence_set *waits)
+/* BUSY for an open conflict. Completed uses are forgotten; pending says whether others are left. */
+static umo_status uses_sift(umo_buffer *buffer, const umo_access *access, bool *pending)
 {
     for (size_t i = buffer->use_count; i-- > 0;) {
         const buffer_use *use = &buffer->uses[i];
@@ -129,15 +69,71 @@ static umo_status conflicts_collect(umo_buffer *buffer, const umo_access *access
             if (uses_conflict(&use->access, access)) {
                 return UMO_E_BUSY;
             }
-        } else if (umo_fence_done(use->fence)) {
-            if (!use_retire(buffer, i)) {
-                return UMO_E_NOMEM;
-            }
-        } else if (uses_conflict(&use->access, access)) {
-            umo_status status = wait_later(waits, use->fence);
-            if (status != UMO_OK) {
-                return status;
-            }
+        } else if (!umo_fence_done(use->fence)) {
+            *pending = true;
+        } else if (!umo_use_retire(buffer, i)) {
+            return UMO_E_NOMEM;
+        }
+    }
+    return UMO_OK;
+}
+
+/*
+ * The fences of pending uses in conflict. Returns one that has to be waited for before anything
+ * else, without the lock, or {0}: of more queues than a command of ours can wait for, with room for
+ * its own, or of another device, for which a command cannot wait at all.
+ */
+static umo_fence waits_fill(const umo_buffer *buffer, const umo_access *access,
+                            umo_fence_set *waits)
+{
+    const bool commands = queues_command(buffer, access);
+    umo_fence_set all;
+    all.count = 0;
+    for (size_t i = buffer->use_count; i-- > 0;) {
+        const buffer_use *use = &buffer->uses[i];
+        const bool conflicts = uses_conflict(&use->access, access);
+        /* A command of ours writes where the bracket only reads. */
+        if (use->open || !(conflicts || (commands && uses_overlap(&use->access, access)))) {
+            continue;
+        }
+        if ((commands && use->fence.device != buffer->device) ||
+            !umo_fence_set_add(&all, use->fence) || all.count == UMO_WAITS_MAX) {
+            return use->fence;
+        }
+        if (conflicts) {
+            (void)umo_fence_set_add(waits, use->fence);
+        }
+    }
+    return (umo_fence){0};
+}
+
+static bool reads_across(const umo_buffer *buffer, const umo_access *access)
+{
+    return buffer->exports[umo_export_index(umo_side_other(access->side))][true] > 0;
+}
+
+/* What exports that are out allow. */
+static umo_status exports_allow(const umo_buffer *buffer, const umo_access *access, bool exporting)
+{
+    const uint32_t *other = buffer->exports[umo_export_index(umo_side_other(access->side))];
+    if (exporting) {
+        bool writes = (access->use & UMO_WRITE) != 0;
+        return other[true] > 0 || (writes && other[false] > 0) ? UMO_E_BUSY : UMO_OK;
+    }
+    if ((access->use & UMO_WRITE) != 0) {
+        return UMO_E_BUSY;
+    }
+    if (!reads_across(buffer, access)) {
+        return UMO_OK;
+    }
+    if (!umo_buffer_two_sided(buffer)) {
+        return (buffer->device->info.caps & UMO_CAP_COHERENT) != 0 ? UMO_OK : UMO_E_BUSY;
+    }
+    /* The bytes are going to be brought over those that another bracket reads. */
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        const buffer_use *use = &buffer->uses[i];
+        if (use->open && use->access.side == access->side && uses_overlap(&use->access, access)) {
+            return UMO_E_BUSY;
         }
     }
     return UMO_OK;
@@ -160,26 +156,8 @@ static bool reads_failed(const umo_buffer *buffer, const umo_access *access)
 /* The host's address of a byte, the shadow of PRIVATE memory included. */
 static void *host_byte(const umo_buffer *buffer, size_t offset_bytes)
 {
-    char *host = umo_buffer_host(buffer);
+    char *host = umo_host_side(buffer);
     return host == NULL ? NULL : host + offset_bytes;
-}
-
-static umo_status shadow_ensure(umo_buffer *buffer)
-{
-    if (buffer->memory.host != NULL || buffer->shadow != NULL) {
-        return UMO_OK;
-    }
-    if (!umo_scope_charge(buffer->scope, buffer->size_bytes)) {
-        return UMO_E_LIMIT;
-    }
-    buffer->shadow = umo_os_pages_alloc(buffer->size_bytes);
-    if (buffer->shadow == NULL) {
-        umo_scope_uncharge(buffer->scope, buffer->size_bytes);
-        return UMO_E_NOMEM;
-    }
-    umo_scope_count_alloc(buffer->scope, buffer->size_bytes);
-    buffer->charged_bytes += buffer->size_bytes;
-    return UMO_OK;
 }
 
 /*
@@ -204,10 +182,7 @@ static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, s
     for (size_t i = 0; i < buffer->use_count; i++) {
         const buffer_use *use = &buffer->uses[i];
         if (!use->open && uses_conflict(&use->access, &move)) {
-            umo_status status = wait_later(&before, use->fence);
-            if (status != UMO_OK) {
-                return status;
-            }
+            fence_add(&before, use->fence);
         }
     }
     umo_status status = umo_device_waits(device, before.fences, before.count, own, &own_count);
@@ -223,18 +198,39 @@ static umo_status range_transfer(umo_buffer *buffer, const umo_access *access, s
     }
     fence.device = device;
     fence.queue = access->queue;
-    use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true});
-    return wait_later(waits, fence);
+    umo_use_add(buffer, &(buffer_use){.access = move, .fence = fence, .moves = true});
+    fence_add(waits, fence);
+    return UMO_OK;
+}
+
+/* Does an open bracket on the host look at a range of the access? */
+static bool host_looks(const umo_buffer *buffer, const umo_access *range)
+{
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        const buffer_use *use = &buffer->uses[i];
+        if (use->open && use->access.side == UMO_SIDE_HOST && uses_overlap(&use->access, range)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /*
  * Makes a range of one memory visible on a side of a device that is not coherent. Only the range
- * that needs it: taking bytes to a side that wrote them last could bring old ones back.
+ * that needs it: taking bytes to a side that wrote them last could bring old ones back. What the
+ * host wrote is taken away from it (an unmap), which must not happen under a reader there: BUSY.
  */
 static umo_status range_publish(umo_buffer *buffer, const umo_access *access, size_t offset_bytes,
                                 size_t size_bytes, umo_fence_set *waits)
 {
     umo_device *device = buffer->device;
+    umo_access move = *access;
+    move.offset_bytes = offset_bytes;
+    move.size_bytes = size_bytes;
+    move.use = UMO_READ_WRITE;
+    if (access->side == UMO_SIDE_DEVICE && host_looks(buffer, &move)) {
+        return UMO_E_BUSY;
+    }
     umo_fence own[UMO_WAITS_MAX];
     size_t own_count = 0;
     umo_status status = umo_device_waits(device, waits->fences, waits->count, own, &own_count);
@@ -250,17 +246,9 @@ static umo_status range_publish(umo_buffer *buffer, const umo_access *access, si
     }
     fence.device = device;
     fence.queue = access->queue;
-    umo_access move = *access;
-    move.offset_bytes = offset_bytes;
-    move.size_bytes = size_bytes;
-    move.use = UMO_READ_WRITE;
-    use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true});
-    return wait_later(waits, fence);
-}
-
-static umo_direction side_direction(umo_side side)
-{
-    return side == UMO_SIDE_DEVICE ? UMO_DIRECTION_IN : UMO_DIRECTION_OUT;
+    umo_use_add(buffer, &(buffer_use){.access = move, .fence = fence, .moves = true});
+    fence_add(waits, fence);
+    return UMO_OK;
 }
 
 /*
@@ -288,10 +276,14 @@ static umo_status range_bring(umo_buffer *buffer, const umo_access *access, size
         }
     }
     if (status == UMO_OK && brings) {
-        umo_scope_count_transfer(access->scope != NULL ? access->scope : buffer->scope,
-                                 side_direction(access->side), umo_buffer_two_sided(buffer),
-                                 size_bytes);
-        umo_ranges_set(&buffer->valid, offset_bytes, size_bytes, valid | (uint32_t)access->side);
+        umo_buffer_count_transfer(buffer, access->scope != NULL ? access->scope : buffer->scope,
+                                  access->side, umo_buffer_two_sided(buffer), offset_bytes,
+                                  size_bytes, (umo_fence){.queue = access->queue});
+        /* Across from an exporter who may write at any time, what was brought is old at once. */
+        if (!reads_across(buffer, access)) {
+            umo_ranges_set(&buffer->valid, offset_bytes, size_bytes,
+                           valid | (uint32_t)access->side);
+        }
     }
     return status;
 }
@@ -320,6 +312,80 @@ static size_t ranges_touched(const umo_buffer *buffer, const umo_access *access)
     return last - first + 1;
 }
 
+/* The lock is held but while a late fence is waited for. */
+static umo_status waits_collect(umo_buffer *buffer, const umo_access *access, bool exporting,
+                                umo_fence_set *waits)
+{
+    for (;;) {
+        while (buffer->changing) {
+            (void)umo_buffer_change_wait(buffer, UINT64_MAX);
+        }
+        umo_status status = UMO_OK;
+        if (buffer->export_count > 0) {
+            status = exports_allow(buffer, access, exporting);
+        }
+        bool pending = false;
+        waits->count = 0;
+        if (status == UMO_OK) {
+            status = uses_sift(buffer, access, &pending);
+        }
+        if (status != UMO_OK || !pending) {
+            return status;
+        }
+        const umo_fence late = waits_fill(buffer, access, waits);
+        if (late.value == 0) {
+            return UMO_OK;
+        }
+        umo_use_fence_hold(buffer, late);
+        (void)pthread_mutex_unlock(&buffer->lock);
+        status = umo_fence_wait(late, UINT64_MAX);
+        umo_use_fence_drop(buffer, late);
+        (void)pthread_mutex_lock(&buffer->lock);
+        if (status != UMO_OK) {
+            return status;
+        }
+    }
+}
+
+umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, bool exporting,
+                            umo_fence_set *waits)
+{
+    (void)pthread_mutex_lock(&buffer->lock);
+    umo_status status = waits_collect(buffer, access, exporting, waits);
+    if (status == UMO_OK && reads_failed(buffer, access)) {
+        status = UMO_E_DEVICE;
+    }
+    if (status != UMO_OK) {
+        goto done;
+    }
+    if (access->side == UMO_SIDE_HOST && umo_host_side(buffer) == NULL) {
+        status = umo_host_side_make(buffer, NULL);
+        if (status != UMO_OK) {
+            goto done;
+        }
+    }
+    /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a
+     * poison's fence. */
+    size_t touched = ranges_touched(buffer, access);
+    size_t open = umo_uses_open(buffer);
+    if (!umo_uses_reserve(buffer, touched + 2 + open) ||
+        !umo_ranges_reserve(&buffer->valid, touched + 1 + open)) {
+        status = UMO_E_NOMEM;
+        goto done;
+    }
+    status = bytes_bring(buffer, access, waits);
+    if (status == UMO_OK) {
+        umo_use_open(buffer, access);
+    }
+
+done:
+    (void)pthread_mutex_unlock(&buffer->lock);
+    if (!exporting) {
+        UMO_TRACE_ACCESS(buffer, access, UMO_EVENT_ACCESS_BEGIN, (umo_fence){0}, status);
+    }
+    return status;
+}
+
 umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
 {
     waits->count = 0;
@@ -335,71 +401,73 @@ umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fe
     if (access->size_bytes == 0) {
         return UMO_OK;
     }
-    (void)pthread_mutex_lock(&buffer->lock);
-    umo_status status = conflicts_collect(buffer, access, waits);
-    if (status == UMO_OK && reads_failed(buffer, access)) {
-        status = UMO_E_DEVICE;
-    }
-    if (status != UMO_OK) {
-        goto done;
-    }
-    if (access->side == UMO_SIDE_HOST) {
-        status = shadow_ensure(buffer);
-        if (status != UMO_OK) {
-            goto done;
-        }
-    }
-    /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a
-     * poison's fence. */
-    size_t touched = ranges_touched(buffer, access);
-    if (!uses_reserve(buffer, touched + 2 + open_count(buffer)) ||
-        !umo_ranges_reserve(&buffer->valid, touched + 1 + open_count(buffer))) {
-        status = UMO_E_NOMEM;
-        goto done;
-    }
-    status = bytes_bring(buffer, access, waits);
+    umo_status status = umo_bracket_open(buffer, access, false, waits);
     if (status == UMO_OK) {
-        use_add(buffer, (buffer_use){.access = *access, .open = true});
+        umo_record_bracket(buffer, access);
     }
-
-done:
-    (void)pthread_mutex_unlock(&buffer->lock);
     return status;
 }
 
-/* Test mode: the other side's bytes of a range just became stale; make them useless, in order
- * behind all uses. */
-static void stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done)
+/* What the poison of a range has to come behind. False where that takes waiting, which a test's aid
+ * is not worth under the lock: too many queues, or another device. */
+static bool poison_waits(const umo_buffer *buffer, const umo_access *access, umo_fence done,
+                         umo_fence_set *before)
+{
+    if (done.value != 0 && done.device != buffer->device) {
+        return false;
+    }
+    fence_add(before, done);
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        const buffer_use *use = &buffer->uses[i];
+        if (!use->open && uses_overlap(&use->access, access) &&
+            (use->fence.device != buffer->device || !umo_fence_set_add(before, use->fence))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void umo_stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done)
 {
     umo_device *device = buffer->device;
-    umo_side stale = access->side == UMO_SIDE_HOST ? UMO_SIDE_DEVICE : UMO_SIDE_HOST;
+    umo_side stale = umo_side_other(access->side);
+    umo_fence_set before = {0};
     if (!umo_buffer_two_sided(buffer) || (device->info.caps & UMO_CAP_POISON) == 0 ||
-        (stale == UMO_SIDE_HOST && umo_buffer_host(buffer) == NULL)) {
+        (stale == UMO_SIDE_HOST && umo_host_side(buffer) == NULL) ||
+        !poison_waits(buffer, access, done, &before)) {
         return;
     }
     umo_access fill = *access;
     fill.side = stale;
     fill.use = UMO_WRITE;
-    umo_fence_set before = {0};
-    (void)wait_later(&before, done);
-    for (size_t i = 0; i < buffer->use_count; i++) {
-        if (!buffer->uses[i].open && uses_overlap(&buffer->uses[i].access, access)) {
-            (void)wait_later(&before, buffer->uses[i].fence);
-        }
-    }
-    umo_fence own[UMO_WAITS_MAX];
-    size_t own_count = 0;
     umo_fence fence = {0};
-    if (umo_device_waits(device, before.fences, before.count, own, &own_count) == UMO_OK &&
-        device->driver->poison(device->state, access->queue, &buffer->memory, stale,
+    if (device->driver->poison(device->state, access->queue, &buffer->memory, stale,
                                buffer->memory_offset + access->offset_bytes, access->size_bytes,
-                               host_byte(buffer, access->offset_bytes), own, own_count,
+                               host_byte(buffer, access->offset_bytes), before.fences, before.count,
                                &fence) == UMO_OK &&
         fence.value != 0 && buffer->use_count < buffer->use_capacity) {
         fence.device = device;
         fence.queue = access->queue;
-        use_add(buffer, (buffer_use){.access = fill, .fence = fence, .moves = true});
+        umo_use_add(buffer, &(buffer_use){.access = fill, .fence = fence, .moves = true});
     }
+}
+
+/* The open bracket that is equal to an access: this thread's own before another's, since a move
+ * asks who has brackets open. NULL if there is none. */
+static buffer_use *bracket_find(umo_buffer *buffer, const umo_access *access)
+{
+    buffer_use *found = NULL;
+    for (size_t i = 0; i < buffer->use_count; i++) {
+        buffer_use *use = &buffer->uses[i];
+        if (!use->open || !access_equal(&use->access, access)) {
+            continue;
+        }
+        if (pthread_equal(use->opener, pthread_self())) {
+            return use;
+        }
+        found = found == NULL ? use : found;
+    }
+    return found;
 }
 
 static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo_fence done,
@@ -410,29 +478,29 @@ static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo
     }
     umo_status status = UMO_E_INVAL;
     (void)pthread_mutex_lock(&buffer->lock);
-    for (size_t i = 0; i < buffer->use_count; i++) {
-        buffer_use *use = &buffer->uses[i];
-        if (!use->open || !access_equal(&use->access, access)) {
-            continue;
-        }
+    buffer_use *use = bracket_find(buffer, access);
+    if (use != NULL) {
         if ((access->use & UMO_WRITE) != 0) {
             umo_ranges_set(&buffer->valid, access->offset_bytes, access->size_bytes,
                            succeeded ? (uint32_t)access->side : 0u);
         }
         if (done.value == 0) {
-            umo_use_drop(buffer, i);
+            umo_use_drop(buffer, (size_t)(use - buffer->uses));
         } else {
             use->open = false;
             use->fence = done;
             umo_use_fence_hold(buffer, done);
         }
-        if (succeeded && (access->use & UMO_WRITE) != 0) {
-            stale_poison(buffer, access, done);
+        if (succeeded && (access->use & UMO_WRITE) != 0 &&
+            (buffer->device->info.caps & UMO_CAP_POISON) != 0) {
+            umo_stale_poison(buffer, access, done);
         }
+        umo_buffer_changed(buffer);
         status = UMO_OK;
-        break;
     }
     (void)pthread_mutex_unlock(&buffer->lock);
+    UMO_TRACE_ACCESS(buffer, access, succeeded ? UMO_EVENT_ACCESS_END : UMO_EVENT_ACCESS_ABORT,
+                     done, status);
     return status;
 }
 

@@ -2,9 +2,10 @@
  * Brackets against a plain model: one byte of content and one set of sides for every byte.
  *
  * Random brackets, uploads and downloads run on random ranges, up to four brackets open at a time,
- * on every storage mode and on imported memory, at once and delayed, with and without poison, and
- * on a device whose two sides see each other only through publish. Every read of a defined byte
- * must see the model's, and every transfer must be counted as the model counts it.
+ * on every storage mode, on imported memory and on movable memory that changes its mode in between,
+ * at once and delayed, with and without poison, and on a device whose two sides see each other only
+ * through publish. Every read of a defined byte must see the model's, and every transfer must be
+ * counted as the model counts it.
  */
 #include "driver/wrapper_test.h"
 
@@ -29,6 +30,7 @@ typedef struct kind {
     umo_storage_mode mode;
     bool imported;
     bool apart;
+    bool movable;
     uint64_t delay_ns;
     bool test_mode;
 } kind;
@@ -59,6 +61,9 @@ typedef struct rig {
     umo_buffer *buffer;
     unsigned char owned[SIZE + 64]; /* behind imported memory */
 
+    umo_storage_mode mode;
+    bool host_side; /* of two memories */
+    void *home;     /* movable memory's address */
     unsigned char bytes[SIZE];
     bool defined[SIZE];
     uint32_t valid[SIZE];
@@ -131,16 +136,23 @@ static void rig_open(rig *r, const kind *k, uint64_t seed)
         const umo_import import = {.data = r->owned + 13, .size_bytes = SIZE, .writable = true};
         assert_int_equal(umo_buffer_import(r->device, r->scope, &import, &r->buffer, NULL, NULL),
                          UMO_OK);
+    } else if (k->movable) {
+        assert_int_equal(
+            umo_buffer_alloc_movable(r->device, r->scope, SIZE, k->mode, &r->buffer, NULL), UMO_OK);
+        r->home = umo_buffer_host(r->buffer);
+        assert_non_null(r->home);
     } else {
         assert_int_equal(umo_buffer_alloc(r->device, r->scope, SIZE, k->mode, &r->buffer, NULL),
                          UMO_OK);
     }
+    r->mode = k->mode;
+    r->host_side = k->mode == UMO_MANAGED;
     umo_scope_read(r->scope, &r->counted);
 }
 
 static bool two_sided(const rig *r)
 {
-    return r->kind->mode != UMO_UNIFIED;
+    return r->mode != UMO_UNIFIED;
 }
 
 static void count(umo_tally *tally, uint64_t size_bytes)
@@ -149,9 +161,76 @@ static void count(umo_tally *tally, uint64_t size_bytes)
     tally->bytes += size_bytes;
 }
 
-/* What bringing a range to a side costs, run by run. */
-static void model_bring(rig *r, const umo_access *a)
+/* What bytes are valid on a side after a move: a range that holds any keeps some and gains some. */
+static void model_become(rig *r, uint32_t keep, uint32_t gain)
 {
+    for (size_t i = 0; i < SIZE; i++) {
+        r->valid[i] = r->valid[i] != 0 ? (r->valid[i] & keep) | gain : 0;
+    }
+}
+
+/* The transfers of a move: every run of bytes that are valid where `has` says and not where `lacks`
+ * says. */
+static void model_send(rig *r, uint32_t has, uint32_t lacks, umo_direction direction)
+{
+    for (size_t at = 0; at < SIZE;) {
+        uint32_t valid = r->valid[at];
+        size_t stop = at;
+        while (stop < SIZE && r->valid[stop] == valid) {
+            stop++;
+        }
+        if ((valid & has) != 0 && (valid & lacks) == 0) {
+            count(&r->counted.transfer_performed[direction], stop - at);
+        }
+        at = stop;
+    }
+}
+
+static void model_migrate(rig *r, umo_storage_mode mode)
+{
+    const uint32_t both = UMO_SIDE_HOST | UMO_SIDE_DEVICE;
+    if (r->mode == UMO_UNIFIED && mode != UMO_UNIFIED) {
+        for (size_t i = 0; r->kind->apart && i < SIZE; i++) {
+            r->valid[i] = r->valid[i] == UMO_SIDE_DEVICE ? both : r->valid[i];
+        }
+        model_send(r, mode == UMO_PRIVATE ? both : UMO_SIDE_DEVICE, 0, UMO_DIRECTION_IN);
+        if (mode == UMO_PRIVATE) {
+            model_become(r, 0, UMO_SIDE_DEVICE);
+        } else {
+            model_become(r, UMO_SIDE_DEVICE, UMO_SIDE_HOST);
+        }
+    } else if (r->mode != UMO_UNIFIED && mode == UMO_UNIFIED) {
+        model_send(r, UMO_SIDE_DEVICE, UMO_SIDE_HOST, UMO_DIRECTION_OUT);
+        model_become(r, r->kind->apart ? 0 : UMO_SIDE_DEVICE, UMO_SIDE_HOST);
+    } else if (mode == UMO_PRIVATE) {
+        model_send(r, UMO_SIDE_HOST, UMO_SIDE_DEVICE, UMO_DIRECTION_IN);
+        model_become(r, 0, UMO_SIDE_DEVICE);
+    }
+    if (r->mode != mode) {
+        count(&r->counted.moves, SIZE);
+    }
+    r->mode = mode;
+    r->host_side = mode == UMO_MANAGED;
+}
+
+/* A device that is not coherent takes from the host what that wrote: not under a reader's eyes. */
+static bool model_taken(const rig *r, size_t from, size_t to)
+{
+    for (size_t i = 0; i < OPEN_MAX; i++) {
+        const umo_access *b = &r->open[i].access;
+        if (r->open[i].used && b->side == UMO_SIDE_HOST && from < b->offset_bytes + b->size_bytes &&
+            b->offset_bytes < to) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What bringing a range to a side costs, run by run. False where it comes to one that it may not
+ * take. */
+static bool model_bring(rig *r, const umo_access *a)
+{
+    r->host_side = r->host_side || a->side == UMO_SIDE_HOST;
     umo_direction direction = a->side == UMO_SIDE_DEVICE ? UMO_DIRECTION_IN : UMO_DIRECTION_OUT;
     size_t end = a->offset_bytes + a->size_bytes;
     for (size_t at = a->offset_bytes; at < end && (a->use & UMO_READ) != 0;) {
@@ -159,6 +238,10 @@ static void model_bring(rig *r, const umo_access *a)
         size_t stop = at;
         while (stop < end && r->valid[stop] == valid) {
             stop++;
+        }
+        if ((valid & (uint32_t)a->side) == 0 && a->side == UMO_SIDE_DEVICE && r->kind->apart &&
+            !two_sided(r) && model_taken(r, at, stop)) {
+            return false;
         }
         if (valid != 0 && (valid & (uint32_t)a->side) == 0) {
             count(two_sided(r) ? &r->counted.transfer_performed[direction]
@@ -169,6 +252,7 @@ static void model_bring(rig *r, const umo_access *a)
             r->valid[at] |= valid != 0 ? (uint32_t)a->side : 0;
         }
     }
+    return true;
 }
 
 static void model_write(rig *r, const umo_access *a, bool succeeded)
@@ -229,6 +313,12 @@ static pending *pending_add(rig *r, size_t offset_bytes, size_t size_bytes)
     return p;
 }
 
+/* What the scope is charged: each memory that there is. */
+static uint64_t model_live(const rig *r)
+{
+    return two_sided(r) && r->host_side ? 2 * SIZE : SIZE;
+}
+
 static void counters_agree(const rig *r)
 {
     umo_counters now;
@@ -238,6 +328,10 @@ static void counters_agree(const rig *r)
                             sizeof(umo_tally));
         assert_memory_equal(&now.transfer_eliminated[d], &r->counted.transfer_eliminated[d],
                             sizeof(umo_tally));
+    }
+    assert_memory_equal(&now.moves, &r->counted.moves, sizeof(umo_tally));
+    if (r->kind->movable) {
+        assert_int_equal(now.live_bytes, model_live(r));
     }
 }
 
@@ -300,9 +394,12 @@ static void step_begin(rig *r, open_bracket *b)
         assert_int_equal(status, UMO_E_BUSY);
         return;
     }
+    if (!model_bring(r, a)) {
+        assert_int_equal(status, UMO_E_BUSY);
+        return;
+    }
     assert_int_equal(status, UMO_OK);
     b->used = true;
-    model_bring(r, a);
     if (a->side == UMO_SIDE_HOST) {
         use_host(r, b, &waits);
     } else {
@@ -337,7 +434,7 @@ static void step_move(rig *r, bool upload)
     a.size_bytes = 1 + below(r, SIZE - a.offset_bytes);
     bool busy = model_busy(r, &a);
     if (!busy) {
-        model_bring(r, &a);
+        (void)model_bring(r, &a);
     }
     pending *p = pending_add(r, a.offset_bytes, a.size_bytes);
     p->upload = upload || busy;
@@ -360,6 +457,34 @@ static void step_move(rig *r, bool upload)
     }
 }
 
+static void step_migrate(rig *r)
+{
+    umo_storage_mode mode = (umo_storage_mode)below(r, UMO_STORAGE_MODES);
+    bool used = false;
+    for (size_t i = 0; i < OPEN_MAX; i++) {
+        used = used || r->open[i].used;
+    }
+    uint64_t timeout_ns = below(r, 2) == 0 ? 0 : UINT64_MAX;
+    umo_status status = umo_buffer_move(r->buffer, mode, timeout_ns, NULL);
+    assert_int_equal(status, used ? UMO_E_BUSY : UMO_OK);
+    if (!used) {
+        model_migrate(r, mode);
+    }
+    assert_int_equal(umo_buffer_mode(r->buffer), r->mode);
+    assert_ptr_equal(umo_buffer_host(r->buffer), r->home);
+}
+
+static void step_prefetch(rig *r)
+{
+    umo_access a = {.offset_bytes = below(r, SIZE),
+                    .side = below(r, 2) == 0 ? UMO_SIDE_HOST : UMO_SIDE_DEVICE,
+                    .use = UMO_READ};
+    a.size_bytes = 1 + below(r, SIZE - a.offset_bytes);
+    bool can = !model_busy(r, &a) && model_bring(r, &a);
+    umo_status status = umo_buffer_prefetch(r->buffer, a.offset_bytes, a.size_bytes, a.side, NULL);
+    assert_int_equal(status, can ? UMO_OK : UMO_E_BUSY);
+}
+
 static void valid_agrees(rig *r)
 {
     size_t offset = below(r, SIZE);
@@ -377,7 +502,15 @@ static void run(const kind *k, uint64_t seed)
     rig_open(&r, k, seed);
     for (int step = 0; step < STEPS; step++) {
         open_bracket *b = &r.open[below(&r, OPEN_MAX)];
-        switch (below(&r, 12)) {
+        switch (below(&r, 14)) {
+        case 12:
+            step_prefetch(&r);
+            break;
+        case 13:
+            if (k->movable) {
+                step_migrate(&r);
+            }
+            break;
         case 0:
             step_move(&r, true);
             break;
@@ -433,7 +566,11 @@ static void run(const kind *k, uint64_t seed)
 static void reads_see_the_model(void **state)
 {
     const kind *k = *state;
-    for (uint64_t seed = 1; seed <= (k->delay_ns > 0 ? 6u : 20u); seed++) {
+    uint64_t seeds = k->delay_ns > 0 ? 6 : 20;
+#ifdef __SANITIZE_THREAD__
+    seeds /= 3; /* slow, and there is one thread of ours */
+#endif
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
         run(k, seed * 7919);
     }
 }
@@ -453,6 +590,10 @@ static kind kinds[] = {
     FOUR("private", .mode = UMO_PRIVATE),
     FOUR("imported", .mode = UMO_UNIFIED, .imported = true),
     FOUR("apart", .mode = UMO_UNIFIED, .apart = true),
+    FOUR("movable_unified", .mode = UMO_UNIFIED, .movable = true),
+    FOUR("movable_managed", .mode = UMO_MANAGED, .movable = true),
+    FOUR("movable_private", .mode = UMO_PRIVATE, .movable = true),
+    FOUR("movable_apart", .mode = UMO_UNIFIED, .movable = true, .apart = true),
     FOUR("apart_imported", .mode = UMO_UNIFIED, .apart = true, .imported = true),
 };
 

@@ -5,10 +5,11 @@
  * list with their lock initialised: a warm import allocates nothing. Under the address sanitizer
  * the list is off, so that a use after the last release is seen.
  */
-#include "mem/buffer_state.h"
+#include "mem/events.h"
 
 #include "base/scope.h"
 #include "base/size.h"
+#include "mem/record.h"
 #include "os/os.h"
 
 #include <assert.h>
@@ -32,7 +33,31 @@ static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 static umo_buffer *spare_first;
 static size_t spare_count;
 
-static umo_buffer *object_take(void)
+/* ---- fork: a child must not inherit a lock that some other thread held ---- */
+
+static void spare_take(void)
+{
+    (void)pthread_mutex_lock(&spare_lock);
+}
+
+static void spare_give(void)
+{
+    (void)pthread_mutex_unlock(&spare_lock);
+}
+
+static void fork_register(void)
+{
+    (void)pthread_atfork(spare_take, spare_give, spare_give);
+    umo_record_fork_register();
+}
+
+void umo_buffer_fork_register(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, fork_register);
+}
+
+umo_buffer *umo_buffer_object_take(void)
 {
     umo_buffer *buffer = NULL;
     (void)pthread_mutex_lock(&spare_lock);
@@ -43,9 +68,11 @@ static umo_buffer *object_take(void)
     }
     (void)pthread_mutex_unlock(&spare_lock);
     if (buffer == NULL) {
+        umo_buffer_fork_register();
         buffer = calloc(1, sizeof *buffer);
         if (buffer != NULL) {
             (void)pthread_mutex_init(&buffer->lock, NULL);
+            umo_os_condition_init(&buffer->changed);
         }
     }
     return buffer;
@@ -64,20 +91,24 @@ static void object_give(umo_buffer *buffer)
         (void)pthread_mutex_unlock(&spare_lock);
     }
     if (buffer != NULL) {
+        umo_os_condition_finish(&buffer->changed);
         (void)pthread_mutex_destroy(&buffer->lock);
         free(buffer);
     }
 }
 
-/* Everything that alloc and import have in common, once the memory is there. */
-static void object_start(umo_buffer *buffer, umo_device *device, umo_scope *scope,
-                         size_t size_bytes, uint32_t valid)
+void umo_buffer_object_start(umo_buffer *buffer, umo_device *device, umo_scope *scope,
+                             size_t size_bytes, uint32_t valid)
 {
     atomic_store_explicit(&buffer->refs, 1, memory_order_relaxed);
     buffer->device = device;
     buffer->scope = scope;
     buffer->size_bytes = size_bytes;
+    atomic_store_explicit(&buffer->number, 0, memory_order_relaxed);
+    atomic_store_explicit(&buffer->mode, (uint32_t)buffer->memory.mode, memory_order_relaxed);
+    buffer->inner = false;
     buffer->shadow = NULL;
+    buffer->home = NULL;
     buffer->use_count = 0;
     buffer->use_capacity = USES_INLINE;
     buffer->uses = buffer->inline_uses;
@@ -94,8 +125,7 @@ static bool device_has_mode(const umo_device *device, umo_storage_mode mode)
     return (unsigned)mode < UMO_STORAGE_MODES && (device->info.caps & bits[mode]) != 0;
 }
 
-umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_bytes,
-                            umo_storage_mode mode, umo_buffer **out, umo_error *error)
+umo_status umo_buffer_size_check(const umo_device *device, size_t size_bytes, umo_error *error)
 {
     if (size_bytes == 0) {
         return umo_error_set(error, UMO_E_INVAL, 0, "a buffer has at least one byte");
@@ -105,21 +135,32 @@ umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_by
                              "%zu bytes: device '%s' takes at most %llu in one buffer", size_bytes,
                              device->info.name, (unsigned long long)device->info.buffer_max_bytes);
     }
+    return UMO_OK;
+}
+
+umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_bytes,
+                            umo_storage_mode mode, umo_buffer **out, umo_error *error)
+{
+    umo_status status = umo_buffer_size_check(device, size_bytes, error);
+    if (status != UMO_OK) {
+        return status;
+    }
     if (!device_has_mode(device, mode)) {
         return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "device '%s' lacks storage mode %d",
                              device->info.name, (int)mode);
     }
-    umo_buffer *buffer = object_take();
+    umo_buffer *buffer = umo_buffer_object_take();
     if (buffer == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
     }
+    umo_scope_guard_ask(scope, size_bytes);
     if (!umo_scope_charge(scope, size_bytes)) {
         object_give(buffer);
         return umo_error_set(error, UMO_E_LIMIT, 0, "%zu bytes would pass the budget of '%s'",
                              size_bytes, umo_scope_name(scope));
     }
-    umo_status status =
-        device->driver->alloc(device->state, size_bytes, mode, &buffer->memory, error);
+    const uint64_t start_ns = umo_trace_clock();
+    status = device->driver->alloc(device->state, size_bytes, mode, &buffer->memory, error);
     if (status != UMO_OK) {
         umo_scope_uncharge(scope, size_bytes);
         object_give(buffer);
@@ -130,7 +171,10 @@ umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_by
     buffer->charged_bytes = size_bytes;
     buffer->writable = true;
     buffer->deleter = NULL;
-    object_start(buffer, device, scope, size_bytes, 0);
+    umo_buffer_object_start(buffer, device, scope, size_bytes, 0);
+    UMO_TRACE_BUFFER(buffer, scope, .kind = UMO_EVENT_ALLOC, .size_bytes = size_bytes,
+                     .start_ns = start_ns);
+    umo_status_ignore(umo_buffer_track(buffer));
     *out = buffer;
     return UMO_OK;
 }
@@ -201,7 +245,7 @@ umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
     if (wide > device->info.buffer_max_bytes) {
         return refuse(why, UMO_REASON_TOO_LONG, error);
     }
-    umo_buffer *buffer = object_take();
+    umo_buffer *buffer = umo_buffer_object_take();
     if (buffer == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a buffer");
     }
@@ -222,7 +266,7 @@ umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
     buffer->deleter = import->deleter;
     buffer->deleter_data = import->data;
     buffer->deleter_user = import->user;
-    object_start(buffer, device, scope, import->size_bytes, UMO_SIDE_HOST);
+    umo_buffer_object_start(buffer, device, scope, import->size_bytes, UMO_SIDE_HOST);
     *out = buffer;
     return UMO_OK;
 }
@@ -233,6 +277,7 @@ umo_status umo_buffer_import(umo_device *device, umo_scope *scope, const umo_imp
     umo_status status = umo_buffer_import_uncounted(device, scope, import, out, why, error);
     if (status == UMO_OK) {
         umo_scope_count_import(scope, false, import->size_bytes);
+        UMO_TRACE_BUFFER(*out, scope, .kind = UMO_EVENT_IMPORT, .size_bytes = import->size_bytes);
     }
     return status;
 }
@@ -255,15 +300,23 @@ void umo_buffer_release(umo_buffer *buffer)
     /* A use that failed has ended too: what matters here is that nobody touches the memory any
      * more. */
     umo_status_ignore(umo_buffer_settle(buffer));
+    umo_record_close(buffer);
     umo_device *device = buffer->device;
     umo_scope *scope = buffer->scope;
     umo_deleter deleter = buffer->deleter;
     void *user = buffer->deleter_user;
     void *data = buffer->deleter_data;
-    device->driver->free(device->state, &buffer->memory);
-    if (buffer->shadow != NULL) {
-        umo_os_pages_free(buffer->shadow, buffer->size_bytes);
+    const bool owned = buffer->charged_bytes > 0;
+    UMO_TRACE_BUFFER(buffer, scope, .kind = owned ? UMO_EVENT_FREE : UMO_EVENT_RELEASE,
+                     .size_bytes = owned ? buffer->charged_bytes : buffer->size_bytes);
+    if (buffer->pins > 0) {
+        umo_host_side_unlock(buffer);
+        buffer->pins = 0;
     }
+    if (buffer->memory.size_bytes > 0) {
+        device->driver->free(device->state, &buffer->memory);
+    }
+    umo_host_side_finish(buffer);
     if (buffer->charged_bytes > 0) {
         umo_scope_uncharge(scope, buffer->charged_bytes);
     }
@@ -287,7 +340,7 @@ size_t umo_buffer_size(const umo_buffer *buffer)
 
 umo_storage_mode umo_buffer_mode(const umo_buffer *buffer)
 {
-    return buffer->memory.mode;
+    return (umo_storage_mode)atomic_load_explicit(&buffer->mode, memory_order_relaxed);
 }
 
 umo_device *umo_buffer_device(const umo_buffer *buffer)
@@ -305,6 +358,19 @@ size_t umo_buffer_memory_offset(const umo_buffer *buffer)
     return buffer->memory_offset;
 }
 
+void umo_buffer_make_inner(umo_buffer *buffer)
+{
+    buffer->inner = true;
+    umo_buffer_forget(buffer);
+}
+
+size_t umo_buffer_wrapped_bytes(const umo_buffer *buffer)
+{
+    /* Memory that does not move stays imported or not. */
+    bool wraps = buffer->home == NULL && buffer->memory.imported && !buffer->inner;
+    return wraps ? buffer->size_bytes : 0;
+}
+
 bool umo_buffer_writable(const umo_buffer *buffer)
 {
     return buffer->writable;
@@ -312,8 +378,5 @@ bool umo_buffer_writable(const umo_buffer *buffer)
 
 void *umo_buffer_host(const umo_buffer *buffer)
 {
-    if (buffer->memory.host == NULL) {
-        return buffer->shadow;
-    }
-    return (char *)buffer->memory.host + buffer->memory_offset;
+    return buffer->home != NULL ? buffer->home : umo_host_side(buffer);
 }

@@ -6,6 +6,9 @@
 
 #include <umo/buffer.h>
 
+/* Before anything else of this layer registers for forks, as the locks here are taken last. */
+void umo_buffer_fork_register(void);
+
 /* References held now: a cache that holds one asks whether anybody else does. */
 uint32_t umo_buffer_refs(const umo_buffer *buffer);
 
@@ -13,6 +16,13 @@ uint32_t umo_buffer_refs(const umo_buffer *buffer);
 umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
                                        const umo_import *import, umo_buffer **out, umo_reason *why,
                                        umo_error *error);
+
+/* Says of a new import that its memory is umo's own, cut out of something that a scope is charged
+ * for, and that nobody wrote to it. */
+void umo_buffer_make_inner(umo_buffer *buffer);
+
+/* Bytes of somebody else's memory. */
+size_t umo_buffer_wrapped_bytes(const umo_buffer *buffer);
 
 /* The owner of imported memory may have changed bytes that the host has: what the device made of
  * them is stale. Bytes that only the device has stay. */

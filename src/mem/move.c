@@ -1,16 +1,18 @@
 /*
- * Copies on demand: between the caller's memory and a buffer, the conventional way in and out, and
- * clearing.
+ * Copies on demand: between the caller's memory and a buffer, the conventional way in and out;
+ * between its sides ahead of a use; and clearing.
  */
-#include "mem/buffer_state.h"
+#include "mem/events.h"
 
 #include "base/size.h"
+#include "os/os.h"
 
 #include <string.h>
 
 /* Bytes of zeros that are sent at a time to memory which the host does not reach. */
 #define ZEROS_BYTES ((size_t)64 << 10)
 
+/* Which side a copy uses: the mode has to stay while it is under way. */
 static umo_access access_of(const umo_buffer *buffer, size_t offset_bytes, size_t size_bytes,
                             uint32_t queue, umo_use use)
 {
@@ -45,8 +47,8 @@ static umo_status device_move(umo_buffer *buffer, size_t offset_bytes, void *dat
 
 /* One explicit copy between the caller's memory and a side: the device's where there are two, else
  * the only one. */
-static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data, size_t size_bytes,
-                             uint32_t queue, umo_side to, umo_fence *done)
+static umo_status bytes_move_held(umo_buffer *buffer, size_t offset_bytes, void *data,
+                                  size_t size_bytes, uint32_t queue, umo_side to, umo_fence *done)
 {
     bool upload = to == UMO_SIDE_DEVICE;
     umo_access access =
@@ -71,10 +73,18 @@ static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data
         umo_status_ignore(umo_access_abort(buffer, &access, (umo_fence){0}));
         return status;
     }
-    umo_scope_count_transfer(buffer->scope, upload ? UMO_DIRECTION_IN : UMO_DIRECTION_OUT, true,
-                             size_bytes);
+    umo_buffer_count_transfer(buffer, buffer->scope, to, true, offset_bytes, size_bytes, fence);
     *done = fence;
     return umo_access_end(buffer, &access, fence);
+}
+
+static umo_status bytes_move(umo_buffer *buffer, size_t offset_bytes, void *data, size_t size_bytes,
+                             uint32_t queue, umo_side to, umo_fence *done)
+{
+    umo_buffer_hold(buffer);
+    umo_status status = bytes_move_held(buffer, offset_bytes, data, size_bytes, queue, to, done);
+    umo_buffer_unhold(buffer);
+    return status;
 }
 
 umo_status umo_buffer_upload(umo_buffer *buffer, size_t offset_bytes, const void *data,
@@ -108,7 +118,49 @@ static umo_status device_clear(umo_buffer *buffer, const umo_fence_set *waits)
     return status != UMO_OK ? status : waited;
 }
 
-umo_status umo_buffer_clear(umo_buffer *buffer)
+umo_status umo_buffer_prefetch(umo_buffer *buffer, size_t offset_bytes, size_t size_bytes,
+                               umo_side side, umo_error *error)
+{
+    if (!umo_range_fits(offset_bytes, size_bytes, buffer->size_bytes)) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "%zu bytes at %zu lie outside a buffer of %zu",
+                             size_bytes, offset_bytes, buffer->size_bytes);
+    }
+    if (side != UMO_SIDE_HOST && side != UMO_SIDE_DEVICE) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "%d is no side", (int)side);
+    }
+    if (size_bytes == 0) {
+        return UMO_OK;
+    }
+    const umo_access access = {.offset_bytes = offset_bytes,
+                               .size_bytes = size_bytes,
+                               .side = side,
+                               .use = UMO_READ,
+                               .queue = buffer->device->info.queues - 1};
+    umo_fence_set waits;
+    const uint64_t start_ns = umo_trace_clock();
+    umo_status status = umo_bracket_open(buffer, &access, false, &waits);
+    if (status != UMO_OK) {
+        return umo_error_set(error, status, 0, "the range cannot be read now");
+    }
+    if (side == UMO_SIDE_HOST) {
+        /* Imported pages are only looked at: a write would make a file's pages dirty. */
+        void *host = (char *)umo_buffer_host(buffer) + offset_bytes;
+        bool own = buffer->home != NULL || !buffer->memory.imported;
+        status = umo_os_pages_populate(host, size_bytes, own);
+    }
+    /* What was queued stays behind as a pending use, which the next bracket waits for. */
+    umo_status ended = umo_access_end(buffer, &access, (umo_fence){0});
+    UMO_TRACE_BUFFER(buffer, buffer->scope, .kind = UMO_EVENT_PREFETCH, .side = (uint32_t)side,
+                     .offset_bytes = offset_bytes, .size_bytes = size_bytes, .status = status,
+                     .start_ns = start_ns);
+    if (status == UMO_OK && ended == UMO_OK) {
+        return UMO_OK;
+    }
+    return umo_error_set(error, status != UMO_OK ? status : ended, 0,
+                         "the pages could not be made present");
+}
+
+static umo_status buffer_clear_held(umo_buffer *buffer)
 {
     umo_status status = umo_buffer_settle(buffer);
     if (status != UMO_OK) {
@@ -127,7 +179,7 @@ umo_status umo_buffer_clear(umo_buffer *buffer)
         status = umo_fence_set_wait(&waits, UINT64_MAX);
     }
     /* The host side too, where there is one. */
-    void *host = umo_buffer_host(buffer);
+    void *host = umo_host_side(buffer);
     if (host != NULL) {
         memset(host, 0, buffer->size_bytes);
     }
@@ -135,4 +187,12 @@ umo_status umo_buffer_clear(umo_buffer *buffer)
      * poisoned. */
     umo_status ended = umo_access_abort(buffer, &access, (umo_fence){0});
     return status != UMO_OK ? status : ended;
+}
+
+umo_status umo_buffer_clear(umo_buffer *buffer)
+{
+    umo_buffer_hold(buffer);
+    umo_status status = buffer_clear_held(buffer);
+    umo_buffer_unhold(buffer);
+    return status;
 }

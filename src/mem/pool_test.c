@@ -10,6 +10,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -28,8 +29,11 @@ static rig rig_open(umo_storage_mode mode, const wrapper_switches *switches,
     r.device = wrapper_device(switches, options);
     assert_non_null(r.device);
     assert_int_equal(umo_scope_create(NULL, "pool", limit_bytes, &r.scope, NULL), UMO_OK);
-    const umo_pool_options what = {
-        .device = r.device, .scope = r.scope, .mode = mode, .keep_bytes_max = keep_bytes_max};
+    const umo_pool_options what = {.device = r.device,
+                                   .scope = r.scope,
+                                   .mode = mode,
+                                   .keep_bytes_max = keep_bytes_max,
+                                   .idle_ns = UINT64_MAX};
     assert_int_equal(umo_pool_create(&what, &r.pool, NULL), UMO_OK);
     return r;
 }
@@ -68,39 +72,65 @@ static void give(const rig *r, umo_buffer *buffer)
     assert_int_equal(umo_pool_free(r->pool, buffer), UMO_OK);
 }
 
-/* Every size up to a mebibyte: long enough, at most a quarter too long, and classes in order. The
- * sizes go through one block at a time, so the pool is destroyed and made for each batch. */
+/* Every size up to a mebibyte: long enough, and not much longer; longer sizes have longer blocks;
+ * what comes back is taken again, and by whom it fits exactly. */
 static void a_block_is_long_enough_and_not_much_longer(void **state)
 {
     (void)state;
-    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
-    size_t before = 0;
-    for (size_t size = 1; size <= (size_t)1 << 20; size += size < 5000 ? 1 : 997) {
-        umo_buffer *buffer = take(&r, size, 0);
-        size_t have = umo_buffer_size(buffer);
-        assert_true(have >= size);
-        assert_true(have <= 64 || have - size <= size / 4);
-        assert_true(have >= before);
-        before = have;
-        give(&r, buffer);
-        /* What it is rounded to is its own class: no block of the class is shorter. */
-        umo_buffer *exact = take(&r, have, 0);
-        assert_ptr_equal(exact, buffer);
-        give(&r, exact);
-        if (size >= 2) {
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        rig r = rig_open((umo_storage_mode)mode, NULL, NULL, 0, 0);
+        size_t page = umo_os_page_bytes();
+        size_t before = 0;
+        for (size_t size = 1; size <= (size_t)1 << 20; size += size < 5000 ? 1 : 997) {
+            umo_buffer *buffer = take(&r, size, 0);
+            size_t have = umo_buffer_size(buffer);
+            if (mode == UMO_UNIFIED) {
+                assert_true(have - size < 64 || have - size <= size / (size <= 65536 ? 4 : 16));
+            } else {
+                assert_true(have - size < (size < page ? 64 : page));
+            }
+            assert_true(have >= before);
+            before = have;
+            give(&r, buffer);
+            umo_buffer *exact = take(&r, have, 0);
+            assert_ptr_equal(exact, buffer);
+            give(&r, exact);
             umo_pool_trim(r.pool, 0);
         }
+        rig_close(&r);
     }
-    for (unsigned shift = 6; shift < 40; shift++) {
-        const size_t power = (size_t)1 << shift;
-        const size_t sizes[] = {power - 1, power, power + 1};
-        const size_t expected[] = {power, power, power + power / 4};
-        for (size_t i = 0; i < 3 && shift < 22; i++) {
-            umo_buffer *buffer = take(&r, sizes[i], 0);
-            assert_int_equal(umo_buffer_size(buffer), expected[i]);
-            give(&r, buffer);
-        }
-    }
+}
+
+/* Memory that cannot be cut serves who wants less, but not much less. */
+static void a_kept_block_serves_about_its_size(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_PRIVATE, NULL, NULL, 0, 0);
+    size_t page = umo_os_page_bytes();
+    umo_buffer *kept = take(&r, 16 * page, 0);
+    give(&r, kept);
+    umo_buffer *other = take(&r, 14 * page, 0); /* two pages less */
+    assert_ptr_not_equal(other, kept);
+    umo_buffer *less = take(&r, 15 * page, 0);
+    assert_ptr_equal(less, kept);
+    give(&r, less);
+    give(&r, other);
+    kept = take(&r, 15 * page, 0); /* the shortest that will do */
+    assert_int_equal(umo_buffer_size(kept), 16 * page);
+    other = take(&r, 13 * page, 0);
+    assert_int_equal(umo_buffer_size(other), 14 * page);
+    give(&r, kept);
+    give(&r, other);
+    umo_pool_trim(r.pool, 16 * page); /* the one unused for longest goes */
+    assert_int_equal(stats(&r).reserved_bytes, 14 * page);
+    kept = take(&r, 256, 0);
+    give(&r, kept);
+    other = take(&r, 128, 0);
+    assert_ptr_not_equal(other, kept); /* half */
+    less = take(&r, 129, 0);
+    assert_ptr_equal(less, kept);
+    give(&r, less);
+    give(&r, other);
     rig_close(&r);
 }
 
@@ -165,38 +195,46 @@ static void a_double_free_and_a_foreign_buffer_are_errors(void **state)
 static void figures_add_up(void **state)
 {
     (void)state;
-    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 1000);
-    umo_buffer *blocks[10];
-    for (size_t i = 0; i < 10; i++) {
-        blocks[i] = take(&r, 250, 0); /* 256 each */
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        size_t page = umo_os_page_bytes();
+        rig r = rig_open((umo_storage_mode)mode, NULL, NULL, 0, 3 * page);
+        umo_buffer *blocks[10];
+        for (size_t i = 0; i < 10; i++) {
+            blocks[i] = take(&r, page - 6, 0);
+        }
+        umo_pool_stats s = stats(&r);
+        assert_int_equal(s.live_bytes, 10 * (page - 6));
+        assert_int_equal(s.peak_live_bytes, 10 * (page - 6));
+        assert_int_equal(s.reserved_bytes, 10 * page);
+        assert_int_equal(s.kept_bytes, 0);
+        assert_int_equal(s.misses, 10);
+        for (size_t i = 0; i < 10; i++) {
+            give(&r, blocks[i]);
+            s = stats(&r);
+            assert_int_equal(s.live_bytes, (9 - i) * (page - 6));
+            assert_int_equal(s.kept_bytes, (i < 3 ? i + 1 : 3) * page);
+            assert_int_equal(s.reserved_bytes, (9 - i) * page + s.kept_bytes);
+        }
+        umo_counters c;
+        umo_scope_read(r.scope, &c);
+        assert_in_range(c.live_bytes, 3 * page, 3 * page + 3 * page / 512);
+        umo_buffer *again = take(&r, page - 7, 0);
+        assert_int_equal(stats(&r).hits, 1);
+        assert_int_equal(stats(&r).live_bytes, page - 7);
+        give(&r, again);
+        umo_pool_trim(r.pool, 2 * page);
+        assert_int_equal(stats(&r).reserved_bytes, 2 * page);
+        umo_pool_trim(r.pool, 0);
+        s = stats(&r);
+        assert_int_equal(s.reserved_bytes, 0);
+        assert_int_equal(s.kept_bytes, 0);
+        assert_int_equal(s.peak_live_bytes, 10 * (page - 6));
+        assert_int_equal(s.peak_reserved_bytes, 10 * page);
+        assert_int_equal(s.trimmed_bytes, 10 * page);
+        umo_scope_read(r.scope, &c);
+        assert_int_equal(c.live_bytes, 0);
+        rig_close(&r);
     }
-    umo_pool_stats s = stats(&r);
-    assert_int_equal(s.live_bytes, 2500);
-    assert_int_equal(s.peak_bytes, 2500);
-    assert_int_equal(s.reserved_bytes, 2560);
-    assert_int_equal(s.misses, 10);
-    for (size_t i = 0; i < 10; i++) {
-        give(&r, blocks[i]);
-        assert_true(stats(&r).reserved_bytes <= (9 - i) * 256 + 1000);
-    }
-    s = stats(&r);
-    assert_int_equal(s.live_bytes, 0);
-    assert_int_equal(s.reserved_bytes, 768); /* three blocks within the kept bytes */
-    umo_counters c;
-    umo_scope_read(r.scope, &c);
-    assert_int_equal(c.live_bytes, 768);
-    umo_buffer *again = take(&r, 200, 0);
-    assert_int_equal(stats(&r).hits, 0); /* 200 is of a shorter class */
-    give(&r, again);
-    again = take(&r, 230, 0);
-    assert_int_equal(stats(&r).hits, 1);
-    give(&r, again);
-    umo_pool_trim(r.pool, 500);
-    assert_in_range(stats(&r).reserved_bytes, 0, 500);
-    umo_pool_trim(r.pool, 0);
-    assert_int_equal(stats(&r).reserved_bytes, 0);
-    assert_int_equal(stats(&r).peak_bytes, 2500);
-    rig_close(&r);
 }
 
 static void a_hit_calls_no_driver(void **state)
@@ -215,23 +253,74 @@ static void a_hit_calls_no_driver(void **state)
 static void a_limit_takes_what_is_kept_first(void **state)
 {
     (void)state;
-    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 4096, 0);
-    umo_buffer *small[16];
-    for (size_t i = 0; i < 16; i++) {
-        small[i] = take(&r, 256, 0);
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        size_t page = umo_os_page_bytes();
+        rig r = rig_open((umo_storage_mode)mode, NULL, NULL, 16 * page, 0);
+        umo_buffer *small[16];
+        for (size_t i = 0; i < 16; i++) {
+            small[i] = take(&r, page, 0);
+        }
+        umo_buffer *none = NULL;
+        assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
+        assert_null(none);
+        for (size_t i = 0; i < 16; i++) {
+            give(&r, small[i]);
+        }
+        /* All of the budget is kept in short blocks: they go. */
+        umo_buffer *big = take(&r, 16 * page, 0);
+        assert_int_equal(stats(&r).reserved_bytes, 16 * page);
+        assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
+        assert_int_equal(stats(&r).live_bytes, 16 * page);
+        give(&r, big);
+        rig_close(&r);
     }
-    umo_buffer *none = NULL;
-    assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
-    assert_null(none);
-    for (size_t i = 0; i < 16; i++) {
-        give(&r, small[i]);
+}
+
+/* Somebody who still holds a reference must not see the next taker's bytes. */
+static void a_block_that_somebody_holds_is_not_handed_out(void **state)
+{
+    (void)state;
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        rig r = rig_open((umo_storage_mode)mode, NULL, NULL, 0, 0);
+        umo_buffer *held = take(&r, 5000, 1);
+        umo_buffer_acquire(held);
+        give(&r, held);
+        umo_buffer *next = take(&r, 5000, 1);
+        assert_ptr_not_equal(next, held);
+        umo_pool_trim(r.pool, 0);
+        umo_buffer *third = take(&r, 5000, 1);
+        if (mode == UMO_UNIFIED) {
+            assert_ptr_not_equal(umo_buffer_host(third), umo_buffer_host(held));
+        }
+        umo_buffer_release(held);
+        give(&r, next);
+        give(&r, third);
+        rig_close(&r);
     }
-    /* All of the budget is kept in short blocks: they go. */
-    umo_buffer *big = take(&r, 4096, 0);
-    assert_int_equal(stats(&r).reserved_bytes, 4096);
-    assert_int_equal(umo_pool_alloc(r.pool, 1, 0, &none, NULL), UMO_E_LIMIT);
-    give(&r, big);
-    rig_close(&r);
+}
+
+/* What the buffer face keeps goes by itself, on a device of its own memory too. */
+static void an_idle_pool_gives_its_blocks_back(void **state)
+{
+    (void)state;
+    for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
+        rig r = {.device = wrapper_device(NULL, NULL)};
+        assert_int_equal(umo_scope_create(NULL, "pool", 0, &r.scope, NULL), UMO_OK);
+        const umo_pool_options what = {.device = r.device,
+                                       .scope = r.scope,
+                                       .mode = (umo_storage_mode)mode,
+                                       .idle_ns = 5000000,
+                                       .idle_keep_bytes = 1};
+        assert_int_equal(umo_pool_create(&what, &r.pool, NULL), UMO_OK);
+        for (int round = 0; round < 2; round++) {
+            give(&r, take(&r, 100000, 1));
+            for (int i = 0; i < 300 && stats(&r).reserved_bytes > 0; i++) {
+                (void)usleep(5000);
+            }
+            assert_int_equal(stats(&r).reserved_bytes, 0);
+        }
+        rig_close(&r);
+    }
 }
 
 /* ---- owners ---- */
@@ -608,11 +697,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_block_is_long_enough_and_not_much_longer),
+        cmocka_unit_test(a_kept_block_serves_about_its_size),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(a_double_free_and_a_foreign_buffer_are_errors),
         cmocka_unit_test(figures_add_up),
         cmocka_unit_test(a_hit_calls_no_driver),
         cmocka_unit_test(a_limit_takes_what_is_kept_first),
+        cmocka_unit_test(a_block_that_somebody_holds_is_not_handed_out),
+        cmocka_unit_test(an_idle_pool_gives_its_blocks_back),
         cmocka_unit_test(no_owner_sees_anothers_bytes),
         cmocka_unit_test(a_long_block_is_cleared_to_its_end),
         cmocka_unit_test(the_same_owner_pays_for_no_clearing),

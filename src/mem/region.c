@@ -10,6 +10,7 @@
 #include "base/scope.h"
 #include "base/size.h"
 #include "driver/device.h"
+#include "mem/events.h"
 #include "os/os.h"
 
 #include <stdlib.h>
@@ -297,6 +298,7 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
         (void)pthread_mutex_unlock(&registry->lock);
         umo_buffer_refresh(buffer);
         umo_scope_count_import(scope, true, size_bytes);
+        UMO_TRACE_BUFFER(buffer, scope, .kind = UMO_EVENT_IMPORT_HIT, .size_bytes = size_bytes);
         *out = buffer;
         return UMO_OK;
     }
@@ -337,6 +339,7 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
         return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the region was released meanwhile");
     }
     umo_scope_count_import(scope, false, size_bytes);
+    UMO_TRACE_BUFFER(buffer, scope, .kind = UMO_EVENT_IMPORT, .size_bytes = size_bytes);
     *out = buffer;
     return UMO_OK;
 }

@@ -7,6 +7,7 @@
  * leaves the first byte where it was, because a step beyond the last element may leave the memory.
  */
 #include "base/size.h"
+#include "tensor/extent.h"
 
 #include <umo/tensor.h>
 
@@ -123,22 +124,6 @@ bool umo_tensor_is_packed(const umo_tensor *tensor)
     return true;
 }
 
-/* Bytes from the first byte of the first element to the last byte of the last; false if no size can
- * hold them. */
-static bool extent(const umo_tensor *tensor, uint64_t *out)
-{
-    int64_t elements = 1;
-    for (uint32_t i = 0; i < tensor->shape.rank; i++) {
-        int64_t step;
-        if (tensor->strides[i] < 0 ||
-            __builtin_mul_overflow(tensor->shape.dims[i] - 1, tensor->strides[i], &step) ||
-            __builtin_add_overflow(elements, step, &elements)) {
-            return false;
-        }
-    }
-    return !__builtin_mul_overflow((uint64_t)elements, umo_dtype_size(tensor->dtype), out);
-}
-
 umo_status umo_tensor_slice(const umo_tensor *tensor, uint32_t dim, int64_t start, int64_t length,
                             umo_tensor *out)
 {
@@ -161,7 +146,7 @@ umo_status umo_tensor_slice(const umo_tensor *tensor, uint32_t dim, int64_t star
     }
     uint64_t skipped_bytes;
     uint64_t extent_bytes;
-    if (!extent(&slice, &extent_bytes) ||
+    if (!umo_tensor_extent(&slice, &extent_bytes) ||
         __builtin_mul_overflow((uint64_t)start, (uint64_t)tensor->strides[dim], &skipped_bytes) ||
         __builtin_mul_overflow(skipped_bytes, umo_dtype_size(tensor->dtype), &skipped_bytes) ||
         !umo_range_fits(skipped_bytes, extent_bytes, tensor->size_bytes) ||

@@ -281,6 +281,7 @@ int main(int argc, char **argv)
         {"brackets", contract_bracket_tests, contract_bracket_test_count},
         {"imports", contract_import_tests, contract_import_test_count},
         {"work", contract_work_tests, contract_work_test_count},
+        {"moves", contract_move_tests, contract_move_test_count},
         {"operations", contract_ops_tests, contract_ops_test_count},
         {"order of operations", contract_ops_order_tests, contract_ops_order_test_count},
         {"conversions", contract_convert_tests, contract_convert_test_count},

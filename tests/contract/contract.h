@@ -114,6 +114,8 @@ extern const struct CMUnitTest contract_ops_order_tests[];
 extern const size_t contract_ops_order_test_count;
 extern const struct CMUnitTest contract_convert_tests[];
 extern const size_t contract_convert_test_count;
+extern const struct CMUnitTest contract_move_tests[];
+extern const size_t contract_move_test_count;
 
 #define CONTRACT_TEST(name) cmocka_unit_test_setup_teardown(name, contract_setup, contract_teardown)
 

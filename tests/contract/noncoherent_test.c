@@ -158,12 +158,19 @@ static void random_uses_agree_with_a_plain_model(void **state)
     unsigned char *model = malloc(BYTES);
     assert_non_null(pages);
     assert_non_null(model);
-    for (int import = 0; import < 2; import++) {
-        uint64_t random = 88172645463325252u + (uint64_t)import;
+    for (int kind = 0; kind < 3; kind++) {
+        uint64_t random = 88172645463325252u + (uint64_t)kind;
         pattern(model, BYTES, 1);
         memcpy(pages, model, BYTES);
-        umo_buffer *buffer = wrapped(g, pages, import != 0);
-        if (import == 0) {
+        umo_buffer *buffer = NULL;
+        if (kind < 2) {
+            buffer = wrapped(g, pages, kind == 1);
+        } else {
+            assert_int_equal(
+                umo_buffer_alloc_movable(g->device, g->scope, BYTES, UMO_UNIFIED, &buffer, NULL),
+                UMO_OK);
+        }
+        if (kind != 1) {
             host_write(buffer, 0, model, BYTES);
         }
         for (unsigned round = 0; round < 1000; round++) {
@@ -174,6 +181,10 @@ static void random_uses_agree_with_a_plain_model(void **state)
             const size_t size = 1 + (size_t)(random >> 24) % (BYTES - offset);
             const size_t place = (size_t)(random >> 40) % PLACES;
             const size_t places = 1 + (size_t)(random >> 44) % (PLACES - place);
+            if (kind == 2 && (random >> 58) % 8 == 0) {
+                const umo_storage_mode mode = (umo_storage_mode)((random >> 61) % 3);
+                assert_int_equal(umo_buffer_move(buffer, mode, 0, NULL), UMO_OK);
+            }
             switch (random & 3) {
             case 0:
                 pattern(model + offset, size, round);

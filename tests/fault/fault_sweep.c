@@ -56,6 +56,7 @@ void *__real_realloc(void *block, size_t size);
 void __real_free(void *block);
 void *__real_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *at, size_t size);
+int __real_mprotect(void *at, size_t size, int protection);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *argument);
 
@@ -65,6 +66,7 @@ void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __wrap_munmap(void *at, size_t size);
+int __wrap_mprotect(void *at, size_t size, int protection);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *argument);
 
@@ -108,7 +110,8 @@ void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, of
         return MAP_FAILED;
     }
     void *pages = __real_mmap(at, size, protection, flags, file, offset);
-    mapped_bytes += pages != MAP_FAILED ? whole_pages(size) : 0;
+    /* What is mapped over something else takes its place. */
+    mapped_bytes += pages != MAP_FAILED && (flags & MAP_FIXED) == 0 ? whole_pages(size) : 0;
     return pages;
 }
 
@@ -116,6 +119,16 @@ int __wrap_munmap(void *at, size_t size)
 {
     mapped_bytes -= whole_pages(size);
     return __real_munmap(at, size);
+}
+
+/* Taking pages away cannot fail; putting pages somewhere can. */
+int __wrap_mprotect(void *at, size_t size, int protection)
+{
+    if (protection != PROT_NONE && fault("mprotect")) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return __real_mprotect(at, size, protection);
 }
 
 #ifdef __linux__
@@ -196,6 +209,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 /* ---- the scene ---- */
 
 enum {
+    RAW_BLOCKS = 8,
     SIZE = 1024,
     PIECES = 24
 };
@@ -208,8 +222,13 @@ typedef struct scene {
     umo_device *device;
     umo_scope *scope;
     umo_pool *pools[UMO_STORAGE_MODES];
+    umo_device *raw_device;
+    umo_pool *raw_pool;
+    void *raw_blocks[RAW_BLOCKS];
+    umo_arena *arena;
     umo_buffer *blocks[UMO_STORAGE_MODES];
     umo_buffer *buffer;
+    umo_buffer *movable;
     umo_buffer *import;
     umo_region *region;
     umo_buffer *wraps[2];
@@ -310,6 +329,46 @@ static umo_status play_pools(scene *s)
     return UMO_OK;
 }
 
+/* Plain memory: short and long blocks, some from holes, an arena; without test mode, so that the
+ * thread's cache is used. */
+static umo_status play_raw(scene *s)
+{
+    TRY(umo_device_open("host", 0, NULL, &s->raw_device, &s->error));
+    const umo_pool_options options = {.device = s->raw_device,
+                                      .scope = umo_context_scope(s->context),
+                                      .idle_ns = UINT64_MAX,
+                                      .keep_bytes_max = 1 << 19};
+    TRY(umo_pool_create(&options, &s->raw_pool, &s->error));
+    const size_t sizes[RAW_BLOCKS] = {100, 70000, 5000, 70000, 8192, 70000, 300, 200000};
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < RAW_BLOCKS; i++) {
+            if (s->raw_blocks[i] == NULL) {
+                TRY(umo_pool_take(s->raw_pool, sizes[i], 1 + (uint64_t)round, &s->raw_blocks[i]));
+                memset(s->raw_blocks[i], i + 1, sizes[i]);
+            }
+        }
+        for (int i = 0; i < RAW_BLOCKS; i++) {
+            const unsigned char *bytes = s->raw_blocks[i];
+            assert_int_equal(bytes[0], i + 1);
+            assert_int_equal(bytes[sizes[i] - 1], i + 1);
+        }
+        for (int i = round; i < RAW_BLOCKS; i += 2 - round) {
+            assert_int_equal(umo_pool_give(s->raw_pool, s->raw_blocks[i]), UMO_OK);
+            s->raw_blocks[i] = NULL;
+        }
+        umo_pool_trim(s->raw_pool, 8192);
+    }
+    const umo_arena_options arena = {.pool = s->raw_pool, .first_bytes = 1000};
+    TRY(umo_arena_create(&arena, &s->arena, &s->error));
+    for (int i = 0; i < 4; i++) {
+        void *piece = NULL;
+        TRY(umo_arena_alloc(s->arena, 900, 64, &piece));
+        memset(piece, 1, 900);
+    }
+    umo_arena_reset(s->arena);
+    return UMO_OK;
+}
+
 static umo_status play_buffer(scene *s)
 {
     TRY(umo_buffer_alloc(s->device, s->scope, SIZE, UMO_MANAGED, &s->buffer, &s->error));
@@ -386,6 +445,37 @@ static umo_status play_operations(scene *s)
     return host_use(s->buffer, 900, 4, UMO_READ, 3);
 }
 
+/* A buffer on a tour through every pair of modes. */
+static umo_status play_moves(scene *s)
+{
+    static const umo_storage_mode tour[] = {UMO_MANAGED, UMO_PRIVATE, UMO_UNIFIED, UMO_PRIVATE,
+                                            UMO_MANAGED, UMO_UNIFIED, UMO_MANAGED};
+    TRY(umo_buffer_alloc_movable(s->device, s->scope, SIZE, UMO_UNIFIED, &s->movable, &s->error));
+    unsigned char value = 1;
+    TRY(host_use(s->movable, 0, SIZE / 2, UMO_WRITE, value));
+    TRY(host_use(s->movable, SIZE / 2, SIZE / 2, UMO_WRITE, value));
+    for (size_t i = 0; i < sizeof tour / sizeof tour[0]; i++) {
+        TRY(device_add(s, s->movable, 0, SIZE / 2, 1));
+        TRY(umo_buffer_move(s->movable, tour[i], UINT64_MAX, &s->error));
+        assert_int_equal(umo_buffer_mode(s->movable), tour[i]);
+        TRY(device_add(s, s->movable, SIZE / 2, SIZE / 2, 2));
+        value++;
+        TRY(umo_buffer_prefetch(s->movable, 0, SIZE, UMO_SIDE_HOST, &s->error));
+        TRY(host_use(s->movable, 0, SIZE, UMO_READ, value));
+    }
+    umo_fence_set waits;
+    TRY(umo_buffer_pin(s->movable, &s->error));
+    umo_status status = umo_buffer_export_begin(s->movable, UMO_SIDE_DEVICE, true, &waits);
+    if (status == UMO_OK) {
+        status = umo_fence_set_wait(&waits, UINT64_MAX);
+        assert_int_equal(umo_buffer_export_end(s->movable, UMO_SIDE_DEVICE, true, (umo_fence){0}),
+                         UMO_OK);
+    }
+    assert_int_equal(umo_buffer_unpin(s->movable), UMO_OK);
+    TRY(status);
+    return host_use(s->movable, 0, SIZE, UMO_READ, value);
+}
+
 static umo_status play_imports(scene *s)
 {
     umo_registry *registry = umo_context_registry(s->context);
@@ -419,6 +509,21 @@ static umo_status play_imports(scene *s)
     return UMO_OK;
 }
 
+/* With a thread and without; without the sources that the kernel takes 10 ms to arm or disarm. */
+static umo_status play_pressure(scene *s)
+{
+    for (int manual = 0; manual < 2; manual++) {
+        const umo_pressure_options options = {.manual = manual != 0,
+                                              .sources_off = (1u << UMO_PRESSURE_THRESHOLD) |
+                                                             (1u << UMO_PRESSURE_STALL)};
+        umo_pressure *pressure;
+        TRY(umo_pressure_create(&options, umo_context_scope(s->context), &pressure, &s->error));
+        (void)umo_pressure_poke(pressure);
+        umo_pressure_destroy(pressure);
+    }
+    return UMO_OK;
+}
+
 static umo_status play(scene *s)
 {
     const umo_context_options options = {.budget_bytes = 1 << 20,
@@ -430,8 +535,11 @@ static umo_status play(scene *s)
     TRY(umo_program_create(s->device, &source, &s->program, &s->error));
     TRY(umo_kernel_create(s->program, "add", &s->kernel, &s->error));
     TRY(play_pools(s));
+    TRY(play_raw(s));
     TRY(play_buffer(s));
     TRY(play_operations(s));
+    TRY(play_moves(s));
+    TRY(play_pressure(s));
     return play_imports(s);
 }
 
@@ -445,7 +553,16 @@ static void clear(scene *s)
     umo_buffer_release(s->wraps[1]);
     umo_region_release(s->region);
     umo_buffer_release(s->import);
+    umo_buffer_release(s->movable);
     umo_buffer_release(s->buffer);
+    umo_arena_destroy(s->arena);
+    for (int i = 0; i < RAW_BLOCKS; i++) {
+        if (s->raw_blocks[i] != NULL) {
+            assert_int_equal(umo_pool_give(s->raw_pool, s->raw_blocks[i]), UMO_OK);
+        }
+    }
+    umo_pool_destroy(s->raw_pool);
+    umo_device_release(s->raw_device);
     for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
         if (s->blocks[mode] != NULL) {
             assert_int_equal(umo_pool_free(s->pools[mode], s->blocks[mode]), UMO_OK);

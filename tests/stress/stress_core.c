@@ -24,7 +24,8 @@ enum {
     THREADS = 8,
     CELLS = 4,
     CELL_BYTES = 96,
-    BUFFERS = 5,
+    BUFFERS = 8, /* the last three are movable */
+    MOVABLE = 3,
     SEGMENTS = 6
 };
 
@@ -51,6 +52,7 @@ static stress core;
 static _Atomic uint64_t failures;
 static _Atomic uint64_t steps;
 static _Atomic uint64_t busy;
+static _Atomic uint64_t moved;
 
 static void failure(const char *what, umo_status status)
 {
@@ -240,6 +242,57 @@ static void step_move(worker *w)
     cells_check(bytes, access.size_bytes / CELL_BYTES);
 }
 
+/* Another storage mode for memory that the others use; now and then it is pinned meanwhile. */
+static void step_migrate(worker *w)
+{
+    umo_buffer *buffer = core.buffers[BUFFERS - 1 - below(w, MOVABLE)].buffer;
+    void *host = umo_buffer_host(buffer);
+    bool pin = below(w, 8) == 0;
+    if (pin) {
+        MUST(umo_buffer_pin(buffer, NULL));
+    }
+    uint64_t timeout_ns = below(w, 2) * 200000;
+    umo_storage_mode mode = (umo_storage_mode)below(w, UMO_STORAGE_MODES);
+    umo_status status = umo_buffer_move(buffer, mode, timeout_ns, NULL);
+    if (status == UMO_OK) {
+        CHECK(!pin, "a pinned buffer moved");
+        moved++;
+    } else if (status != UMO_E_BUSY && status != UMO_E_TIMEOUT) {
+        failure("umo_buffer_move", status);
+    }
+    if (pin) {
+        MUST(umo_buffer_unpin(buffer));
+    }
+    CHECK(umo_buffer_host(buffer) == host, "a buffer with another address");
+}
+
+/* Memory in the hands of somebody without brackets: what it reads stays whole. */
+static void step_export(worker *w)
+{
+    umo_buffer *buffer = core.buffers[below(w, BUFFERS)].buffer;
+    umo_fence_set waits;
+    umo_status status = umo_buffer_export_begin(buffer, UMO_SIDE_HOST, false, &waits);
+    if (status == UMO_E_BUSY) {
+        busy++;
+        return;
+    }
+    MUST(status);
+    MUST(umo_fence_set_wait(&waits, UINT64_MAX));
+    cells_check(umo_buffer_host(buffer), CELLS);
+    MUST(umo_buffer_export_end(buffer, UMO_SIDE_HOST, false, (umo_fence){0}));
+}
+
+static void step_prefetch(worker *w)
+{
+    const umo_access access = cells_access(w);
+    umo_status status =
+        umo_buffer_prefetch(core.buffers[below(w, BUFFERS)].buffer, access.offset_bytes,
+                            access.size_bytes, access.side, NULL);
+    if (status != UMO_OK && status != UMO_E_BUSY) {
+        failure("umo_buffer_prefetch", status);
+    }
+}
+
 /* Wraps a range and has the device look at it. */
 static void wrap_use(worker *w, void *data, size_t size_bytes, unsigned char expected)
 {
@@ -345,7 +398,7 @@ static void *work(void *argument)
 {
     worker *w = argument;
     while (umo_os_now_ns() < core.end_ns && failures == 0) {
-        switch (below(w, 8)) {
+        switch (below(w, 11)) {
         case 0:
             step_pool(w);
             break;
@@ -360,6 +413,15 @@ static void *work(void *argument)
             break;
         case 4:
             step_move(w);
+            break;
+        case 5:
+            step_migrate(w);
+            break;
+        case 6:
+            step_prefetch(w);
+            break;
+        case 7:
+            step_export(w);
             break;
         default:
             step_bracket(w);
@@ -397,14 +459,14 @@ static void core_open(unsigned seconds)
         MUST(umo_pool_create(&pool, &core.pools[mode], NULL));
     }
     const umo_storage_mode modes[BUFFERS] = {UMO_UNIFIED, UMO_MANAGED, UMO_PRIVATE, UMO_UNIFIED,
-                                             UMO_MANAGED};
+                                             UMO_MANAGED, UMO_PRIVATE, UMO_UNIFIED, UMO_MANAGED};
     unsigned char zeros[CELLS * CELL_BYTES] = {0};
     for (size_t i = 0; i < BUFFERS; i++) {
         shared_buffer *shared = &core.buffers[i];
-        size_t d = i < 3 ? 0 : 1;
+        size_t d = i < 3 || i >= 6 ? 0 : 1;
         umo_fence fence;
-        MUST(umo_buffer_alloc(core.devices[d], scope, CELLS * CELL_BYTES, modes[i], &shared->buffer,
-                              NULL));
+        MUST((i < BUFFERS - MOVABLE ? umo_buffer_alloc : umo_buffer_alloc_movable)(
+            core.devices[d], scope, CELLS * CELL_BYTES, modes[i], &shared->buffer, NULL));
         MUST(umo_kernel_create(core.programs[d], "check", &shared->check, NULL));
         MUST(umo_kernel_create(core.programs[d], "fill", &shared->fill, NULL));
         MUST(umo_buffer_upload(shared->buffer, 0, zeros, sizeof zeros, 0, &fence));
@@ -484,7 +546,7 @@ int main(int argc, char **argv)
     }
     core_close();
     (void)printf("stress: %" PRIu64 " steps, %" PRIu64 " found a bracket open, %" PRIu64
-                 " failures\n",
-                 steps, busy, failures);
-    return failures == 0 && steps > 100 ? 0 : 1;
+                 " moves, %" PRIu64 " failures\n",
+                 steps, busy, moved, failures);
+    return failures == 0 && steps > 100 && moved > 10 ? 0 : 1;
 }

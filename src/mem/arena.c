@@ -1,0 +1,164 @@
+/*
+ * See arena.h. Chunks are linked by a small table beside them, never by their own first bytes: they
+ * may be handed to a device. Each is as long as all before it, so a request of any size needs few.
+ */
+#include "base/size.h"
+
+#include <umo/arena.h>
+
+#include <stdlib.h>
+
+#define FIRST_BYTES ((size_t)64 << 10)
+#define ALIGN_MAX_BYTES ((size_t)4096)
+/* Chunks double: more would not fit any range of addresses. */
+#define CHUNKS_MAX 48u
+/* Requests that are looked back at. */
+#define REQUESTS 8u
+
+typedef struct chunk {
+    char *data;
+    size_t size_bytes;
+} chunk;
+
+struct umo_arena {
+    umo_arena_options options;
+    chunk chunks[CHUNKS_MAX];
+    size_t chunk_count;
+    size_t at_bytes;   /* in the last chunk: where the next memory is taken from */
+    size_t next_bytes; /* of the next first chunk */
+    unsigned requests;
+    size_t recent_bytes; /* the most of the last requests */
+    umo_arena_stats stats;
+};
+
+umo_status umo_arena_create(const umo_arena_options *options, umo_arena **out, umo_error *error)
+{
+    if (options->pool == NULL) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "an arena needs a pool");
+    }
+    void *probe = NULL;
+    if (umo_pool_take(options->pool, 0, 0, &probe) == UMO_E_UNSUPPORTED) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                             "the pool's memory has no plain addresses");
+    }
+    umo_arena *arena = calloc(1, sizeof *arena);
+    if (arena == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an arena");
+    }
+    arena->options = *options;
+    arena->next_bytes = options->first_bytes != 0 ? options->first_bytes : FIRST_BYTES;
+    *out = arena;
+    return UMO_OK;
+}
+
+static void chunks_give(umo_arena *arena)
+{
+    for (size_t i = 0; i < arena->chunk_count; i++) {
+        /* It was taken from this pool and given nowhere: INVAL cannot be. */
+        umo_status_ignore(umo_pool_give(arena->options.pool, arena->chunks[i].data));
+    }
+    arena->chunk_count = 0;
+    arena->at_bytes = 0;
+    arena->stats.held_bytes = 0;
+}
+
+void umo_arena_destroy(umo_arena *arena)
+{
+    if (arena != NULL) {
+        chunks_give(arena);
+        free(arena);
+    }
+}
+
+/* Another chunk, of at least size_bytes. */
+static umo_status chunk_add(umo_arena *arena, size_t size_bytes)
+{
+    if (arena->chunk_count == CHUNKS_MAX) {
+        return UMO_E_LIMIT;
+    }
+    size_t want = arena->chunk_count == 0 ? arena->next_bytes : arena->stats.held_bytes;
+    want = want > size_bytes ? want : size_bytes;
+    void *data = NULL;
+    umo_status status = umo_pool_take(arena->options.pool, want, arena->options.owner, &data);
+    if (status != UMO_OK && want > size_bytes) {
+        want = size_bytes; /* then just what is needed */
+        status = umo_pool_take(arena->options.pool, want, arena->options.owner, &data);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    arena->chunks[arena->chunk_count++] = (chunk){data, want};
+    arena->at_bytes = 0;
+    arena->stats.held_bytes += want;
+    return UMO_OK;
+}
+
+/* Takes from the last chunk; NULL when it does not fit. */
+static void *chunk_take(umo_arena *arena, size_t size_bytes, size_t align_bytes)
+{
+    if (arena->chunk_count == 0) {
+        return NULL;
+    }
+    const chunk *last = &arena->chunks[arena->chunk_count - 1];
+    uintptr_t free_at = (uintptr_t)last->data + arena->at_bytes;
+    size_t padding = (size_t)(-free_at & (align_bytes - 1));
+    size_t left = last->size_bytes - arena->at_bytes;
+    if (padding > left || size_bytes > left - padding) {
+        return NULL;
+    }
+    arena->at_bytes += padding + size_bytes;
+    arena->stats.used_bytes += padding + size_bytes;
+    return (void *)(free_at + padding);
+}
+
+umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_bytes, void **out)
+{
+    size_t most;
+    if (size_bytes == 0 || !umo_is_power_of_two(align_bytes) || align_bytes > ALIGN_MAX_BYTES ||
+        __builtin_add_overflow(size_bytes, align_bytes - 1, &most)) {
+        return UMO_E_INVAL;
+    }
+    void *data = chunk_take(arena, size_bytes, align_bytes);
+    if (data == NULL) {
+        umo_status status = chunk_add(arena, most);
+        if (status != UMO_OK) {
+            return status;
+        }
+        data = chunk_take(arena, size_bytes, align_bytes);
+    }
+    if (arena->stats.used_bytes > arena->stats.peak_bytes) {
+        arena->stats.peak_bytes = arena->stats.used_bytes;
+    }
+    *out = data;
+    return UMO_OK;
+}
+
+void umo_arena_reset(umo_arena *arena)
+{
+    size_t used = arena->stats.used_bytes;
+    arena->recent_bytes = used > arena->recent_bytes ? used : arena->recent_bytes;
+    bool shrinks = false;
+    if (++arena->requests == REQUESTS) {
+        shrinks = arena->recent_bytes < arena->stats.held_bytes / 2;
+        if (shrinks) {
+            arena->next_bytes = arena->recent_bytes > 0 ? arena->recent_bytes : FIRST_BYTES;
+        }
+        arena->requests = 0;
+        arena->recent_bytes = 0;
+    }
+    if (arena->chunk_count > 1) {
+        arena->next_bytes = arena->stats.held_bytes;
+        shrinks = true;
+    }
+    if (shrinks) {
+        chunks_give(arena);
+    }
+    arena->at_bytes = 0;
+    arena->stats.used_bytes = 0;
+}
+
+void umo_arena_read(const umo_arena *arena, umo_arena_stats *out)
+{
+    *out = arena->stats;
+    out->chunk_count = arena->chunk_count;
+}

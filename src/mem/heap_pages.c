@@ -1,0 +1,374 @@
+/*
+ * Pages move to where addresses are free, instead of more being taken: a hole that is too short for
+ * a block still has pages, and the system can put them behind other addresses without a copy, for
+ * about the price of two page faults a run. So what a heap holds follows what is used, however its
+ * holes lie. Source: GMLake (ASPLOS 2024) does it to a GPU's memory with the driver's calls.
+ */
+#include "mem/heap_pages.h"
+
+#include "os/os.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* A system allows a process some 65,000 mappings; each move makes up to two more. */
+#define SEAMS_MAX 6000u
+
+static size_t page_up(const umo_heap *heap, size_t offset)
+{
+    return (offset + heap->page_bytes - 1) & ~(heap->page_bytes - 1);
+}
+
+static size_t page_down(const umo_heap *heap, size_t offset)
+{
+    return offset & ~(heap->page_bytes - 1);
+}
+
+static bool is_state(const umo_extent *extent, umo_extent_state state)
+{
+    return extent != NULL && umo_extent_state_get(extent) == state;
+}
+
+/* ---- seams ---- */
+
+static bool seam_at(const umo_heap *heap, size_t offset)
+{
+    size_t page = offset / heap->page_bytes;
+    return (heap->seams[page / 64] >> (page % 64) & 1) != 0;
+}
+
+static void seam_set(umo_heap *heap, size_t offset)
+{
+    if (!seam_at(heap, offset)) {
+        size_t page = offset / heap->page_bytes;
+        heap->seams[page / 64] |= (uint64_t)1 << (page % 64);
+        heap->seam_count++;
+    }
+}
+
+/* The last seam inside of (from, to), or from. */
+static size_t seam_last(const umo_heap *heap, size_t from, size_t to)
+{
+    size_t first = from / heap->page_bytes;
+    for (size_t page = to / heap->page_bytes; page-- > first + 1;) {
+        uint64_t word = heap->seams[page / 64] << (63 - page % 64);
+        if (word == 0) {
+            page = page / 64 * 64; /* the loop steps below it */
+        } else {
+            size_t found = page - (size_t)__builtin_clzll(word);
+            return found > first ? found * heap->page_bytes : from;
+        }
+    }
+    return from;
+}
+
+/* Makes ordinary again what moves have cut, where no page is used. */
+static void seams_renew(umo_heap *heap, size_t from, size_t to)
+{
+    if (heap->seam_count == 0 || !umo_os_pages_renew(heap->base + from, to - from)) {
+        umo_os_pages_empty(heap->base + from, to - from);
+        return;
+    }
+    for (size_t at = seam_last(heap, from, to); at > from; at = seam_last(heap, from, at)) {
+        size_t page = at / heap->page_bytes;
+        heap->seams[page / 64] &= ~((uint64_t)1 << (page % 64));
+        heap->seam_count--;
+    }
+}
+
+/* ---- hollow extents ---- */
+
+/* Pages that go when [from, end) of a free extent joins its hollow neighbours: [*first, *last). */
+static void pages_leaving(const umo_heap *heap, const umo_extent *extent, size_t from,
+                          size_t *first, size_t *last)
+{
+    size_t start = umo_extent_offset(heap, extent);
+    size_t end = start + extent->size_bytes;
+    const umo_extent *before = umo_heap_before(heap, extent);
+    const umo_extent *after = umo_heap_after(heap, extent);
+    size_t whole_from = from;
+    size_t whole_to = end;
+    if (from == start && is_state(before, UMO_EXTENT_HOLLOW)) {
+        whole_from = umo_extent_offset(heap, before);
+    }
+    if (is_state(after, UMO_EXTENT_HOLLOW)) {
+        whole_to = end + after->size_bytes;
+    }
+    size_t low = page_up(heap, whole_from);
+    size_t high = page_down(heap, whole_to);
+    size_t own_low = page_down(heap, from);
+    size_t own_high = page_up(heap, end);
+    *first = low > own_low ? low : own_low;
+    *last = high < own_high ? high : own_high;
+    if (*last < *first) {
+        *last = *first;
+    }
+}
+
+/* Makes a free extent, in no list, hollow: its pages have gone. */
+static void make_hollow(umo_heap *heap, umo_extent *extent)
+{
+    umo_extent *before = umo_heap_before(heap, extent);
+    if (is_state(before, UMO_EXTENT_HOLLOW)) {
+        umo_heap_bin_remove(heap, &heap->hollow, before);
+        umo_heap_join(heap, before, extent);
+        extent = before;
+    }
+    umo_extent *after = umo_heap_after(heap, extent);
+    if (is_state(after, UMO_EXTENT_HOLLOW)) {
+        umo_heap_bin_remove(heap, &heap->hollow, after);
+        umo_heap_join(heap, extent, after);
+    }
+    umo_extent_state_set(extent, UMO_EXTENT_HOLLOW);
+    size_t start = umo_extent_offset(heap, extent);
+    size_t end = start + extent->size_bytes;
+    if (start == page_up(heap, start) && end == page_down(heap, end)) {
+        extent->marks = UMO_EXTENT_FRESH; /* no page is shared */
+    }
+    umo_heap_bin_add(heap, &heap->hollow, extent);
+}
+
+/* The free extent with pages to spare that is looked at first: a long one, since a call moves any
+ * number of them. */
+static umo_extent *source_find(const umo_heap *heap)
+{
+    umo_extent *extent = umo_heap_bin_best(heap, &heap->free, 0);
+    for (unsigned looks = 0; extent != NULL && looks < 8; looks++) {
+        size_t first;
+        size_t last;
+        pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
+        if (last > first) {
+            return extent;
+        }
+        extent = extent->next != 0 ? &heap->extents[extent->next] : NULL;
+    }
+    return NULL;
+}
+
+/* Takes [from, end of its pages) of a source, which is in no list, out of the free extents. */
+static void source_shrink(umo_heap *heap, umo_extent *source, size_t from)
+{
+    size_t start = umo_extent_offset(heap, source);
+    umo_extent *gone = source;
+    if (from > start) {
+        gone = umo_heap_split(heap, source, from - start);
+        umo_extent_state_set(source, UMO_EXTENT_FREE);
+        umo_heap_bin_add(heap, &heap->free, source);
+    }
+    heap->free_bytes -= gone->size_bytes;
+    make_hollow(heap, gone);
+}
+
+/* Can a source be cut in two there? */
+static bool source_cuts(const umo_heap *heap, const umo_extent *source, size_t at)
+{
+    size_t start = umo_extent_offset(heap, source);
+    size_t end = start + source->size_bytes;
+    return at > start && at < end && (at - start) >> heap->unit_shift != 0 &&
+           (end - at) >> heap->unit_shift != 0;
+}
+
+/* Where a source is cut so that about want_bytes of pages go, or its start: then all go. */
+static size_t source_cut(const umo_heap *heap, const umo_extent *source, size_t want_bytes)
+{
+    size_t start = umo_extent_offset(heap, source);
+    size_t first;
+    size_t last;
+    pages_leaving(heap, source, start, &first, &last);
+    if (last - first <= want_bytes) {
+        return start;
+    }
+    size_t cut = last - want_bytes;
+    if (!source_cuts(heap, source, cut)) {
+        cut -= heap->page_bytes; /* its last page is shared with a hollow neighbour */
+    }
+    return source_cuts(heap, source, cut) ? cut : start;
+}
+
+/* Puts pages of a source behind [to, to + max_bytes), from its start on. Returns the bytes; 0 when
+ * the system does not move them. */
+static size_t source_move(umo_heap *heap, umo_extent *source, size_t to, size_t max_bytes,
+                          umo_extent *target)
+{
+    size_t from = source_cut(heap, source, max_bytes);
+    size_t first;
+    size_t last;
+    pages_leaving(heap, source, from, &first, &last);
+    size_t run = seam_last(heap, first, last);
+    if (run > first && source_cuts(heap, source, run)) {
+        from = run; /* a call moves pages of one mapping */
+        pages_leaving(heap, source, from, &first, &last);
+    }
+    size_t bytes = last - first < max_bytes ? last - first : max_bytes;
+    if (bytes == 0 || !heap->moves || heap->seam_count > SEAMS_MAX ||
+        !umo_os_pages_move(heap->base + first, bytes, heap->base + to)) {
+        return 0;
+    }
+    seam_set(heap, to);
+    seam_set(heap, to + bytes);
+    if (first + bytes < last) {
+        umo_os_pages_empty(heap->base + first + bytes, last - first - bytes);
+        heap->reserved_bytes -= last - first - bytes;
+    }
+    umo_extent_mix(target, source->owner, source->marks);
+    umo_heap_bin_remove(heap, &heap->free, source);
+    source_shrink(heap, source, from);
+    heap->moved_bytes += bytes;
+    return bytes;
+}
+
+/* Gives pages of a source back. Returns the bytes. */
+static size_t source_empty(umo_heap *heap, umo_extent *source, size_t max_bytes)
+{
+    size_t from = source_cut(heap, source, max_bytes);
+    size_t first;
+    size_t last;
+    pages_leaving(heap, source, from, &first, &last);
+    seams_renew(heap, first, last);
+    umo_heap_bin_remove(heap, &heap->free, source);
+    source_shrink(heap, source, from);
+    heap->reserved_bytes -= last - first;
+    return last - first;
+}
+
+/* ---- places ---- */
+
+bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out)
+{
+    umo_extent *hollow = umo_heap_bin_best(heap, &heap->hollow, size_bytes);
+    if (hollow == NULL) {
+        return false;
+    }
+    size_t start = umo_extent_offset(heap, hollow);
+    *out = (umo_heap_place){.hollow = hollow, .size_bytes = size_bytes};
+    size_t own_bytes = size_bytes;
+    umo_extent *before = umo_heap_before(heap, hollow);
+    if (is_state(before, UMO_EXTENT_FREE) && before->size_bytes < size_bytes) {
+        size_t left = hollow->size_bytes - (size_bytes - before->size_bytes);
+        if (left == 0 || left >> heap->unit_shift != 0) {
+            out->joined = before;
+            own_bytes -= before->size_bytes;
+        }
+    }
+    size_t end = start + hollow->size_bytes;
+    /* What is left and too short goes along: the same rule as for free extents. */
+    size_t used_end =
+        (hollow->size_bytes - own_bytes) >> heap->unit_shift == 0 ? end : start + own_bytes;
+    size_t low = page_up(heap, start);
+    size_t high = page_up(heap, used_end);
+    size_t whole = page_down(heap, end);
+    out->from_bytes = low;
+    out->to_bytes = high < whole ? high : whole;
+    if (out->to_bytes < low) {
+        out->to_bytes = low;
+    }
+    return true;
+}
+
+/* Fills [from, to) with pages of free extents, as far as they reach. */
+static void place_fill(umo_heap *heap, umo_extent *target, size_t from, size_t to)
+{
+    while (from < to) {
+        umo_extent *source = source_find(heap);
+        if (source == NULL) {
+            return;
+        }
+        size_t moved = source_move(heap, source, from, to - from, target);
+        if (moved == 0) {
+            break;
+        }
+        from += moved;
+    }
+    /* The system does not move pages: as many go as will come. */
+    while (from < to) {
+        umo_extent *source = source_find(heap);
+        size_t gone = source != NULL ? source_empty(heap, source, to - from) : 0;
+        if (gone == 0) {
+            return;
+        }
+        from += gone < to - from ? gone : to - from;
+    }
+}
+
+umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, size_t reuse_bytes)
+{
+    umo_extent *hollow = place->hollow;
+    if (!umo_heap_map(heap, place->to_bytes)) {
+        return NULL;
+    }
+    umo_extent *extent = hollow;
+    umo_heap_bin_remove(heap, &heap->hollow, hollow);
+    if (place->joined != NULL) {
+        extent = place->joined;
+        umo_heap_bin_remove(heap, &heap->free, extent);
+        heap->free_bytes -= extent->size_bytes;
+        umo_heap_join(heap, extent, hollow);
+    }
+    umo_extent_state_set(extent, UMO_EXTENT_OTHER);
+    if ((extent->size_bytes - place->size_bytes) >> heap->unit_shift != 0) {
+        umo_extent *rest = umo_heap_split(heap, extent, place->size_bytes);
+        umo_extent_state_set(rest, UMO_EXTENT_HOLLOW);
+        umo_heap_bin_add(heap, &heap->hollow, rest);
+    }
+    size_t missing = umo_heap_place_missing(place);
+    heap->reserved_bytes += missing;
+    if (reuse_bytes > 0) {
+        uint64_t moved = heap->moved_bytes;
+        reuse_bytes = page_up(heap, reuse_bytes);
+        place_fill(heap, extent, place->from_bytes,
+                   place->from_bytes + (reuse_bytes < missing ? reuse_bytes : missing));
+        heap->reserved_bytes -= heap->moved_bytes - moved;
+    }
+    return extent;
+}
+
+/* ---- giving back ---- */
+
+size_t umo_heap_empty(umo_heap *heap, size_t max_bytes, uint64_t stamp)
+{
+    size_t gone = 0;
+    for (unsigned row = UMO_HEAP_ROWS; row-- > 0 && gone < max_bytes;) {
+        for (unsigned column = UMO_HEAP_COLUMNS; column-- > 0 && gone < max_bytes;) {
+            uint32_t at = heap->free.first[row][column];
+            while (at != 0 && gone < max_bytes) {
+                umo_extent *extent = &heap->extents[at];
+                at = extent->next;
+                size_t first;
+                size_t last;
+                pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
+                if (extent->stamp < stamp && last > first) {
+                    gone += source_empty(heap, extent, max_bytes - gone);
+                    at = heap->free.first[row][column]; /* the list has changed */
+                }
+            }
+        }
+    }
+    umo_extent *all =
+        &heap->extents[page_up(heap, (size_t)1 << heap->unit_shift) >> heap->unit_shift];
+    if (heap->seam_count > 0 && heap->reserved_bytes == 0 && is_state(all, UMO_EXTENT_HOLLOW) &&
+        umo_heap_after(heap, all) == NULL) {
+        seams_renew(heap, umo_extent_offset(heap, all), heap->mapped_bytes);
+        memset(heap->seams, 0,
+               (heap->mapped_bytes / heap->page_bytes / 64 + 1) * sizeof *heap->seams);
+        heap->seam_count = 0;
+    }
+    return gone;
+}
+
+size_t umo_heap_empty_bytes(const umo_heap *heap)
+{
+    size_t bytes = 0;
+    for (unsigned row = 0; row < UMO_HEAP_ROWS; row++) {
+        for (uint32_t columns = heap->free.columns[row]; columns != 0; columns &= columns - 1) {
+            uint32_t at = heap->free.first[row][__builtin_ctz(columns)];
+            for (; at != 0; at = heap->extents[at].next) {
+                size_t first;
+                size_t last;
+                const umo_extent *extent = &heap->extents[at];
+                pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
+                bytes += last - first;
+            }
+        }
+    }
+    return bytes;
+}

@@ -1,0 +1,42 @@
+/*
+ * The pages behind a heap: where they come from when no free extent fits, and how they go back.
+ */
+#ifndef UMO_MEM_HEAP_PAGES_H
+#define UMO_MEM_HEAP_PAGES_H
+
+#include "mem/heap.h"
+
+/* A place for an extent whose pages are not all there. */
+typedef struct umo_heap_place {
+    umo_extent *hollow;
+    umo_extent *joined; /* the free extent before it, used first; or NULL */
+    size_t size_bytes;
+    size_t from_bytes; /* offsets of the pages that are missing */
+    size_t to_bytes;
+} umo_heap_place;
+
+static inline size_t umo_heap_place_missing(const umo_heap_place *place)
+{
+    return place->to_bytes - place->from_bytes;
+}
+
+/* False when the range of addresses has none. */
+bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out);
+
+/*
+ * Takes it. Of the pages that are missing up to reuse_bytes come from free extents, the rest from
+ * the system. The extent's marks tell what its bytes are.
+ * NULL when the system has no memory.
+ */
+umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, size_t reuse_bytes);
+
+/*
+ * Gives pages of free extents back to the system, about max_bytes at most, of those that are free
+ * since before `stamp` alone. Returns the bytes given back; 0 when there is nothing to give.
+ */
+size_t umo_heap_empty(umo_heap *heap, size_t max_bytes, uint64_t stamp);
+
+/* Bytes that umo_heap_empty() could give back, at least. */
+size_t umo_heap_empty_bytes(const umo_heap *heap);
+
+#endif

@@ -1,0 +1,304 @@
+/*
+ * The heap against a plain model: random operations, after each of which the books are walked from
+ * end to end; bytes are where they were put, whatever moved; given-back pages are zeros.
+ */
+#include "mem/heap_pages.h"
+
+#include "os/os.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    HELD = 40,
+    STEPS = 4000
+};
+
+static size_t page_bytes(void)
+{
+    return umo_os_page_bytes();
+}
+
+static size_t whole_pages(size_t from, size_t to)
+{
+    size_t page = page_bytes();
+    size_t first = (from + page - 1) / page * page;
+    size_t last = to / page * page;
+    return last > first ? last - first : 0;
+}
+
+static size_t bins_count(const umo_heap *heap, const umo_heap_bins *bins)
+{
+    size_t count = 0;
+    for (unsigned row = 0; row < UMO_HEAP_ROWS; row++) {
+        assert_int_equal((bins->rows >> row & 1) != 0, bins->columns[row] != 0);
+        for (unsigned column = 0; column < UMO_HEAP_COLUMNS; column++) {
+            uint32_t at = bins->first[row][column];
+            assert_int_equal((bins->columns[row] >> column & 1) != 0, at != 0);
+            for (; at != 0; at = heap->extents[at].next) {
+                count++;
+            }
+        }
+    }
+    return count;
+}
+
+/* Every byte of the range is in one extent, neighbours know each other, no two that could be joined
+ * lie side by side, and the sums are what the extents say. */
+static void assert_sound(const umo_heap *heap)
+{
+    size_t at =
+        page_bytes() > (size_t)1 << heap->unit_shift ? page_bytes() : (size_t)1 << heap->unit_shift;
+    size_t first = at;
+    uint32_t before = 0;
+    umo_extent_state last = UMO_EXTENT_NONE;
+    uint64_t free_bytes = 0;
+    uint64_t hollow_pages = 0;
+    size_t free_count = 0;
+    size_t hollow_count = 0;
+    while (at < heap->range_bytes) {
+        const umo_extent *extent = &heap->extents[at >> heap->unit_shift];
+        umo_extent_state state = umo_extent_state_get(extent);
+        assert_int_not_equal(state, UMO_EXTENT_NONE);
+        assert_int_equal(umo_extent_offset(heap, extent), at);
+        assert_int_equal(extent->before, before);
+        assert_false(state == last && (state == UMO_EXTENT_FREE || state == UMO_EXTENT_HOLLOW));
+        assert_true(extent->size_bytes >> heap->unit_shift != 0);
+        if (state == UMO_EXTENT_FREE) {
+            free_bytes += extent->size_bytes;
+            free_count++;
+        } else if (state == UMO_EXTENT_HOLLOW) {
+            hollow_pages += whole_pages(at, at + extent->size_bytes);
+            hollow_count++;
+        }
+        before = umo_extent_index(heap, extent);
+        last = state;
+        at += extent->size_bytes;
+    }
+    assert_int_equal(at, heap->range_bytes);
+    assert_int_equal(heap->free_bytes, free_bytes);
+    assert_int_equal(heap->reserved_bytes, heap->range_bytes - first - hollow_pages);
+    assert_int_equal(bins_count(heap, &heap->free), free_count);
+    assert_int_equal(bins_count(heap, &heap->hollow), hollow_count);
+}
+
+typedef struct held {
+    umo_extent *extent;
+    size_t size_bytes;
+    unsigned char value;
+} held;
+
+static void assert_filled(const umo_heap *heap, const held *h)
+{
+    const unsigned char *data = umo_extent_data(heap, h->extent);
+    for (size_t i = 0; i < h->size_bytes; i += i + 512 < h->size_bytes ? 512 : 1) {
+        assert_int_equal(data[i], h->value);
+    }
+}
+
+static size_t size_next(unsigned *seed, size_t unit_bytes)
+{
+    size_t r = (size_t)rand_r(seed);
+    size_t size = unit_bytes << (r % 7);
+    return size + (size_t)rand_r(seed) % 32 * UMO_HEAP_GRANULE;
+}
+
+/* Takes an extent as a pool does: what is free, else a place, with some of its pages moved. */
+static umo_extent *extent_take(umo_heap *heap, size_t size_bytes, bool reuse)
+{
+    umo_extent *extent = umo_heap_take_free(heap, size_bytes);
+    umo_heap_place place;
+    if (extent == NULL && umo_heap_place_find(heap, size_bytes, &place)) {
+        extent = umo_heap_place_take(heap, &place, reuse ? umo_heap_place_missing(&place) : 0);
+    }
+    return extent;
+}
+
+static void play(umo_heap *heap, size_t unit_bytes, unsigned seed)
+{
+    held blocks[HELD] = {0};
+    for (unsigned step = 0; step < STEPS; step++) {
+        held *h = &blocks[(size_t)rand_r(&seed) % HELD];
+        if (h->extent != NULL) {
+            assert_filled(heap, h);
+            size_t inside = (size_t)rand_r(&seed) % h->size_bytes;
+            char *data = umo_extent_data(heap, h->extent);
+            assert_ptr_equal(umo_heap_find(heap, data + inside), h->extent);
+            umo_heap_give(heap, h->extent, step);
+            h->extent = NULL;
+        } else {
+            h->size_bytes = size_next(&seed, unit_bytes);
+            h->extent = extent_take(heap, h->size_bytes, step % 3 != 0);
+            assert_non_null(h->extent);
+            assert_true(h->extent->size_bytes >= h->size_bytes);
+            assert_int_equal((uintptr_t)umo_extent_data(heap, h->extent) % UMO_HEAP_GRANULE, 0);
+            h->value = (unsigned char)(1 + step % 250);
+            memset(umo_extent_data(heap, h->extent), h->value, h->size_bytes);
+            h->extent->owner = h->value;
+            h->extent->marks = 0;
+        }
+        if (step % 97 == 0) {
+            uint64_t reserved = heap->reserved_bytes;
+            size_t gone =
+                umo_heap_empty(heap, 3 * page_bytes(), step % 2 != 0 ? UINT64_MAX : step / 2);
+            assert_int_equal(heap->reserved_bytes, reserved - gone);
+        }
+        if (step % 16 == 0) {
+            assert_sound(heap);
+        }
+    }
+    for (size_t i = 0; i < HELD; i++) {
+        if (blocks[i].extent != NULL) {
+            assert_filled(heap, &blocks[i]);
+            umo_heap_give(heap, blocks[i].extent, 0);
+        }
+    }
+    assert_sound(heap);
+}
+
+static void random_operations_keep_the_books_and_the_bytes(void **state)
+{
+    (void)state;
+    const size_t units[] = {4096, 64};
+    uint64_t moved_bytes = 0;
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        umo_heap heap;
+        size_t unit = units[seed % 2];
+        assert_true(umo_heap_init(&heap, (size_t)64 << 20, unit));
+        heap.moves = seed % 3 != 0;
+        play(&heap, unit, seed);
+        assert_true(heap.moves || heap.moved_bytes == 0);
+        moved_bytes += heap.moved_bytes;
+        while (umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX) > 0) {
+        }
+        assert_int_equal(heap.reserved_bytes, 0);
+        assert_int_equal(heap.seam_count, 0);
+        umo_heap_finish(&heap);
+    }
+#ifdef __linux__
+    assert_true(moved_bytes > 0);
+#else
+    (void)moved_bytes;
+#endif
+}
+
+/* Holes that are each too short are put together, and nothing more is taken. */
+static void pages_of_holes_serve_a_longer_block(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = 16 * page_bytes();
+    umo_extent *extents[16];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    for (size_t i = 0; i < 16; i++) {
+        extents[i] = extent_take(&heap, size, false);
+        memset(umo_extent_data(&heap, extents[i]), (int)i + 1, size);
+        extents[i]->owner = i;
+        extents[i]->marks = 0;
+    }
+    for (size_t i = 0; i < 16; i += 2) {
+        umo_heap_give(&heap, extents[i], 0);
+    }
+    uint64_t reserved = heap.reserved_bytes;
+    umo_extent *longer = extent_take(&heap, 8 * size, true);
+    assert_non_null(longer);
+    assert_int_equal(heap.reserved_bytes, reserved);
+#ifdef __linux__
+    assert_int_equal(heap.moved_bytes, 8 * size);
+    assert_true((longer->marks & UMO_EXTENT_MIXED) != 0); /* it holds their owners' bytes */
+#endif
+    memset(umo_extent_data(&heap, longer), 99, 8 * size);
+    for (size_t i = 1; i < 16; i += 2) {
+        const unsigned char *data = umo_extent_data(&heap, extents[i]);
+        assert_int_equal(data[0], i + 1);
+        assert_int_equal(data[size - 1], i + 1);
+    }
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+}
+
+/* An owner's bytes are known for his through every cut and join; pages that went are nobody's. */
+static void an_extent_knows_whose_bytes_it_holds(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = 4 * page_bytes();
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    umo_extent *first = extent_take(&heap, size, false);
+    umo_extent *second = extent_take(&heap, size, false);
+    umo_extent *wall = extent_take(&heap, size, false);
+    assert_true((first->marks & UMO_EXTENT_FRESH) != 0);
+    first->owner = 1;
+    second->owner = 1;
+    wall->owner = 3;
+    first->marks = second->marks = wall->marks = 0;
+    umo_heap_give(&heap, first, 0);
+    umo_heap_give(&heap, second, 0);
+    umo_extent *both = extent_take(&heap, 2 * size, false);
+    assert_int_equal(both->owner, 1);
+    assert_int_equal(both->marks, 0);
+    umo_extent *rest = umo_heap_split(&heap, both, size);
+    rest->owner = 2;
+    umo_heap_give(&heap, both, 0);
+    umo_heap_give(&heap, rest, 0);
+    both = extent_take(&heap, 2 * size, false);
+    assert_true((both->marks & UMO_EXTENT_MIXED) != 0);
+    memset(umo_extent_data(&heap, both), 7, 2 * size);
+    umo_heap_give(&heap, both, 0);
+    assert_int_equal(umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX), 2 * size);
+    both = extent_take(&heap, 2 * size, false);
+    assert_true((both->marks & UMO_EXTENT_FRESH) != 0);
+    const unsigned char *data = umo_extent_data(&heap, both);
+    for (size_t i = 0; i < 2 * size; i++) {
+        assert_int_equal(data[i], 0);
+    }
+    umo_heap_finish(&heap);
+}
+
+static void an_address_outside_is_in_no_extent(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    int local = 0;
+    assert_true(umo_heap_init(&heap, (size_t)16 << 20, 4096));
+    umo_extent *extent = extent_take(&heap, 4096, false);
+    assert_null(umo_heap_find(&heap, &local));
+    assert_null(umo_heap_find(&heap, NULL));
+    assert_null(umo_heap_find(&heap, heap.base)); /* the first page is never used */
+    assert_null(umo_heap_entry(&heap, heap.base + heap.range_bytes));
+    assert_ptr_equal(umo_heap_find(&heap, (char *)umo_extent_data(&heap, extent) + 4095), extent);
+    umo_heap_finish(&heap);
+}
+
+/* The range is all there is, and the heap stays whole when it is out. */
+static void a_range_that_is_full_says_so(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    umo_heap_place place;
+    assert_true(umo_heap_init(&heap, (size_t)4 << 20, 4096));
+    size_t taken = 0;
+    while (umo_heap_place_find(&heap, 65536 + 64, &place)) {
+        assert_non_null(umo_heap_place_take(&heap, &place, 0));
+        taken += 65536 + 64;
+    }
+    assert_true(taken > ((size_t)4 << 20) - 2 * 65536 - 2 * page_bytes());
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_operations_keep_the_books_and_the_bytes),
+        cmocka_unit_test(pages_of_holes_serve_a_longer_block),
+        cmocka_unit_test(an_extent_knows_whose_bytes_it_holds),
+        cmocka_unit_test(an_address_outside_is_in_no_extent),
+        cmocka_unit_test(a_range_that_is_full_says_so),
+    };
+    return cmocka_run_group_tests_name("heap", tests, NULL, NULL);
+}
