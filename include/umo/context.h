@@ -10,6 +10,7 @@
 
 #include <umo/buffer.h>
 #include <umo/pool.h>
+#include <umo/pressure.h>
 #include <umo/region.h>
 
 #ifdef __cplusplus
@@ -21,6 +22,9 @@ typedef struct umo_context umo_context;
 /** How a context is made. Zeroed means the defaults. */
 typedef struct umo_context_options {
     uint64_t budget_bytes; /**< most live bytes of all scopes; 0 means no limit */
+    /** The same as a part of the memory that this process may use (the machine's, or what a
+     * container allows), 0 to 1; of the two budgets the smaller one counts. 0 means none. */
+    double budget_fraction;
     umo_registry_options registry;
     umo_driver_options driver;
 } umo_context_options;
@@ -61,6 +65,22 @@ UMO_API umo_registry *umo_context_registry(umo_context *context);
 UMO_API UMO_MUST_USE umo_status umo_context_device(umo_context *context, const char *driver,
                                                    uint32_t ordinal, umo_device **out,
                                                    umo_error *error);
+
+/**
+ * Has memory pressure watched and answered for all pools of the context, until it is destroyed. A
+ * second call joins.
+ *
+ * @param options  NULL for the defaults, or whatever is there.
+ *
+ * Errors:    INVAL  it runs with another threshold; else as umo_pressure_create().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_context_pressure_start(umo_context *context,
+                                                           const umo_pressure_options *options,
+                                                           umo_error *error);
+
+/** NULL before umo_context_pressure_start(). Lives as long as the context. Threads: any. */
+UMO_API umo_pressure *umo_context_pressure(umo_context *context);
 
 /** Version of the library, "0.1.0". */
 UMO_API const char *umo_version(void);

@@ -6,17 +6,25 @@
 #define UMO_UMO_H
 
 #include <umo/access.h>
+#include <umo/arena.h>
 #include <umo/buffer.h>
 #include <umo/context.h>
 #include <umo/device.h>
+#include <umo/dlpack.h>
 #include <umo/driver.h>
 #include <umo/dtype.h>
+#include <umo/optimizer.h>
+#include <umo/placement.h>
 #include <umo/pool.h>
+#include <umo/prefetch.h>
+#include <umo/pressure.h>
 #include <umo/profile.h>
 #include <umo/reason.h>
 #include <umo/region.h>
 #include <umo/status.h>
+#include <umo/stream.h>
 #include <umo/tensor.h>
 #include <umo/trace.h>
+#include <umo/weights.h>
 
 #endif

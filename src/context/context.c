@@ -3,11 +3,13 @@
  * find this one object, because libumo.so.0 exists once: one budget, one set of counters, one
  * registration cache.
  */
+#include "access/pressure.h"
 #include "mem/registry.h"
 
 #include <umo/context.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,10 +25,36 @@ struct umo_context {
     umo_context_options options;
     umo_scope *scope;
     umo_registry *registry;
-    pthread_mutex_t lock; /* devices */
+    pthread_mutex_t lock; /* devices, and starting the pressure */
     context_device devices[DEVICES_MAX];
     size_t device_count;
+    umo_pressure *_Atomic pressure;
+    double pressure_threshold;
 };
+
+/* The smaller of the two budgets; 0 for none. */
+static umo_status budget_of(const umo_context_options *options, uint64_t *out, umo_error *error)
+{
+    *out = options->budget_bytes;
+    double fraction = options->budget_fraction;
+    if (!(fraction >= 0 && fraction <= 1)) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "budget_fraction lies in 0 to 1");
+    }
+    if (!(fraction > 0)) {
+        return UMO_OK;
+    }
+    uint64_t memory_bytes = umo_pressure_memory_bytes();
+    if (memory_bytes == 0) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                             "the system does not say how much memory there is: "
+                             "give budget_bytes instead of budget_fraction");
+    }
+    uint64_t part = (uint64_t)((double)memory_bytes * fraction);
+    if (*out == 0 || part < *out) {
+        *out = part > 0 ? part : 1;
+    }
+    return UMO_OK;
+}
 
 umo_status umo_context_create(const umo_context_options *options, umo_context **out,
                               umo_error *error)
@@ -39,8 +67,11 @@ umo_status umo_context_create(const umo_context_options *options, umo_context **
         context->options = *options;
     }
     (void)pthread_mutex_init(&context->lock, NULL);
-    umo_status status =
-        umo_scope_create(NULL, "umo", context->options.budget_bytes, &context->scope, error);
+    uint64_t budget_bytes = 0;
+    umo_status status = budget_of(&context->options, &budget_bytes, error);
+    if (status == UMO_OK) {
+        status = umo_scope_create(NULL, "umo", budget_bytes, &context->scope, error);
+    }
     if (status == UMO_OK) {
         status = umo_registry_create(&context->options.registry, context->scope, &context->registry,
                                      error);
@@ -58,6 +89,7 @@ void umo_context_destroy(umo_context *context)
     if (context == NULL) {
         return;
     }
+    umo_pressure_destroy(atomic_load_explicit(&context->pressure, memory_order_relaxed));
     umo_registry_destroy(context->registry);
     for (size_t i = 0; i < context->device_count; i++) {
         umo_device_release(context->devices[i].device);
@@ -84,6 +116,8 @@ static const char *options_differ(const umo_context *context, const umo_context_
         uint64_t have;
     } fields[] = {
         {"budget_bytes", wanted->budget_bytes, made->budget_bytes},
+        {"budget_fraction (in millionths)", (uint64_t)(wanted->budget_fraction * 1e6),
+         (uint64_t)(made->budget_fraction * 1e6)},
         {"wraps_max", wanted->registry.wraps_max, registry->wraps_max},
         {"views_max", wanted->registry.views_max, registry->views_max},
         {"views_bytes_max", wanted->registry.views_bytes_max, registry->views_bytes_max},
@@ -107,6 +141,9 @@ umo_status umo_context_default_acquire(const umo_context_options *options, umo_c
     uint64_t asked = 0;
     uint64_t have = 0;
     const char *field = NULL;
+    if (options != NULL && !(options->budget_fraction >= 0 && options->budget_fraction <= 1)) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "budget_fraction lies in 0 to 1");
+    }
     (void)pthread_mutex_lock(&default_lock);
     if (default_context == NULL) {
         status = umo_context_create(options, &default_context, error);
@@ -176,10 +213,47 @@ umo_status umo_context_device(umo_context *context, const char *driver, uint32_t
     context->device_count++;
     umo_device_acquire(entry->device);
     *out = entry->device;
+    umo_pressure *pressure = umo_context_pressure(context);
+    if (pressure != NULL) {
+        /* Its working set is a limit too; one device more than is watched is no failure. */
+        umo_status_ignore(umo_pressure_add_device(pressure, entry->device));
+    }
 
 done:
     (void)pthread_mutex_unlock(&context->lock);
     return status;
+}
+
+umo_status umo_context_pressure_start(umo_context *context, const umo_pressure_options *options,
+                                      umo_error *error)
+{
+    umo_status status = UMO_OK;
+    (void)pthread_mutex_lock(&context->lock);
+    umo_pressure *pressure = umo_context_pressure(context);
+    double threshold = options != NULL && options->threshold > 0 ? options->threshold : 0;
+    if (pressure == NULL) {
+        status = umo_pressure_create(options, context->scope, &pressure, error);
+        if (status == UMO_OK) {
+            for (size_t i = 0; i < context->device_count; i++) {
+                umo_status_ignore(umo_pressure_add_device(pressure, context->devices[i].device));
+            }
+            context->pressure_threshold =
+                threshold > 0 ? threshold : UMO_PRESSURE_THRESHOLD_DEFAULT;
+            atomic_store_explicit(&context->pressure, pressure, memory_order_release);
+        }
+    } else if (threshold > 0 && (threshold < context->pressure_threshold ||
+                                 threshold > context->pressure_threshold)) {
+        status = umo_error_set(error, UMO_E_INVAL, 0,
+                               "pressure is watched with a threshold of %g already, not %g",
+                               context->pressure_threshold, threshold);
+    }
+    (void)pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+umo_pressure *umo_context_pressure(umo_context *context)
+{
+    return atomic_load_explicit(&context->pressure, memory_order_acquire);
 }
 
 const char *umo_version(void)

@@ -1,0 +1,224 @@
+/**
+ * @file optimizer.h
+ * The mission's UnifiedMemoryOptimizer in C: one object of the process that allocates where memory
+ * is used, learns how it is used, and moves it.
+ *
+ * It is a face over the default context (context.h), whose devices, budget and counters it shares
+ * with every backend and tool of the process. unified_memory.hpp puts the mission's names over it;
+ * all state is here, so that a header included into ten backends still means one optimizer.
+ */
+#ifndef UMO_OPTIMIZER_H
+#define UMO_OPTIMIZER_H
+
+#include <umo/access.h>
+#include <umo/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Size classes of which a pool keeps blocks ready. */
+#define UMO_OPTIMIZER_CLASSES 3
+
+/** Blocks of one size. */
+typedef struct umo_optimizer_class {
+    size_t size_bytes;
+    size_t count;
+} umo_optimizer_class;
+
+/** How the optimizer works. Start from umo_optimizer_config_init(). */
+typedef struct umo_optimizer_config {
+    bool auto_placement; /**< true: buffers move to the storage mode that their use asks for */
+    uint32_t placement_change_threshold; /**< 1000: uses of a buffer between two decisions */
+    bool prefetching;                    /**< true: umo_optimizer_prefetch() does something */
+    size_t prefetch_bytes;               /**< 4 MiB: what a prefetch of size 0 brings */
+    bool pressure_adaptation;            /**< true: memory pressure is watched and answered */
+    double pressure_threshold;           /**< 0.8: share of the limit at which the answers begin */
+    bool numa;                           /**< true: umo_optimizer_alloc_numa() may place */
+    size_t cache_line_bytes; /**< 128: what blocks of the pools are aligned to at least */
+    bool zero_copy;          /**< true: umo_optimizer_wrap() wraps */
+    /** 64 KiB x128, 1 MiB x32, 16 MiB x8: together the bytes that each pool keeps for reuse. */
+    umo_optimizer_class classes[UMO_OPTIMIZER_CLASSES];
+    /** Driver of device 0 ("opencl"); empty: the best there is. Others follow in its numbering. */
+    char driver[16];
+} umo_optimizer_config;
+
+/** Fills in the defaults. Threads: any. */
+UMO_API void umo_optimizer_config_init(umo_optimizer_config *config);
+
+/**
+ * Starts the optimizer, or joins it: a second caller with an equal configuration gets the same one.
+ *
+ * @param config  NULL joins whatever is there, or starts with the defaults.
+ *
+ * Errors:    INVAL  a figure that cannot be (a fraction outside 0 to 1, a line that is no power of
+ *                   two), or it runs with another configuration (the text names the field).
+ *            NOT_FOUND the driver. NOMEM.
+ * Ownership: one umo_optimizer_shutdown() for each success.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_initialize(const umo_optimizer_config *config,
+                                                         umo_error *error);
+
+/**
+ * Leaves. The last one stops it; buffers that are still held stay valid until they are released.
+ *
+ * Errors:    INVAL  it does not run. All calls below say the same then.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_shutdown(umo_error *error);
+
+/** Whether it runs. Threads: any. */
+UMO_API bool umo_optimizer_running(void);
+
+/**
+ * Allocates memory that may move between storage modes while its host address stays.
+ *
+ * @param size_bytes  1 or more.
+ * @param pattern     How it is going to be used; UNKNOWN lets it be found out.
+ * @param device      Number of the device, 0 the default one.
+ *
+ * Errors:    INVAL, NOT_FOUND no such device, LIMIT, NOMEM, DEVICE.
+ * Ownership: one reference, umo_buffer_release().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc(size_t size_bytes, umo_pattern pattern,
+                                                    uint32_t device, umo_buffer **out,
+                                                    umo_error *error);
+
+/**
+ * Wraps memory where it lies, for reading and writing by both sides. Nothing is copied.
+ *
+ * @param data  Owned by the caller, valid until the buffer is released.
+ *
+ * Errors:    INVAL    empty memory.
+ *            REFUSED  the device cannot bind it (the text says why); zero copy is off.
+ *            NOMEM, LIMIT.
+ * Ownership, threads: as umo_optimizer_alloc().
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_wrap(void *data, size_t size_bytes, uint32_t device,
+                                                   umo_buffer **out, umo_error *error);
+
+/**
+ * Allocates several buffers at once: all or none, out of one piece of memory where the mode is
+ * UNIFIED, each at a page of its own.
+ *
+ * @param sizes  count sizes of 1 or more.
+ * @param out    count buffers, each with one reference, independent of each other.
+ *
+ * Errors, threads: as umo_optimizer_alloc(). Nothing is written on an error.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count,
+                                                          umo_pattern pattern, uint32_t device,
+                                                          umo_buffer **out, umo_error *error);
+
+/**
+ * Allocates memory on one NUMA node.
+ *
+ * @param node  -1: the node of the thread that first touches it.
+ *
+ * Errors:    UNSUPPORTED  a node that is asked for by number and is not the only one; NUMA is off.
+ *            else as umo_optimizer_alloc().
+ * Ownership, threads: as umo_optimizer_alloc().
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc_numa(size_t size_bytes, int32_t node,
+                                                         uint32_t device, umo_buffer **out,
+                                                         umo_error *error);
+
+/**
+ * Takes a block of the pool for a device and the mode that the pattern asks for.
+ *
+ * Errors:    as umo_optimizer_alloc().
+ * Ownership: given back by umo_optimizer_give(), also after umo_optimizer_shutdown().
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_take(size_t size_bytes, umo_pattern pattern,
+                                                   uint32_t device, umo_buffer **out,
+                                                   umo_error *error);
+
+/** Errors: INVAL not a block that umo_optimizer_take() gave, or given back already. Threads: any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_give(umo_buffer *block);
+
+/**
+ * Decides about the buffer at an address now, and moves it if another storage mode is cheaper. One
+ * that cannot move stays where it is.
+ *
+ * @param[out] moved  Whether it moved; may be NULL.
+ *
+ * Errors:    NOT_FOUND no buffer there. BUSY, LIMIT, NOMEM, DEVICE it stayed where it was.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_optimize(const void *address, bool *moved,
+                                                       umo_error *error);
+
+/**
+ * Brings bytes to a side before they are used.
+ *
+ * @param size_bytes  0 means the configured prefetch_bytes, cut at the buffer's end.
+ *
+ * Errors:    NOT_FOUND, INVAL past the buffer's end, BUSY an open use is in the way, LIMIT, NOMEM,
+ *            DEVICE. UNSUPPORTED prefetching is off.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_prefetch(const void *address, size_t size_bytes,
+                                                       umo_side side, umo_error *error);
+
+/**
+ * Pins the buffer at an address, or takes one pin back: it neither moves nor is it paged out.
+ *
+ * Errors:    NOT_FOUND. LIMIT the system's limit of locked memory. INVAL it is not pinned.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_pin(const void *address, bool pin, umo_error *error);
+
+/**
+ * The storage mode that a new buffer would get.
+ *
+ * Errors:    INVAL size 0, NOT_FOUND no such device.
+ * Threads:   any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_mode(size_t size_bytes, umo_pattern pattern,
+                                                   uint32_t device, umo_storage_mode *out,
+                                                   umo_error *error);
+
+/** Answers memory pressure now, on this thread. Errors: UNSUPPORTED adaptation is off. Threads:
+ * any. */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_adapt(umo_error *error);
+
+/** The process's memory as umo sees it. */
+typedef struct umo_optimizer_stats {
+    /** Held by all buffers and pools of the process, and wrapped by umo_optimizer_wrap(). */
+    uint64_t total_bytes;
+    uint64_t unified_bytes;    /**< of it, in buffers that both sides see without a copy */
+    uint64_t eliminated_bytes; /**< transfers that were not needed, since the start or a reset */
+    uint64_t pattern_bytes[UMO_PATTERNS]; /**< of the buffers: by how they are used */
+} umo_optimizer_stats;
+
+/** Reads the figures. Errors: INVAL it does not run. Threads: any. Cost: a walk over all buffers.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_stats_read(umo_optimizer_stats *out,
+                                                         umo_error *error);
+
+/** Transfers that were not needed. */
+typedef struct umo_optimizer_transfers {
+    umo_tally to_device;
+    umo_tally to_host;
+} umo_optimizer_transfers;
+
+/** Counts a transfer that the caller saved by means of its own. Errors: INVAL no such direction, or
+ * it does not run. Threads: any. */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_transfer_eliminated(uint64_t size_bytes,
+                                                                  umo_direction direction);
+/** Since the start or the last reset. Errors: INVAL it does not run. Threads: any. */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_transfers_read(umo_optimizer_transfers *out);
+/** Counts from here on. The scopes' own counters go on. Errors: INVAL it does not run. Threads:
+ * any.
+ */
+UMO_API UMO_MUST_USE umo_status umo_optimizer_transfers_reset(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
