@@ -106,7 +106,9 @@ static void variant_start(world *w, const variant *v)
     plan = plan_plain;
     plan.unified = v->unified;
     world_configure(w, &plan);
-    fake.options = "{\"cmdline\": {\"budget_bytes\": \"0\", \"auto-complete-config\": \"true\"}}";
+    fake.options =
+        "{\"cmdline\": {\"budget_bytes\": \"0\", \"pressure\": \"off\", \"auto-complete-config\": "
+        "\"true\"}}";
     fake.completes = true;
     if (v->on_device) {
         const wrapper_switches switches = {.fails = driver_fails};

@@ -220,6 +220,21 @@ static void response_send(const umo_model *model, kit_request *request)
     }
 }
 
+/* While memory is so short that nothing else helped, no new work begins. */
+static void requests_admit(umo_instance *instance, uint32_t count)
+{
+    umo_pressure *pressure = instance->model->pressure;
+    if (pressure == NULL || umo_pressure_ready(pressure)) {
+        return;
+    }
+    umo_error error = {0};
+    if (umo_pressure_admit(pressure, 0, &error) != UMO_OK) {
+        for (uint32_t i = 0; i < count; i++) {
+            (void)kit_request_fail(&instance->requests[i], error.status, "%s", error.text);
+        }
+    }
+}
+
 void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint32_t count)
 {
     uint64_t start_ns = kit_now_ns();
@@ -237,6 +252,7 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     for (uint32_t i = 0; i < count; i++) {
         kit_request_read(instance, &instance->requests[i], requests[i]);
     }
+    requests_admit(instance, count);
     uint64_t compute_start_ns = kit_now_ns();
     uint64_t rows = 0;
     for (size_t members = members_collect(instance, count); members > 0;

@@ -39,6 +39,7 @@ struct umo_model {
     umo_io *outputs;
     size_t output_count;
     umo_context *context;
+    umo_pressure *pressure; /* the context's; NULL when it is off */
     umo_scope *scope;
     uint64_t owner; /* tags pool blocks */
     kit_metrics *metrics;

@@ -14,11 +14,18 @@ typedef struct series {
     uint64_t reported;
 } series;
 
+typedef struct label {
+    const char *name;
+    const char *value;
+} label;
+
 typedef enum family_index {
     FAMILY_TRANSFERS,
     FAMILY_COPIES,
     FAMILY_AVOIDED,
     FAMILY_LIVE,
+    FAMILY_READY,
+    FAMILY_PRESSURE,
     FAMILIES
 } family_index;
 
@@ -37,6 +44,11 @@ static const struct {
                         TRITONSERVER_METRIC_KIND_COUNTER},
     [FAMILY_LIVE] = {"umo_live_bytes", "Memory that the model holds",
                      TRITONSERVER_METRIC_KIND_GAUGE},
+    [FAMILY_READY] = {"umo_ready", "1, or 0 while memory is so short that requests are refused",
+                      TRITONSERVER_METRIC_KIND_GAUGE},
+    [FAMILY_PRESSURE] = {"umo_pressure_level",
+                         "Memory pressure on the process: 0 none, 1 low, 2 medium, 3 critical",
+                         TRITONSERVER_METRIC_KIND_GAUGE},
 };
 
 struct kit_metrics {
@@ -47,7 +59,24 @@ struct kit_metrics {
     series copies[UMO_DIRECTIONS][UMO_REASON_COUNT];
     series avoided[UMO_DIRECTIONS];
     series live;
+    series ready;
+    series level;
+    umo_pressure_listener listener;
 };
+
+static void series_move(const kit_metrics *metrics, family_index family, const label *labels,
+                        size_t label_count, uint64_t value, series *s);
+
+/* Told at once and not with the next request: who keeps requests away while the server is not ready
+ * has to learn that it is again. */
+static void pressure_report(umo_pressure_level level, bool ready, void *user)
+{
+    kit_metrics *metrics = user;
+    (void)pthread_mutex_lock(&metrics->lock);
+    series_move(metrics, FAMILY_READY, NULL, 0, ready ? 1 : 0, &metrics->ready);
+    series_move(metrics, FAMILY_PRESSURE, NULL, 0, (uint64_t)level, &metrics->level);
+    (void)pthread_mutex_unlock(&metrics->lock);
+}
 
 kit_metrics *kit_metrics_create(const umo_model *model)
 {
@@ -64,6 +93,11 @@ kit_metrics *kit_metrics_create(const umo_model *model)
                                                            family_rows[i].help),
                               NULL);
     }
+    if (model->pressure != NULL) {
+        pressure_report(UMO_PRESSURE_NORMAL, umo_pressure_ready(model->pressure), metrics);
+        metrics->listener = (umo_pressure_listener){.notify = pressure_report, .user = metrics};
+        umo_pressure_add_listener(model->pressure, &metrics->listener);
+    }
     return metrics;
 }
 
@@ -79,6 +113,9 @@ void kit_metrics_destroy(kit_metrics *metrics)
     if (metrics == NULL) {
         return;
     }
+    if (metrics->model->pressure != NULL) {
+        umo_pressure_remove_listener(metrics->model->pressure, &metrics->listener);
+    }
     for (int d = 0; d < UMO_DIRECTIONS; d++) {
         series_delete(&metrics->transfers[d][0]);
         series_delete(&metrics->transfers[d][1]);
@@ -88,6 +125,8 @@ void kit_metrics_destroy(kit_metrics *metrics)
         }
     }
     series_delete(&metrics->live);
+    series_delete(&metrics->ready);
+    series_delete(&metrics->level);
     for (int i = 0; i < FAMILIES; i++) {
         if (metrics->families[i] != NULL) {
             (void)kit_from_triton(TRITONSERVER_MetricFamilyDelete(metrics->families[i]), NULL);
@@ -96,11 +135,6 @@ void kit_metrics_destroy(kit_metrics *metrics)
     (void)pthread_mutex_destroy(&metrics->lock);
     free(metrics);
 }
-
-typedef struct label {
-    const char *name;
-    const char *value;
-} label;
 
 static void series_create(const kit_metrics *metrics, family_index family, const label *labels,
                           size_t label_count, series *s)

@@ -11,8 +11,9 @@
 #include <string.h>
 
 /* Scratch memory kept between requests: a page fault costs more than a copy, and a batch comes
- * again. */
+ * again. A model that nobody asks for some seconds gives it back. */
 #define KEEP_BYTES ((size_t)512 << 20)
+#define KEEP_NS UINT64_C(5000000000)
 
 /* What --backend-config gave this backend: {"cmdline": {key: value}}. */
 static umo_status options_read(umo_model *model, umo_error *error)
@@ -65,10 +66,9 @@ static umo_status names_read(umo_model *model, umo_error *error)
 }
 
 /* --backend-config=NAME,budget_bytes=N bounds all models of the process together. */
-static umo_status budget_read(const umo_model *model, uint64_t *out, umo_error *error)
+static umo_status budget_bytes_read(const umo_model *model, uint64_t *out, umo_error *error)
 {
     const char *text = umo_model_backend_option(model, "budget_bytes");
-    *out = 0;
     if (text == NULL) {
         return UMO_OK;
     }
@@ -81,6 +81,60 @@ static umo_status budget_read(const umo_model *model, uint64_t *out, umo_error *
     }
     *out = value;
     return UMO_OK;
+}
+
+/* A number from least to most. The server's locale is its own affair: the point is a point. */
+static bool fraction_parse(const char *text, double least, double most, double *out)
+{
+    double value = 0;
+    double scale = 1;
+    bool digits = false;
+    bool point = false;
+    for (; *text != '\0'; text++) {
+        if (*text == '.' && !point) {
+            point = true;
+        } else if (*text >= '0' && *text <= '9') {
+            value = value * 10 + (*text - '0');
+            scale *= point ? 10 : 1; /* divided once: 0.7 is the compiler's 0.7 */
+            digits = true;
+        } else {
+            return false;
+        }
+    }
+    *out = value / scale;
+    return digits && *out >= least && *out <= most;
+}
+
+/* budget_fraction=F: likewise, as a part of the memory that the server may use. */
+static umo_status budget_fraction_read(const umo_model *model, double *out, umo_error *error)
+{
+    const char *text = umo_model_backend_option(model, "budget_fraction");
+    if (text != NULL && !fraction_parse(text, 0, 1, out)) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "--backend-config budget_fraction=%s is not a number from 0 to 1",
+                             text);
+    }
+    return UMO_OK;
+}
+
+/* pressure=off, or the part of a limit at which memory pressure begins. */
+static umo_status pressure_start(umo_model *model, umo_error *error)
+{
+    const char *text = umo_model_backend_option(model, "pressure");
+    umo_pressure_options options = {.threshold = 0};
+    if (text != NULL && strcmp(text, "off") == 0) {
+        return UMO_OK;
+    }
+    if (text != NULL && strcmp(text, "on") != 0 &&
+        !fraction_parse(text, 0.1, 0.98, &options.threshold)) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "--backend-config pressure=%s is neither on, off nor a number from "
+                             "0.1 to 0.98",
+                             text);
+    }
+    umo_status status = umo_context_pressure_start(model->context, &options, error);
+    model->pressure = umo_context_pressure(model->context);
+    return status;
 }
 
 static umo_status model_read(umo_model *model, umo_error *error)
@@ -98,14 +152,23 @@ static umo_status model_read(umo_model *model, umo_error *error)
     status = kit_config_unified(model, error);
     umo_context_options options = {0};
     if (status == UMO_OK) {
-        status = budget_read(model, &options.budget_bytes, error);
+        status = budget_bytes_read(model, &options.budget_bytes, error);
+    }
+    if (status == UMO_OK) {
+        status = budget_fraction_read(model, &options.budget_fraction, error);
     }
     if (status == UMO_OK) {
         status = umo_context_default_acquire(&options, &model->context, error);
     }
     if (status == UMO_OK) {
+        status = pressure_start(model, error);
+    }
+    if (status == UMO_OK) {
         status = umo_scope_create(umo_context_scope(model->context), model->name, 0, &model->scope,
                                   error);
+    }
+    if (status == UMO_OK && model->unified.profiling) {
+        status = umo_profile_enable(true);
     }
     return status;
 }
@@ -147,6 +210,17 @@ umo_status kit_model_create(TRITONBACKEND_Model *triton, umo_model **out, umo_er
     return UMO_OK;
 }
 
+/* --backend-config=NAME,profile_file=PATH: what a profiled model's process did, when it goes. */
+static void profile_write(const umo_model *model)
+{
+    const char *path = umo_model_backend_option(model, "profile_file");
+    umo_error error = {0};
+    if (path != NULL && model->unified.profiling && model->scope != NULL &&
+        umo_profile_dump(path, &error) != UMO_OK) {
+        umo_model_log(model, true, "the profile is not written: %s", error.text);
+    }
+}
+
 void kit_model_destroy(umo_model *model)
 {
     if (model == NULL) {
@@ -156,6 +230,7 @@ void kit_model_destroy(umo_model *model)
         umo_backend_table.model_finish(model->state);
     }
     kit_metrics_destroy(model->metrics);
+    profile_write(model);
     if (model->context != NULL) {
         /* Other models may go on with hits alone, which never look whether a region was
          * unregistered. */
@@ -318,7 +393,8 @@ static umo_status pool_create(umo_instance *instance, umo_device *device, umo_st
     umo_pool_options options = {.device = device,
                                 .scope = instance->model->scope,
                                 .mode = mode,
-                                .keep_bytes_max = KEEP_BYTES};
+                                .keep_bytes_max = KEEP_BYTES,
+                                .idle_ns = KEEP_NS};
     return umo_pool_create(&options, out, error);
 }
 

@@ -5,6 +5,7 @@
  * beyond the kernel is one launch. The model owns the program, built once; each instance has a
  * kernel object and one of the device's queues, so that instances run side by side.
  */
+#include "constants.h"
 #include "description.h"
 #include "launch.h"
 #include "scratch.h"
@@ -32,6 +33,7 @@ typedef struct kernel_model {
     umo_device *device;
     umo_program *program;
     umo_description description;
+    umo_constants constants;
     const char *file; /* the program's name, for messages */
     bool batched;
     _Atomic uint32_t instances;
@@ -44,7 +46,7 @@ typedef struct kernel_instance {
     umo_scratch nothing; /* stands in for inputs without elements */
     /* For one execution; calls for one instance never overlap. */
     umo_shape *shapes;         /* inputs, then outputs, without the batch dimension */
-    umo_launch_memory *memory; /* likewise */
+    umo_launch_memory *memory; /* likewise; then the weights, which stay */
     umo_launch launch;
 } kernel_instance;
 
@@ -173,7 +175,8 @@ static umo_status build(kernel_model *state, umo_error *error)
     const umo_trial trial = {.model = state->model,
                              .device = state->device,
                              .kernel = kernel,
-                             .description = &state->description};
+                             .description = &state->description,
+                             .constants = &state->constants};
     status = umo_trial_run(&trial, &inner);
     if (status != UMO_OK) {
         status = explain(state, &inner, error);
@@ -218,6 +221,7 @@ static void model_finish(void *opaque)
     kernel_model *state = opaque;
     if (state != NULL) {
         umo_program_destroy(state->program);
+        umo_constants_finish(&state->constants);
         umo_device_release(state->device);
         umo_description_finish(&state->description);
         free(state);
@@ -280,7 +284,11 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
                           driver);
         goto fail;
     }
-    status = build(state, error);
+    status =
+        umo_constants_init(model, state->device, &state->description, &state->constants, error);
+    if (status == UMO_OK) {
+        status = build(state, error);
+    }
     if (status != UMO_OK) {
         goto fail;
     }
@@ -319,7 +327,7 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
     state->queue =
         atomic_fetch_add(&model->instances, 1) % umo_device_info_get(model->device)->queues;
     state->shapes = calloc(count, sizeof *state->shapes);
-    state->memory = calloc(count, sizeof *state->memory);
+    state->memory = calloc(count + model->constants.count, sizeof *state->memory);
     umo_status status = UMO_OK;
     if (state->shapes == NULL || state->memory == NULL) {
         status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a kernel instance");
@@ -335,6 +343,7 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
         status = explain(model, &inner, error);
         goto fail;
     }
+    umo_constants_bind(&model->constants, state->memory + count);
     umo_instance_set_device(instance, model->device, state->queue);
     *out = state;
     return UMO_OK;
@@ -426,7 +435,10 @@ static umo_status execute(umo_instance *instance, void *opaque, umo_batch *batch
     umo_error inner = {0};
     umo_fence done = {0};
     bool any = false;
-    umo_status status = take_inputs(state, batch, error);
+    umo_status status = umo_constants_check(&state->model->constants, error);
+    if (status == UMO_OK) {
+        status = take_inputs(state, batch, error);
+    }
     if (status != UMO_OK) {
         return status;
     }

@@ -5,6 +5,7 @@
 #include "fake_device.h"
 
 #include <umo/triton.h>
+#include <umo/weights.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -164,6 +165,26 @@ static const char variable_kernel[] =
 
 #define ARGUMENTS 4u
 
+/* The same with 32 floats behind the first 64 bytes of a file. */
+static const char weighted_kernel[] =
+    "{\"file\": \"test.fake\", \"function\": \"f\", \"arguments\": [{\"input\": \"A\"}, "
+    "{\"weights\": \"w.bin\", \"dtype\": \"FP32\", \"dims\": [4, 8], \"offset\": 64}, "
+    "{\"input\": \"B\"}, {\"output\": \"Y\"}], \"global_size\": [\"A[0]\"], "
+    "\"outputs\": {\"Y\": [\"A[0]+B[0]\"]}}";
+
+static void write_weights(const umo_model *model, size_t size_bytes)
+{
+    char file[96];
+    char bytes[256];
+    memset(bytes, 7, sizeof bytes);
+    (void)snprintf(file, sizeof file, "%s/w.bin", model->path);
+    (void)unlink(file);
+    FILE *out = fopen(file, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, size_bytes, out), size_bytes);
+    assert_int_equal(fclose(out), 0);
+}
+
 static void model_setup(umo_model *model, int64_t dims)
 {
     *model = (umo_model){
@@ -191,6 +212,8 @@ static void model_teardown(umo_model *model)
 {
     char file[96];
     (void)snprintf(file, sizeof file, "%s/test.fake", model->path);
+    (void)unlink(file);
+    (void)snprintf(file, sizeof file, "%s/w.bin", model->path);
     (void)unlink(file);
     (void)rmdir(model->path);
     umo_context_destroy(model->context);
@@ -346,24 +369,22 @@ static void instances_take_the_queues_in_turn(void **unused)
     model_teardown(&model);
 }
 
-/* Each fallible call of the device fails once: the error comes out, and nothing stays. */
-static void nothing_stays_when_a_step_fails(void **unused)
+/* Each fallible call of the device fails once: the error comes out, and nothing stays. Returns how
+ * many of them were errors. */
+static long fail_each_step(umo_model *model)
 {
-    (void)unused;
-    umo_model model;
-    model_setup(&model, -1);
     long refused = 0;
     for (long at = 0;; at++) {
         void *state = NULL;
         void *instance_state = NULL;
         umo_error error = {0};
-        umo_instance instance = {.model = &model};
+        umo_instance instance = {.model = model};
         /* A context keeps its device open, so each round has one of its own. */
-        umo_context_destroy(model.context);
-        assert_int_equal(umo_context_create(NULL, &model.context, NULL), UMO_OK);
+        umo_context_destroy(model->context);
+        assert_int_equal(umo_context_create(NULL, &model->context, NULL), UMO_OK);
         fake_device_reset(ARGUMENTS);
         fake.fail_after = at;
-        umo_status status = umo_backend_table.model_init(&model, &state, &error);
+        umo_status status = umo_backend_table.model_init(model, &state, &error);
         if (status == UMO_OK) {
             status = umo_backend_table.instance_init(&instance, state, &instance_state, &error);
         }
@@ -375,17 +396,75 @@ static void nothing_stays_when_a_step_fails(void **unused)
         umo_backend_table.instance_finish(instance_state);
         umo_backend_table.model_finish(state);
         umo_counters counters;
-        umo_scope_read(umo_context_scope(model.context), &counters);
+        umo_scope_read(umo_context_scope(model->context), &counters);
         assert_int_equal(counters.live_buffers, 0);
         assert_int_equal(counters.live_bytes, 0);
         assert_int_equal(fake.live, 0);
+        umo_weights_stats stats;
+        umo_weights_read(&stats);
+        assert_int_equal(stats.files, 0);
         if (fake.fail_after >= 0) {
-            break; /* all calls succeeded */
+            return refused; /* all calls succeeded */
         }
     }
+}
+
+static void nothing_stays_when_a_step_fails(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    model_setup(&model, -1);
     /* Open, program, kernel, launch; the instance's kernel and memory. What the trial alone lacks
      * is no error. */
-    assert_int_equal(refused, 6);
+    assert_int_equal(fail_each_step(&model), 6);
+    write_weights(&model, 192);
+    model.kernel = weighted_kernel;
+    assert_int_equal(fail_each_step(&model), 7); /* and binding the weights: there is no copy */
+    model_teardown(&model);
+}
+
+/* ---- Weights ---- */
+
+static void weights_are_bound_where_they_lie_for_all_models(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    umo_weights_stats stats;
+    model_setup(&model, -1);
+    write_weights(&model, 192);
+    model.kernel = weighted_kernel;
+    void *first = model_start(&model);
+    const umo_memory *memory = fake.args[1].memory;
+    assert_int_equal(fake.args[1].kind, UMO_ARG_MEMORY);
+    assert_int_equal(fake.args[1].size_bytes, 128);
+    assert_int_equal(((const char *)memory->host)[fake.args[1].offset_bytes], 7);
+    assert_true(memory->imported);
+    void *second = model_start(&model);
+    assert_ptr_equal(fake.args[1].memory, memory);
+    umo_weights_read(&stats);
+    assert_int_equal(stats.files, 1);
+    assert_int_equal(stats.buffers, 1);
+    assert_int_equal(stats.copied_bytes, 0);
+    umo_backend_table.model_finish(first);
+    umo_backend_table.model_finish(second);
+    umo_weights_read(&stats);
+    assert_int_equal(stats.files, 0);
+    model_teardown(&model);
+}
+
+static void weights_that_are_not_there_are_an_error(void **unused)
+{
+    (void)unused;
+    umo_model model;
+    void *state = NULL;
+    umo_error error = {0};
+    model_setup(&model, -1);
+    model.kernel = weighted_kernel;
+    assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_NOT_FOUND);
+    assert_non_null(strstr(error.text, "arguments[1]: weights 'w.bin': "));
+    write_weights(&model, 191);
+    assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
+    assert_non_null(strstr(error.text, "the file has 191 bytes, too few for 128 at offset 64"));
     model_teardown(&model);
 }
 
@@ -572,9 +651,41 @@ static void what_cannot_run_is_an_error_of_the_batch(void **unused)
     rig_teardown(&r);
 }
 
+static void weights_that_were_written_to_fail_the_batch(void **unused)
+{
+    (void)unused;
+    rig r;
+    umo_error error = {0};
+    model_setup(&r.model, -1);
+    write_weights(&r.model, 192);
+    r.model.kernel = weighted_kernel;
+    r.instance = (umo_instance){.model = &r.model};
+    r.state = model_start(&r.model);
+    assert_int_equal(
+        umo_backend_table.instance_init(&r.instance, r.state, &r.instance_state, &error), UMO_OK);
+    for (size_t i = 0; i < 3; i++) {
+        r.buffers[i] = buffer_make(&r.instance, 4096);
+    }
+    umo_batch batch = batch_make(&r, 1);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_OK);
+    assert_int_equal(((const char *)fake.args[1].memory->host)[fake.args[1].offset_bytes], 7);
+    char file[96];
+    (void)snprintf(file, sizeof file, "%s/w.bin", r.model.path);
+    assert_int_equal(truncate(file, 100), 0);
+    batch = batch_make(&r, 1);
+    assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),
+                     UMO_E_DEVICE);
+    assert_non_null(strstr(error.text, "cut short"));
+    rig_teardown(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(weights_are_bound_where_they_lie_for_all_models),
+        cmocka_unit_test(weights_that_are_not_there_are_an_error),
+        cmocka_unit_test(weights_that_were_written_to_fail_the_batch),
         cmocka_unit_test(loading_declares_what_the_kernel_needs),
         cmocka_unit_test(loading_runs_the_kernel_once),
         cmocka_unit_test(a_refused_size_of_our_choice_gives_way_to_the_next),

@@ -123,6 +123,19 @@ static umo_status read_text(const reader *r, const char *where, const json_t *ob
     return UMO_OK;
 }
 
+/* The name of a file in the version's folder. */
+static umo_status read_file_name(const reader *r, const char *where, const json_t *object,
+                                 const char *key, const char **out)
+{
+    char place[WHERE_BYTES];
+    umo_status status = read_text(r, where, object, key, out);
+    if (status == UMO_OK && *out != NULL && strchr(*out, '/') != NULL) {
+        return complain(r, join(place, where, key),
+                        "'%s' is no plain name: the file lies in the version's folder", *out);
+    }
+    return status;
+}
+
 static umo_status keep_text(const reader *r, const char *text, char **out)
 {
     if (text == NULL) {
@@ -317,6 +330,77 @@ static umo_status read_value(const reader *r, const char *where, const json_t *o
     return UMO_OK;
 }
 
+static umo_status read_weights_dims(const reader *r, const char *where, const json_t *list,
+                                    umo_dtype dtype, size_t *out)
+{
+    umo_shape shape = {.rank = (uint32_t)json_array_size(list)};
+    uint64_t bytes = 0;
+    bool right = shape.rank >= 1 && shape.rank <= UMO_RANK_MAX;
+    for (size_t i = 0; right && i < shape.rank; i++) {
+        shape.dims[i] = json_integer_value(json_array_get(list, i));
+        right = shape.dims[i] >= 1;
+    }
+    if (!right || umo_shape_bytes(&shape, dtype, &bytes) != UMO_OK || bytes > SIZE_MAX) {
+        return complain(r, where, "1 to %u sizes of 1 or more are expected", UMO_RANK_MAX);
+    }
+    *out = (size_t)bytes;
+    return UMO_OK;
+}
+
+static umo_status read_pattern(const reader *r, const char *where, const char *name,
+                               umo_pattern *out)
+{
+    int found = UMO_PATTERN_UNKNOWN + 1;
+    while (found < UMO_PATTERNS && strcmp(umo_pattern_name((umo_pattern)found), name) != 0) {
+        found++;
+    }
+    *out = (umo_pattern)found;
+    return found < UMO_PATTERNS
+               ? UMO_OK
+               : complain(r, where,
+                          "cpu_dominant, gpu_dominant, balanced or streaming is expected");
+}
+
+/* {"weights": FILE, "dtype": T, "dims": [...], "offset": N, "pattern": P} */
+static umo_status read_weights(reader *r, const char *where, const json_t *object,
+                               umo_argument *argument)
+{
+    char place[WHERE_BYTES];
+    const char *file = NULL;
+    const char *type = NULL;
+    const char *pattern = NULL;
+    umo_status status = read_file_name(r, where, object, "weights", &file);
+    if (status == UMO_OK) {
+        status = read_text(r, where, object, "dtype", &type);
+    }
+    if (status == UMO_OK) {
+        status = read_text(r, where, object, "pattern", &pattern);
+    }
+    argument->pattern = UMO_PATTERN_GPU_DOMINANT;
+    if (status == UMO_OK && pattern != NULL) {
+        status = read_pattern(r, join(place, where, "pattern"), pattern, &argument->pattern);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    const umo_dtype dtype = type != NULL ? umo_dtype_parse(type) : UMO_DTYPE_INVALID;
+    if (dtype == UMO_DTYPE_INVALID || dtype == UMO_BYTES) {
+        return complain(r, join(place, where, "dtype"), "a type is expected, as FP32 or INT8");
+    }
+    const json_t *offset = json_object_get(object, "offset");
+    const int64_t bytes = json_integer_value(offset);
+    if (offset != NULL && (!json_is_integer(offset) || bytes < 0 || (uint64_t)bytes > SIZE_MAX ||
+                           (uint64_t)bytes % umo_dtype_size(dtype) != 0)) {
+        return complain(r, join(place, where, "offset"),
+                        "a multiple of the element's %zu bytes is expected", umo_dtype_size(dtype));
+    }
+    status = read_weights_dims(r, join(place, where, "dims"), json_object_get(object, "dims"),
+                               dtype, &argument->weights_bytes);
+    argument->weights_offset_bytes = (size_t)bytes;
+    argument->tensor = r->out->weights_count++;
+    return status != UMO_OK ? status : keep_text(r, file, &argument->weights_file);
+}
+
 /* What an argument is follows from the one key of these that it has. */
 typedef struct argument_form {
     const char *key;
@@ -330,11 +414,13 @@ static const char *const shape_keys[] = {"shape", "dim", "type", NULL};
 static const char *const size_keys[] = {"size", "type", NULL};
 static const char *const value_keys[] = {"value", "type", NULL};
 static const char *const local_keys[] = {"local_bytes", NULL};
+static const char *const weights_keys[] = {"weights", "dtype", "dims", "offset", "pattern", NULL};
 
 static const argument_form argument_forms[] = {
-    {"input", UMO_ARGUMENT_INPUT, input_keys}, {"output", UMO_ARGUMENT_OUTPUT, output_keys},
-    {"shape", UMO_ARGUMENT_SIZE, shape_keys},  {"size", UMO_ARGUMENT_SIZE, size_keys},
-    {"value", UMO_ARGUMENT_VALUE, value_keys}, {"local_bytes", UMO_ARGUMENT_LOCAL, local_keys},
+    {"weights", UMO_ARGUMENT_WEIGHTS, weights_keys}, {"input", UMO_ARGUMENT_INPUT, input_keys},
+    {"output", UMO_ARGUMENT_OUTPUT, output_keys},    {"shape", UMO_ARGUMENT_SIZE, shape_keys},
+    {"size", UMO_ARGUMENT_SIZE, size_keys},          {"value", UMO_ARGUMENT_VALUE, value_keys},
+    {"local_bytes", UMO_ARGUMENT_LOCAL, local_keys},
 };
 
 static umo_status read_argument(reader *r, const char *where, json_t *object,
@@ -358,7 +444,7 @@ static umo_status read_argument(reader *r, const char *where, json_t *object,
     if (form == NULL) {
         return complain(r, where,
                         "needs one of \"input\", \"output\", \"shape\", \"size\", \"value\", "
-                        "\"local_bytes\"");
+                        "\"local_bytes\", \"weights\"");
     }
     umo_status status = keys_check(r, where, object, form->allowed);
     if (status != UMO_OK) {
@@ -383,6 +469,8 @@ static umo_status read_argument(reader *r, const char *where, json_t *object,
         return read_expression(r, join(place, where, "local_bytes"),
                                json_object_get(object, "local_bytes"), name_count,
                                &argument->expression);
+    case UMO_ARGUMENT_WEIGHTS:
+        return read_weights(r, where, object, argument);
     }
     return UMO_OK;
 }
@@ -600,7 +688,7 @@ static umo_status read_program(const reader *r, const json_t *root)
     const char *file;
     const char *function;
     const char *options;
-    umo_status status = read_text(r, "", root, "file", &file);
+    umo_status status = read_file_name(r, "", root, "file", &file);
     if (status == UMO_OK) {
         status = read_text(r, "", root, "function", &function);
     }
@@ -609,10 +697,6 @@ static umo_status read_program(const reader *r, const json_t *root)
     }
     if (status != UMO_OK) {
         return status;
-    }
-    if (file != NULL && strchr(file, '/') != NULL) {
-        return complain(r, "file", "'%s' is no plain name: the file lies in the version's folder",
-                        file);
     }
     if (function == NULL) {
         return complain(r, "", "\"function\" is missing: the kernel's name in the program");
@@ -712,5 +796,8 @@ void umo_description_finish(umo_description *description)
         free(description->outputs[i].dims);
     }
     free(description->outputs);
+    for (size_t i = 0; i < UMO_KERNEL_ARGS_MAX; i++) {
+        free(description->arguments[i].weights_file);
+    }
     *description = (umo_description){0};
 }

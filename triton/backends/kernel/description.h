@@ -55,19 +55,24 @@ bool umo_scalar_from_integer(umo_scalar_type type, int64_t value, umo_scalar *ou
 typedef enum umo_argument_kind {
     UMO_ARGUMENT_INPUT,
     UMO_ARGUMENT_OUTPUT,
-    UMO_ARGUMENT_SIZE,  /* a scalar computed for each batch; "shape" and "size" of the JSON */
-    UMO_ARGUMENT_VALUE, /* a scalar that never changes */
-    UMO_ARGUMENT_LOCAL  /* work-group memory of a computed size */
+    UMO_ARGUMENT_SIZE,   /* a scalar computed for each batch; "shape" and "size" of the JSON */
+    UMO_ARGUMENT_VALUE,  /* a scalar that never changes */
+    UMO_ARGUMENT_LOCAL,  /* work-group memory of a computed size */
+    UMO_ARGUMENT_WEIGHTS /* bytes of a file in the version's folder; read alone */
 } umo_argument_kind;
 
 typedef struct umo_argument {
     umo_argument_kind kind;
-    size_t tensor;             /* INPUT, OUTPUT: index in the model's list */
-    bool index;                /* INPUT: steers addresses in the kernel */
-    size_t align_bytes;        /* INPUT, OUTPUT: 0 when not given */
-    umo_scalar_type type;      /* SIZE, VALUE */
-    umo_scalar value;          /* VALUE */
+    size_t tensor;        /* INPUT, OUTPUT: index in the model's list; WEIGHTS: which of them */
+    bool index;           /* INPUT: steers addresses in the kernel */
+    size_t align_bytes;   /* INPUT, OUTPUT: 0 when not given */
+    umo_scalar_type type; /* SIZE, VALUE */
+    umo_scalar value;     /* VALUE */
     umo_expression expression; /* SIZE, LOCAL (bytes) */
+    char *weights_file;        /* WEIGHTS */
+    size_t weights_offset_bytes;
+    size_t weights_bytes;
+    umo_pattern pattern; /* WEIGHTS: who reads them; GPU_DOMINANT unless said */
 } umo_argument;
 
 /* An output's dimensions, without the batch dimension. */
@@ -90,6 +95,7 @@ typedef struct umo_description {
     size_t input_count;
     size_t output_count;
     umo_output_dims *outputs; /* output_count of them */
+    size_t weights_count;
 } umo_description;
 
 /* The model's tensors that a description speaks of. */

@@ -32,7 +32,9 @@ static const char good[] =
     " {\"shape\": \"IMAGE\", \"dim\": 1, \"type\": \"int32\"},"
     " {\"size\": \"IMAGE[0]*IMAGE[1]\", \"type\": \"uint32\"},"
     " {\"value\": 0.485, \"type\": \"float32\"}, {\"value\": -3, \"type\": \"int8\"},"
-    " {\"local_bytes\": 1024}, {\"local_bytes\": \"4*TENSOR[0]\"}],"
+    " {\"local_bytes\": 1024}, {\"local_bytes\": \"4*TENSOR[0]\"},"
+    " {\"weights\": \"w.bin\", \"dtype\": \"FP16\", \"dims\": [8, 3], \"offset\": 12,"
+    " \"pattern\": \"balanced\"}],"
     " \"global_size\": [\"IMAGE[1]\", \"batch*IMAGE[0]\"], \"local_size\": [16, 4],"
     " \"outputs\": {\"TENSOR\": [\"3\", \"IMAGE[0]\", \"IMAGE[1]\"]}}";
 
@@ -52,7 +54,7 @@ static void a_right_one_is_taken_over(void **state)
     assert_string_equal(d.file, "prep.cl");
     assert_string_equal(d.function, "image_prep");
     assert_string_equal(d.options, "-cl-fast-relaxed-math");
-    assert_int_equal(d.argument_count, 10);
+    assert_int_equal(d.argument_count, 11);
     assert_int_equal(d.arguments[0].kind, UMO_ARGUMENT_INPUT);
     assert_int_equal(d.arguments[0].tensor, 0);
     assert_int_equal(d.arguments[0].align_bytes, 64);
@@ -73,6 +75,12 @@ static void a_right_one_is_taken_over(void **state)
     assert_int_equal(d.arguments[7].value.i8, -3);
     assert_int_equal(d.arguments[8].kind, UMO_ARGUMENT_LOCAL);
     assert_string_equal(d.arguments[8].expression.text, "1024");
+    assert_int_equal(d.weights_count, 1);
+    assert_int_equal(d.arguments[10].kind, UMO_ARGUMENT_WEIGHTS);
+    assert_string_equal(d.arguments[10].weights_file, "w.bin");
+    assert_int_equal(d.arguments[10].weights_offset_bytes, 12);
+    assert_int_equal(d.arguments[10].weights_bytes, 48);
+    assert_int_equal(d.arguments[10].pattern, UMO_PATTERN_BALANCED);
     assert_int_equal(d.dimensions, 2);
     assert_string_equal(d.global_size[1].text, "batch*IMAGE[0]");
     assert_true(d.has_local_size);
@@ -133,6 +141,18 @@ static void mistakes_are_named_by_their_place(void **state)
         {"{\"file\": \"prep.cl\"", "{\"function\": \"f\", \"file\": \"prep.cl\"", "duplicate"},
         {"0.485", "0x10", "broken JSON"},
         {"-3", "99999999999999999999", "broken JSON"},
+        /* Weights */
+        {"w.bin", "a/w.bin", "arguments[10].weights: 'a/w.bin' is no plain name"},
+        {"FP16", "BYTES", "arguments[10].dtype: a type is expected"},
+        {"FP16", "FP15", "arguments[10].dtype: a type is expected"},
+        {"[8, 3]", "[]", "arguments[10].dims: 1 to"},
+        {"[8, 3]", "[8, 0]", "arguments[10].dims: 1 to"},
+        {"[8, 3]", "[8, \"3\"]", "arguments[10].dims: 1 to"},
+        {"[8, 3]", "[4611686018427387904, 4]", "arguments[10].dims: 1 to"},
+        {"\"offset\": 12", "\"offset\": 13", "arguments[10].offset: a multiple of"},
+        {"\"offset\": 12", "\"offset\": -2", "arguments[10].offset: a multiple of"},
+        {"balanced", "unknown", "arguments[10].pattern: cpu_dominant"},
+        {"\"pattern\"", "\"input\"", "has both"},
         /* Program */
         {"\"file\"", "\"files\"",
          "parameter kernel: unknown key 'files'; allowed: file, function, options, arguments, "
@@ -264,7 +284,7 @@ static json_t *of_type(int type)
 static bool is_right_type(const char *key, int type)
 {
     return (strcmp(key, "options") == 0 && type == 4) || (strcmp(key, "file") == 0 && type == 4) ||
-           (strcmp(key, "index") == 0 && type == 1) ||
+           (strcmp(key, "weights") == 0 && type == 4) || (strcmp(key, "index") == 0 && type == 1) ||
            (strcmp(key, "local_bytes") == 0 && type == 2) ||
            (strcmp(key, "value") == 0 && type == 2) || (strcmp(key, "size") == 0 && type == 2) ||
            (strcmp(key, "value") == 0 && type == 3);

@@ -38,7 +38,8 @@ static umo_status fake_open(uint32_t ordinal, const umo_driver_options *options,
     }
     *out_info = (umo_device_info){.name = "fake",
                                   .driver = FAKE_DRIVER,
-                                  .caps = UMO_CAP_UNIFIED | UMO_CAP_COHERENT | UMO_CAP_KERNELS,
+                                  .caps = UMO_CAP_UNIFIED | UMO_CAP_COHERENT | UMO_CAP_KERNELS |
+                                          UMO_CAP_IMPORT_READ,
                                   .queues = FAKE_QUEUES,
                                   .import_align_bytes = 1,
                                   .write_granule_bytes = 1,
@@ -69,10 +70,30 @@ static umo_status fake_alloc(void *state, size_t size_bytes, umo_storage_mode mo
     return UMO_OK;
 }
 
+static umo_status fake_import(void *state, void *data, size_t size_bytes, uint32_t flags,
+                              umo_memory *out, umo_reason *why, umo_error *error)
+{
+    (void)state;
+    (void)flags;
+    if (refuses()) {
+        *why = UMO_REASON_DEVICE_REFUSED;
+        return umo_error_set(error, UMO_E_REFUSED, 0, "the fake device binds nothing");
+    }
+    fake.live++;
+    *out = (umo_memory){.host = data,
+                        .native = data,
+                        .size_bytes = size_bytes,
+                        .mode = UMO_UNIFIED,
+                        .imported = true};
+    return UMO_OK;
+}
+
 static void fake_free(void *state, umo_memory *memory)
 {
     (void)state;
-    free(memory->host);
+    if (!memory->imported) {
+        free(memory->host);
+    }
     fake.live--;
 }
 
@@ -187,6 +208,7 @@ static const umo_driver driver = {
     .close = fake_close,
     .alloc = fake_alloc,
     .free = fake_free,
+    .import = fake_import,
     .copy = fake_copy,
     .fence_done = fake_fence_done,
     .fence_wait = fake_fence_wait,

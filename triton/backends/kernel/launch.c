@@ -25,6 +25,14 @@ umo_status umo_launch_shapes(const umo_description *description, umo_shape *shap
     return UMO_OK;
 }
 
+/* Where the arguments of a kind begin in the list of memory. */
+static size_t first_place(const umo_description *description, umo_argument_kind kind)
+{
+    return kind == UMO_ARGUMENT_INPUT    ? 0
+           : kind == UMO_ARGUMENT_OUTPUT ? description->input_count
+                                         : description->input_count + description->output_count;
+}
+
 static umo_status fill_argument(const umo_description *description, size_t index,
                                 const umo_shape *shapes, int64_t batch,
                                 const umo_launch_memory *memory, umo_launch *out, umo_error *error)
@@ -35,10 +43,10 @@ static umo_status fill_argument(const umo_description *description, size_t index
     int64_t value;
     switch (argument->kind) {
     case UMO_ARGUMENT_INPUT:
-    case UMO_ARGUMENT_OUTPUT: {
+    case UMO_ARGUMENT_OUTPUT:
+    case UMO_ARGUMENT_WEIGHTS: {
         const umo_launch_memory *place =
-            &memory[argument->tensor +
-                    (argument->kind == UMO_ARGUMENT_OUTPUT ? description->input_count : 0)];
+            &memory[argument->tensor + first_place(description, argument->kind)];
         *arg = (umo_kernel_arg){.kind = UMO_ARG_MEMORY,
                                 .memory = place->memory,
                                 .offset_bytes = place->offset_bytes,

@@ -10,7 +10,8 @@
 
 #include "description.h"
 
-/* Where a tensor lies, in the order of the formulas' names: the inputs, then the outputs. */
+/* Where a tensor lies, in the order of the formulas' names: the inputs, then the outputs; behind
+ * them the weights. */
 typedef struct umo_launch_memory {
     const umo_memory *memory;
     size_t offset_bytes;
@@ -34,7 +35,8 @@ typedef struct umo_launch {
 umo_status umo_launch_shapes(const umo_description *description, umo_shape *shapes, int64_t batch,
                              umo_error *error);
 
-/* Computes arguments and grid. memory has one entry a name. INVAL names the argument or the size.
+/* Computes arguments and grid. memory has one entry a name, then one a weight. INVAL names the
+ * argument or the size.
  */
 umo_status umo_launch_fill(const umo_description *description, const umo_shape *shapes,
                            int64_t batch, const umo_launch_memory *memory, umo_launch *out,

@@ -155,7 +155,7 @@ umo_status umo_trial_run(const umo_trial *trial, umo_error *error)
     const size_t count = input_count + output_count;
     tensor *tensors = calloc(count, sizeof *tensors);
     umo_shape *shapes = calloc(count, sizeof *shapes);
-    umo_launch_memory *memory = calloc(count, sizeof *memory);
+    umo_launch_memory *memory = calloc(count + trial->constants->count, sizeof *memory);
     umo_error inner = {0};
     verdict said = VERDICT_NOTHING;
     bool variable = true;
@@ -163,6 +163,7 @@ umo_status umo_trial_run(const umo_trial *trial, umo_error *error)
         (void)umo_error_set(&inner, UMO_E_NOMEM, 0, "no memory for it");
         goto done;
     }
+    umo_constants_bind(trial->constants, memory + count);
     for (size_t i = 0; i < count; i++) {
         tensors[i].written = i >= input_count;
         tensors[i].dtype = i < input_count ? inputs[i].dtype : outputs[i - input_count].dtype;

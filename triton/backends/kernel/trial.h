@@ -8,6 +8,7 @@
 #ifndef UMO_KERNEL_TRIAL_H
 #define UMO_KERNEL_TRIAL_H
 
+#include "constants.h"
 #include "description.h"
 
 typedef struct umo_trial {
@@ -15,6 +16,7 @@ typedef struct umo_trial {
     umo_device *device;
     umo_kernel *kernel;
     const umo_description *description;
+    const umo_constants *constants;
 } umo_trial;
 
 /*

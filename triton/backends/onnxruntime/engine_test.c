@@ -2,12 +2,10 @@
  * The backend against the real engine, with a kit of its own: what is bound where, what is late,
  * what fails alone, and that nothing stays behind when any one call of the engine fails.
  */
-#include "fake_kit.h"
-#include "model.h"
 #include "onnx_writer.h"
+#include "rig.h"
 #include "tensor.h"
 
-#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,29 +19,7 @@ enum {
     SKIPPED = 77
 };
 
-static char library[4096];
 static char folder[] = "/tmp/umo-ort-test-XXXXXX";
-
-static bool find_library(void)
-{
-    const char *named = getenv("UMO_ONNXRUNTIME");
-    const char *root = getenv("UMO_ROOT");
-    if (named != NULL) {
-        (void)snprintf(library, sizeof library, "%s", named);
-        return true;
-    }
-    char pattern[4096];
-    (void)snprintf(pattern, sizeof pattern,
-                   "%s/.venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so*",
-                   root != NULL ? root : ".");
-    glob_t found;
-    bool any = glob(pattern, 0, NULL, &found) == 0;
-    if (any) {
-        (void)snprintf(library, sizeof library, "%s", found.gl_pathv[0]);
-        globfree(&found);
-    }
-    return any;
-}
 
 /* X float [n, m] -> Y = X + X. */
 static const onnx_model doubling = {
@@ -57,7 +33,7 @@ static const onnx_model mixed = {
     .inputs = {{"X", ORT_ELEMENT_FLOAT, {"n"}},
                {"T", ORT_ELEMENT_STRING, {"t"}},
                {"SCALE", ORT_ELEMENT_FLOAT, {"1"}}},
-    .constants = {{"SCALE", 1, {2}}},
+    .constants = {{.name = "SCALE", .count = 1, .values = {2}}, {.name = "IDLE", .count = 512}},
     .nodes = {{"Mul", {"X", "SCALE"}, "Y"}, {"NonZero", {"X"}, "W"}, {"Identity", {"T"}, "U"}},
     .outputs = {{"Y", ORT_ELEMENT_FLOAT, {"n"}},
                 {"W", ORT_ELEMENT_INT64, {"1", "k"}},
@@ -67,7 +43,7 @@ static const onnx_model mixed = {
 /* INDEX int64 [b, m] -> P float [b, m], out of four. */
 static const onnx_model table = {
     .inputs = {{"INDEX", ORT_ELEMENT_INT64, {"b", "m"}}},
-    .constants = {{"TABLE", 4, {10, 11, 12, 13}}},
+    .constants = {{.name = "TABLE", .count = 4, .values = {10, 11, 12, 13}}},
     .nodes = {{"Gather", {"TABLE", "INDEX"}, "P"}},
     .outputs = {{"P", ORT_ELEMENT_FLOAT, {"b", "m"}}},
 };
@@ -91,13 +67,6 @@ static const onnx_model negation = {
     .outputs = {{"C", ORT_ELEMENT_BOOL, {"n"}}},
 };
 
-/* A loaded model with one instance. */
-typedef struct loaded {
-    umo_model umo;
-    ort_model *model;
-    void *instance;
-} loaded;
-
 static void model_make(umo_model *umo, const onnx_model *model)
 {
     char path[64];
@@ -105,35 +74,9 @@ static void model_make(umo_model *umo, const onnx_model *model)
     assert_true(onnx_write(model, path));
     *umo = (umo_model){.path = folder,
                        .config = "{}",
-                       .options = {{"onnxruntime_library", library}},
+                       .options = {{"onnxruntime_library", rig_library}},
                        .unified = {.enable = true},
                        .batch_unset = true};
-}
-
-static void unload(loaded *l)
-{
-    ort_instance_finish(l->instance);
-    ort_model_finish(l->model);
-    fake_model_finish(&l->umo);
-}
-
-static umo_status load(loaded *l, umo_error *error)
-{
-    void *state = NULL;
-    l->model = NULL;
-    l->instance = NULL;
-    umo_status status = ort_model_init(&l->umo, &state, error);
-    if (status == UMO_OK) {
-        l->model = state;
-        status = ort_model_complete(&l->umo, state, error);
-    }
-    if (status == UMO_OK) {
-        status = ort_model_check(&l->umo, state, error);
-    }
-    if (status == UMO_OK) {
-        status = ort_instance_init(NULL, state, &l->instance, error);
-    }
-    return status;
 }
 
 static void load_well(loaded *l, const onnx_model *model, bool batches)
@@ -143,7 +86,7 @@ static void load_well(loaded *l, const onnx_model *model, bool batches)
     if (!batches) {
         l->umo.batch_unset = false;
     }
-    if (load(l, &error) != UMO_OK) {
+    if (rig_load(l, &error) != UMO_OK) {
         fail_msg("%s", error.text);
     }
 }
@@ -182,7 +125,7 @@ static void numbers_are_computed_where_they_lie_at_any_alignment(void **state)
         }
         assert_int_equal(out[off + sizeof y], 77);
     }
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void empty_tensor_without_an_address_is_computed(void **state)
@@ -198,7 +141,7 @@ static void empty_tensor_without_an_address_is_computed(void **state)
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
     assert_int_equal(batch.outputs[0].shape.dims[0], 0);
     assert_int_equal(batch.outputs[0].shape.dims[1], 3);
-    unload(&l);
+    rig_unload(&l);
 }
 
 #define TEXTS "\1\0\0\0a\0\0\0\0\3\0\0\0\0b\0"
@@ -241,7 +184,7 @@ static void unknown_shapes_and_strings_are_late_with_their_reason(void **state)
     assert_int_equal(batch.reason[2], UMO_REASON_ENGINE_STRINGS);
     assert_int_equal(batch.outputs[2].size_bytes, TEXTS_BYTES);
     assert_memory_equal(batch.late_data[2], TEXTS, TEXTS_BYTES);
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void unwanted_outputs_are_not_asked_for(void **state)
@@ -263,7 +206,7 @@ static void unwanted_outputs_are_not_asked_for(void **state)
     mixed_batch(&batch, x, y, texts);
     batch.unwanted[0] = batch.unwanted[1] = batch.unwanted[2] = true;
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void optional_input_overrides_its_default(void **state)
@@ -276,7 +219,7 @@ static void optional_input_overrides_its_default(void **state)
     assert_int_equal(
         umo_model_add_input(&l.umo, "SCALE", UMO_FP32, &(umo_shape){.rank = 1, .dims = {1}}, true),
         UMO_OK);
-    assert_int_equal(load(&l, &error), UMO_OK);
+    assert_int_equal(rig_load(&l, &error), UMO_OK);
     float x[4] = {0, 3, 0, 5};
     float y[4] = {0};
     float scale = 7;
@@ -292,7 +235,7 @@ static void optional_input_overrides_its_default(void **state)
     batch.inputs[0] = host_tensor(&scale, sizeof scale, UMO_FP32, 1, 1, 0);
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
     assert_true(y[3] == 35);
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void strings_that_end_early_are_refused(void **state)
@@ -311,7 +254,7 @@ static void strings_that_end_early_are_refused(void **state)
         assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_E_INVAL);
         assert_non_null(strstr(error.text, "input 'T'"));
     }
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void bool_must_be_zero_or_one_unless_clients_are_trusted(void **state)
@@ -341,7 +284,7 @@ static void bool_must_be_zero_or_one_unless_clients_are_trusted(void **state)
     l.model->guarded = false;
     in[3] = 2;
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_OK);
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void bad_row_fails_alone(void **state)
@@ -367,7 +310,7 @@ static void bad_row_fails_alone(void **state)
         .requests = 1, .rows = 3, .inputs = {batch.inputs[0]}, .outputs = {{.data = picked}}};
     assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), UMO_E_INVAL);
     assert_non_null(strstr(error.text, "out of data bounds"));
-    unload(&l);
+    rig_unload(&l);
 }
 
 static void what_steers_the_engine_stays_out_of_clients_reach(void **state)
@@ -384,7 +327,7 @@ static void what_steers_the_engine_stays_out_of_clients_reach(void **state)
         model_make(&l.umo, &selecting);
         l.umo.batch_unset = false;
         l.umo.unified.trusted_clients = trusted != 0;
-        assert_int_equal(load(&l, &error), UMO_OK);
+        assert_int_equal(rig_load(&l, &error), UMO_OK);
         assert_int_equal(l.umo.inputs[0].control, !trusted); /* NonZero reads it */
         assert_false(l.umo.inputs[1].control);
         umo_batch batch = {.requests = 1,
@@ -399,7 +342,7 @@ static void what_steers_the_engine_stays_out_of_clients_reach(void **state)
         assert_false(batch.late[2]);
         memcpy(i, batch.outputs[0].data, sizeof i);
         assert_true(i[0] == 0 && i[1] == 1 && p[0] == 5 && p[1] == 6 && n[1] == -6);
-        unload(&l);
+        rig_unload(&l);
     }
 }
 
@@ -428,18 +371,16 @@ static void sessions_are_shared_or_not_as_configured(void **state)
         l.umo.config = shared != 0
                            ? "{}"
                            : "{\"parameters\":{\"share_session\":{\"string_value\":\"false\"}}}";
-        assert_int_equal(load(&l, NULL), UMO_OK);
-        ort_session *more[2];
-        bool owned[2];
+        assert_int_equal(rig_load(&l, NULL), UMO_OK);
+        ort_engine *more[2];
         for (int i = 0; i < 2; i++) {
-            assert_int_equal(ort_model_session(l.model, &more[i], &owned[i], NULL), UMO_OK);
-            assert_int_equal(owned[i], !shared);
+            assert_int_equal(ort_model_engine(l.model, &more[i], NULL), UMO_OK);
         }
         assert_int_equal(more[0] == more[1], shared);
-        for (int i = 0; i < 2 && !shared; i++) {
-            l.model->runtime->api.release_session(more[i]);
+        for (int i = 0; i < 2; i++) {
+            ort_engine_release(more[i]);
         }
-        unload(&l);
+        rig_unload(&l);
     }
 }
 
@@ -475,6 +416,13 @@ FAULTY(set_log_severity, (ort_session_options * a, int b), (a, b))
 FAULTY(create_session,
        (const ort_env *a, const char *b, const ort_session_options *c, ort_session **d),
        (a, b, c, d))
+FAULTY(create_session_prepacked,
+       (const ort_env *a, const char *b, const ort_session_options *c, ort_prepacked *d,
+        ort_session **e),
+       (a, b, c, d, e))
+FAULTY(create_prepacked, (ort_prepacked * *a), (a))
+FAULTY(add_initializer, (ort_session_options * a, const char *b, const ort_value *c), (a, b, c))
+FAULTY(add_session_config, (ort_session_options * a, const char *b, const char *c), (a, b, c))
 FAULTY(input_count, (const ort_session *a, size_t *b), (a, b))
 FAULTY(output_count, (const ort_session *a, size_t *b), (a, b))
 FAULTY(initializer_count, (const ort_session *a, size_t *b), (a, b))
@@ -518,6 +466,10 @@ static void make_faulty(ort_api *api)
     INSTALL(set_graph_optimization)
     INSTALL(set_log_severity)
     INSTALL(create_session)
+    INSTALL(create_session_prepacked)
+    INSTALL(create_prepacked)
+    INSTALL(add_initializer)
+    INSTALL(add_session_config)
     INSTALL(input_count)
     INSTALL(output_count)
     INSTALL(initializer_count)
@@ -548,7 +500,7 @@ static void make_faulty(ort_api *api)
 }
 
 /* Loads the mixed model and runs it twice; the sanitizer sees what a failing path leaves behind. */
-static umo_status whole_life(umo_error *error)
+static umo_status whole_life(const char *config, umo_error *error)
 {
     loaded l;
     float x[4] = {0, 3, 0, 5};
@@ -557,7 +509,8 @@ static umo_status whole_life(umo_error *error)
     umo_batch batch;
     model_make(&l.umo, &mixed);
     l.umo.batch_unset = false;
-    umo_status status = load(&l, error);
+    l.umo.config = config;
+    umo_status status = rig_load(&l, error);
     if (status == UMO_OK) {
         mixed_batch(&batch, x, y, texts);
         status = ort_instance_execute(NULL, l.instance, &batch, error);
@@ -576,7 +529,7 @@ static umo_status whole_life(umo_error *error)
             *error = none;
         }
     }
-    unload(&l);
+    rig_unload(&l);
     return status;
 }
 
@@ -586,20 +539,28 @@ static void every_failing_call_is_reported_and_leaves_nothing(void **state)
     ort_runtime *runtime = NULL;
     umo_error error = {0};
     assert_int_equal(
-        ort_runtime_acquire(&(ort_runtime_options){.library = library}, &runtime, NULL), UMO_OK);
+        ort_runtime_acquire(&(ort_runtime_options){.library = rig_library}, &runtime, NULL),
+        UMO_OK);
     make_faulty(&runtime->api);
-    calls = 0;
-    fail_at = -1;
-    assert_int_equal(whole_life(&error), UMO_OK);
-    long total = calls;
-    assert_true(total > 60);
-    for (fail_at = 1; fail_at <= total; fail_at++) {
+    static const char *const configs[] = {
+        "{}", "{\"parameters\":{\"share_session\":{\"string_value\":\"false\"}}}"};
+    for (int c = 0; c < 2; c++) {
         calls = 0;
-        error = (umo_error){0};
-        if (whole_life(&error) == UMO_OK) {
-            fail_msg("call %ld of %ld failed, and nobody noticed", fail_at, total);
+        fail_at = -1;
+        assert_int_equal(whole_life(configs[c], &error), UMO_OK);
+        long total = calls;
+        assert_true(total > 60);
+        for (fail_at = 1; fail_at <= total; fail_at++) {
+            calls = 0;
+            error = (umo_error){0};
+            if (whole_life(configs[c], &error) == UMO_OK) {
+                fail_msg("call %ld of %ld failed, and nobody noticed", fail_at, total);
+            }
+            assert_non_null(strstr(error.text, "ONNX Runtime could not "));
+            umo_weights_stats stats;
+            umo_weights_read(&stats);
+            assert_int_equal(stats.files, 0);
         }
-        assert_non_null(strstr(error.text, "ONNX Runtime could not "));
     }
     runtime->api = real;
     ort_runtime_release(runtime);
@@ -627,7 +588,8 @@ static void refused_library_is_named_and_another_can_follow(void **state)
         assert_null(runtime);
     }
     assert_int_equal(
-        ort_runtime_acquire(&(ort_runtime_options){.library = library}, &runtime, NULL), UMO_OK);
+        ort_runtime_acquire(&(ort_runtime_options){.library = rig_library}, &runtime, NULL),
+        UMO_OK);
     assert_true(runtime->release[0] >= '1' && runtime->release[0] <= '9');
     ort_runtime_release(runtime);
 }
@@ -642,7 +604,7 @@ static void remove_files(void)
 
 int main(void)
 {
-    if (!find_library()) {
+    if (!rig_find_library()) {
         printf("skipped: no ONNX Runtime; run scripts/setup or set UMO_ONNXRUNTIME\n");
         return SKIPPED;
     }

@@ -19,8 +19,7 @@ enum {
 
 typedef struct ort_instance {
     ort_model *model;
-    ort_session *session;
-    bool owns_session;
+    ort_engine *engine;
     ort_run_options *run_options;
     ort_scratch scratch;
     int64_t *symbols;
@@ -48,7 +47,8 @@ static umo_status make_run_options(const ort_model *model, ort_run_options **out
         status = ort_check(api, api->run_set_log_severity(*out, ORT_LOG_FATAL), "set its log level",
                            error);
     }
-    if (status == UMO_OK && model->options.shrinkage != NULL) {
+    /* The arena to shrink is the engine's own; ours is trimmed after a run. */
+    if (status == UMO_OK && model->options.shrinkage != NULL && model->heap == NULL) {
         status = ort_check(api,
                            api->add_run_config(*out, "memory.enable_memory_arena_shrinkage",
                                                model->options.shrinkage),
@@ -91,7 +91,7 @@ umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state,
         status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an instance");
     }
     if (status == UMO_OK) {
-        status = ort_model_session(model, &instance->session, &instance->owns_session, error);
+        status = ort_model_engine(model, &instance->engine, error);
     }
     if (status == UMO_OK) {
         status = make_run_options(model, &instance->run_options, error);
@@ -114,9 +114,7 @@ void ort_instance_finish(void *state)
     if (instance->run_options != NULL) {
         api->release_run_options(instance->run_options);
     }
-    if (instance->owns_session && instance->session != NULL) {
-        api->release_session(instance->session);
-    }
+    ort_engine_release(instance->engine);
     ort_scratch_finish(&instance->scratch);
     free(instance->symbols);
     free(instance->inputs);
@@ -264,6 +262,22 @@ static void release_values(const ort_api *api, ort_value **values, size_t *count
     *count = 0;
 }
 
+static umo_status run(ort_instance *instance, umo_error *error)
+{
+    const ort_api *api = &instance->model->runtime->api;
+    ort_heap *heap = instance->model->heap;
+    ort_heap_visit visit;
+    ort_heap_enter(heap, &visit);
+    umo_status status = ort_check(
+        api,
+        api->run(ort_engine_session(instance->engine), instance->run_options, instance->input_names,
+                 (const ort_value *const *)instance->input_values, instance->fed,
+                 instance->output_names, instance->asked, instance->output_values),
+        "run the model", error);
+    ort_heap_leave(&visit);
+    return ort_heap_explain(&visit, heap, status, error);
+}
+
 /* Binds and runs. The values stay, for the outputs that the engine allocated, until they are
  * released. */
 static umo_status compute(ort_instance *instance, int64_t row, umo_error *error)
@@ -274,12 +288,7 @@ static umo_status compute(ort_instance *instance, int64_t row, umo_error *error)
         status = bind_outputs(instance, row, error);
     }
     if (status == UMO_OK && instance->asked > 0) {
-        status =
-            ort_check(api,
-                      api->run(instance->session, instance->run_options, instance->input_names,
-                               (const ort_value *const *)instance->input_values, instance->fed,
-                               instance->output_names, instance->asked, instance->output_values),
-                      "run the model", error);
+        status = run(instance, error);
     }
     release_values(api, instance->input_values, &instance->fed);
     return status;
@@ -375,6 +384,10 @@ umo_status ort_instance_execute(umo_instance *umo, void *state, umo_batch *batch
     if (status != UMO_OK) {
         return status;
     }
+    status = ort_engine_check(instance->engine, error);
+    if (status != UMO_OK) {
+        return status;
+    }
     status = compute(instance, ALL_ROWS, error);
     if (status == UMO_OK) {
         status = deliver_late(instance, batch, error);
@@ -385,6 +398,9 @@ umo_status ort_instance_execute(umo_instance *umo, void *state, umo_batch *batch
             run_rows_alone(instance, batch);
             status = UMO_OK;
         }
+    }
+    if (instance->model->heap != NULL && instance->model->options.shrinkage != NULL) {
+        ort_heap_trim(instance->model->heap);
     }
     if (instance->scratch.capacity_bytes > SCRATCH_KEPT_BYTES) {
         ort_scratch_finish(&instance->scratch);

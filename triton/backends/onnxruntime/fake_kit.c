@@ -13,6 +13,31 @@ void fake_model_finish(umo_model *model)
         free(model->strings[i]);
     }
     model->string_count = 0;
+    umo_scope_destroy(model->scope);
+    model->scope = NULL;
+    if (model->context != NULL) {
+        umo_context_default_release(model->context);
+    }
+    model->context = NULL;
+}
+
+umo_context *umo_model_context(umo_model *model)
+{
+    if (model->context == NULL &&
+        umo_context_default_acquire(NULL, &model->context, NULL) != UMO_OK) {
+        abort();
+    }
+    return model->context;
+}
+
+umo_scope *umo_model_scope(umo_model *model)
+{
+    if (model->scope == NULL &&
+        umo_scope_create(umo_context_scope(umo_model_context(model)), "model", model->limit_bytes,
+                         &model->scope, NULL) != UMO_OK) {
+        abort();
+    }
+    return model->scope;
 }
 
 /* Strings live as long as the model, so they are kept in it. */

@@ -23,7 +23,10 @@ struct umo_model {
     int64_t batch_max;
     bool batch_unset;
     int warnings;
-    char *strings[32]; /* what umo_model_parameter() handed out */
+    uint64_t limit_bytes; /* of its scope; 0 for none */
+    umo_context *context; /* joined when asked for */
+    umo_scope *scope;     /* likewise */
+    char *strings[32];    /* what umo_model_parameter() handed out */
     size_t string_count;
 };
 

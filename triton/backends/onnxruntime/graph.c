@@ -7,6 +7,8 @@
  */
 #include "graph.h"
 
+#include "proto.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,11 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Bytes of the file; nothing here is ended by a zero. */
-typedef struct span {
-    const unsigned char *at;
-    size_t size_bytes;
-} span;
+typedef proto_span span;
+typedef proto_field field;
 
 typedef struct node {
     span op;
@@ -188,72 +187,6 @@ static const struct {
     {"Xor", OP_ANY_INPUT},
 };
 
-/* One field of a message: a number, or bytes. */
-typedef struct field {
-    unsigned number;
-    bool is_bytes;
-    span bytes;
-} field;
-
-static bool take_varint(span *from, uint64_t *out)
-{
-    uint64_t value = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-        if (from->size_bytes == 0) {
-            return false;
-        }
-        unsigned char byte = *from->at;
-        from->at += 1;
-        from->size_bytes -= 1;
-        value |= (uint64_t)(byte & 0x7F) << shift;
-        if ((byte & 0x80) == 0) {
-            *out = value;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool take_bytes(span *from, uint64_t size_bytes, span *out)
-{
-    if (size_bytes > from->size_bytes) {
-        return false;
-    }
-    *out = (span){from->at, (size_t)size_bytes};
-    from->at += size_bytes;
-    from->size_bytes -= (size_t)size_bytes;
-    return true;
-}
-
-static bool take_field(span *from, field *out)
-{
-    enum {
-        VARINT = 0,
-        FIXED64 = 1,
-        BYTES = 2,
-        FIXED32 = 5
-    };
-    uint64_t key;
-    uint64_t value;
-    span skipped;
-    if (!take_varint(from, &key) || key >> 3 == 0 || key >> 3 > UINT32_MAX) {
-        return false;
-    }
-    *out = (field){.number = (unsigned)(key >> 3), .is_bytes = (key & 7) == BYTES};
-    switch (key & 7) {
-    case VARINT:
-        return take_varint(from, &value);
-    case FIXED64:
-        return take_bytes(from, 8, &skipped);
-    case BYTES:
-        return take_varint(from, &value) && take_bytes(from, value, &out->bytes);
-    case FIXED32:
-        return take_bytes(from, 4, &skipped);
-    default: /* groups, which ONNX does not use */
-        return false;
-    }
-}
-
 static umo_status broken(umo_error *error)
 {
     return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "the model file is not in ONNX's own form");
@@ -307,7 +240,7 @@ static umo_status read_names(ort_graph *graph, span body, unsigned kind, node *m
     field f;
     umo_status status = UMO_OK;
     while (status == UMO_OK && body.size_bytes > 0) {
-        if (!take_field(&body, &f)) {
+        if (!proto_take_field(&body, &f)) {
             return broken(error);
         }
         if (f.is_bytes && f.number == NODE_OP) {
@@ -330,7 +263,7 @@ static umo_status read_attribute(ort_graph *graph, span body, int depth, umo_err
     field f;
     umo_status status = UMO_OK;
     while (status == UMO_OK && body.size_bytes > 0) {
-        if (!take_field(&body, &f)) {
+        if (!proto_take_field(&body, &f)) {
             return broken(error);
         }
         if (f.is_bytes && (f.number == ATTRIBUTE_GRAPH || f.number == ATTRIBUTE_GRAPHS)) {
@@ -352,7 +285,7 @@ static umo_status read_node(ort_graph *graph, span body, int depth, umo_error *e
     }
     field f;
     while (status == UMO_OK && body.size_bytes > 0) {
-        if (!take_field(&body, &f)) {
+        if (!proto_take_field(&body, &f)) {
             return broken(error);
         }
         if (f.is_bytes && f.number == NODE_ATTRIBUTE) {
@@ -370,7 +303,7 @@ static umo_status read_graph(ort_graph *graph, span body, int depth, umo_error *
         return broken(error);
     }
     while (status == UMO_OK && body.size_bytes > 0) {
-        if (!take_field(&body, &f)) {
+        if (!proto_take_field(&body, &f)) {
             return broken(error);
         }
         if (f.is_bytes && f.number == GRAPH_NODE) {
@@ -387,7 +320,7 @@ static umo_status read_model(ort_graph *graph, umo_error *error)
     field f;
     umo_status status = UMO_OK;
     while (status == UMO_OK && body.size_bytes > 0) {
-        if (!take_field(&body, &f)) {
+        if (!proto_take_field(&body, &f)) {
             return broken(error);
         }
         if (f.is_bytes && f.number == MODEL_GRAPH) {
@@ -451,21 +384,11 @@ void ort_graph_destroy(ort_graph *graph)
     free(graph);
 }
 
-static bool span_is(span a, const char *text)
-{
-    return a.size_bytes == strlen(text) && memcmp(a.at, text, a.size_bytes) == 0;
-}
-
-static bool spans_equal(span a, span b)
-{
-    return a.size_bytes == b.size_bytes && memcmp(a.at, b.at, a.size_bytes) == 0;
-}
-
 bool ort_graph_reads(const ort_graph *graph, const char *tensor)
 {
     for (size_t n = 0; n < graph->node_count; n++) {
         for (size_t i = 0; i < graph->nodes[n].input_count; i++) {
-            if (span_is(graph->names[graph->nodes[n].first_name + i], tensor)) {
+            if (proto_is(graph->names[graph->nodes[n].first_name + i], tensor)) {
                 return true;
             }
         }
@@ -482,7 +405,7 @@ typedef struct tainted {
 static bool is_tainted(const tainted *set, span name)
 {
     for (size_t i = 0; i < set->count; i++) {
-        if (spans_equal(set->names[i], name)) {
+        if (proto_equal(set->names[i], name)) {
             return true;
         }
     }
@@ -494,11 +417,11 @@ static bool is_tainted(const tainted *set, span name)
 static bool node_is_harmless(const node *at, size_t i, bool *passes)
 {
     *passes = false;
-    if (at->domain.size_bytes != 0 && !span_is(at->domain, "ai.onnx")) {
+    if (at->domain.size_bytes != 0 && !proto_is(at->domain, "ai.onnx")) {
         return false;
     }
     for (size_t k = 0; k < sizeof harmless / sizeof harmless[0]; k++) {
-        if (span_is(at->op, harmless[k].name)) {
+        if (proto_is(at->op, harmless[k].name)) {
             *passes = harmless[k].kind == OP_PASSES;
             return harmless[k].kind != OP_FIRST_INPUT || i == 0;
         }

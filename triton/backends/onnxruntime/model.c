@@ -44,6 +44,18 @@ static umo_status find_file(const umo_model *umo, char **out, umo_error *error)
     return UMO_OK;
 }
 
+static umo_status acquire_engine(ort_model *model, ort_engine **out, bool *joined, umo_error *error)
+{
+    const ort_wish wish = {
+        .runtime = model->runtime,
+        .options = &model->options,
+        .context = umo_model_context(model->umo),
+        .path = model->path,
+        .folder = umo_model_folder(model->umo),
+    };
+    return ort_engine_acquire(&wish, out, joined, error);
+}
+
 static umo_status load(ort_model *model, umo_error *error)
 {
     umo_status status = ort_options_read(model->umo, &model->options, error);
@@ -61,11 +73,15 @@ static umo_status load(ort_model *model, umo_error *error)
     };
     status = ort_runtime_acquire(&wanted, &model->runtime, error);
     if (status == UMO_OK) {
-        status = ort_session_create(model->runtime, &model->options, model->path,
-                                    umo_model_folder(model->umo), &model->session, error);
+        status = acquire_engine(model, &model->engine, &model->joined, error);
     }
     if (status == UMO_OK) {
-        status = ort_session_describe(model->runtime, model->session, &model->description, error);
+        status = ort_session_describe(model->runtime, ort_engine_session(model->engine),
+                                      &model->description, error);
+    }
+    if (status == UMO_OK && model->options.memory_pool && model->runtime->allocator_registered) {
+        status = ort_heap_create(umo_model_context(model->umo), umo_model_scope(model->umo),
+                                 model->options.mem_arena != 0, &model->heap, error);
     }
     return status;
 }
@@ -122,10 +138,14 @@ umo_status ort_model_init(umo_model *umo, void **state, umo_error *error)
         ort_model_finish(model);
         return status;
     }
+    ort_engine_facts facts = ort_engine_describe(model->engine);
     umo_model_log(
-        umo, false, "ONNX Runtime %s, %zu inputs, %zu outputs, %s", model->runtime->release,
-        model->description.inputs.count, model->description.outputs.count,
-        model->options.share_session ? "one session for all instances" : "one session an instance");
+        umo, false,
+        "ONNX Runtime %s, %zu inputs, %zu outputs, %s; %zu weights (%llu bytes) in place%s",
+        model->runtime->release, model->description.inputs.count, model->description.outputs.count,
+        model->options.share_session ? "one session for all instances" : "one session an instance",
+        facts.weights, (unsigned long long)facts.weight_bytes,
+        model->joined ? ", of a session that was there already" : "");
     *state = model;
     return UMO_OK;
 }
@@ -136,9 +156,8 @@ void ort_model_finish(void *state)
     if (model == NULL) {
         return;
     }
-    if (model->session != NULL) {
-        model->runtime->api.release_session(model->session);
-    }
+    ort_engine_release(model->engine);
+    ort_heap_release(model->heap);
     ort_plan_finish(&model->plan);
     ort_graph_destroy(model->graph);
     ort_description_finish(&model->description);
@@ -406,22 +425,20 @@ umo_status ort_model_check(umo_model *umo, void *state, umo_error *error)
                          batches, model->options.symbolic_shapes, &model->plan, error);
 }
 
-umo_status ort_model_session(ort_model *model, ort_session **out, bool *owned, umo_error *error)
+umo_status ort_model_engine(ort_model *model, ort_engine **out, umo_error *error)
 {
     if (model->options.share_session) {
-        *out = model->session;
-        *owned = false;
+        ort_engine_hold(model->engine);
+        *out = model->engine;
         return UMO_OK;
     }
     pthread_mutex_lock(&model->lock);
-    ort_session *first = model->session;
-    model->session = NULL;
+    ort_engine *first = model->engine;
+    model->engine = NULL;
     pthread_mutex_unlock(&model->lock);
-    *owned = true;
     if (first != NULL) {
         *out = first;
         return UMO_OK;
     }
-    return ort_session_create(model->runtime, &model->options, model->path,
-                              umo_model_folder(model->umo), out, error);
+    return acquire_engine(model, out, NULL, error);
 }

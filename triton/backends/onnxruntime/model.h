@@ -6,11 +6,11 @@
 #ifndef UMO_ORT_MODEL_H
 #define UMO_ORT_MODEL_H
 
+#include "engine.h"
 #include "graph.h"
 #include "options.h"
 #include "ort_api.h"
 #include "plan.h"
-#include "session.h"
 
 #include <pthread.h>
 
@@ -29,7 +29,9 @@ typedef struct ort_model {
     size_t output_count;
     ort_plan plan;
     pthread_mutex_t lock;
-    ort_session *session; /**< under lock; taken by the first instance unless sessions are shared */
+    ort_engine *engine; /**< under lock; taken by the first instance unless sessions are shared */
+    bool joined;        /**< its engine was there already */
+    ort_heap *heap;     /**< for what requests need; NULL: the engine's own memory */
 } ort_model;
 
 umo_status ort_model_init(umo_model *umo, void **state, umo_error *error);
@@ -38,15 +40,13 @@ umo_status ort_model_complete(umo_model *umo, void *state, umo_error *error);
 umo_status ort_model_check(umo_model *umo, void *state, umo_error *error);
 
 /**
- * A session for an instance.
+ * An engine for an instance: everybody's, or one of its own.
  *
- * @param[out] owned  True when the instance releases it.
- *
- * Errors:  as ort_session_create().
- * Threads: any.
+ * Errors:    as ort_engine_acquire().
+ * Ownership: one reference.
+ * Threads:   any.
  */
-UMO_MUST_USE umo_status ort_model_session(ort_model *model, ort_session **out, bool *owned,
-                                          umo_error *error);
+UMO_MUST_USE umo_status ort_model_engine(ort_model *model, ort_engine **out, umo_error *error);
 
 umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state, umo_error *error);
 void ort_instance_finish(void *state);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    MESSAGE_BYTES = 4096,
+    MESSAGE_BYTES = 1 << 14,
     IR_VERSION = 8,
     OPSET = 17,
     TYPE_FLOAT = 1
@@ -87,13 +87,36 @@ static void put_tensor(message *graph, unsigned field, const onnx_tensor *tensor
     put_message(graph, field, &info);
 }
 
+static void put_entry(message *tensor, const char *key, const char *value)
+{
+    if (value != NULL) {
+        message entry = {0};
+        put_text(&entry, 1, key);
+        put_text(&entry, 2, value);
+        put_message(tensor, 13, &entry);
+    }
+}
+
 static void put_constant(message *graph, const onnx_constant *constant)
 {
     message tensor = {0};
-    put_number(&tensor, 1, (uint64_t)constant->count);
+    if (constant->columns > 0) {
+        put_number(&tensor, 1, (uint64_t)(constant->count / constant->columns));
+        put_number(&tensor, 1, (uint64_t)constant->columns);
+    } else {
+        put_number(&tensor, 1, (uint64_t)constant->count);
+    }
     put_number(&tensor, 2, TYPE_FLOAT);
     put_text(&tensor, 8, constant->name);
-    put_data(&tensor, 9, constant->values, (size_t)constant->count * sizeof constant->values[0]);
+    if (constant->location == NULL) {
+        put_data(&tensor, 9, constant->values,
+                 (size_t)constant->count * sizeof constant->values[0]);
+    } else {
+        put_entry(&tensor, "location", constant->location);
+        put_entry(&tensor, "offset", constant->offset);
+        put_entry(&tensor, "length", constant->length);
+        put_number(&tensor, 14, 1);
+    }
     put_message(graph, 5, &tensor);
 }
 

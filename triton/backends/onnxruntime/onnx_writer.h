@@ -10,7 +10,7 @@
 enum {
     ONNX_LIST = 4,
     ONNX_RANK = 3,
-    ONNX_VALUES = 16
+    ONNX_VALUES = 512
 };
 
 /** An input or output. A dimension that is no number is a symbol. Ends at the first NULL. */
@@ -26,11 +26,15 @@ typedef struct onnx_node {
     const char *output;
 } onnx_node;
 
-/** A constant of floats, of one dimension. Named like an input it is that input's default. */
+/** A constant of floats. Named like an input it is that input's default. */
 typedef struct onnx_constant {
     const char *name;
     int count;
     float values[ONNX_VALUES];
+    int columns;          /* 0: one dimension, else [count / columns, columns] */
+    const char *location; /* not NULL: the values lie in that file, and these say where */
+    const char *offset;   /* NULL: not said */
+    const char *length;
 } onnx_constant;
 
 typedef struct onnx_model {

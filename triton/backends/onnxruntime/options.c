@@ -149,18 +149,28 @@ static umo_status read_parameters(const umo_model *model, ort_options *options, 
         status = read_flag(where, flags[i].key, umo_model_parameter(model, flags[i].key),
                            flags[i].out, error);
     }
+    /* Off is the conventional way in all things but one: instances have always shared a session. */
+    int unified = umo_model_unified(model)->enable ? 1 : 0;
     int share = 1;
     int symbolic = 1;
-    if (status == UMO_OK) {
-        status = read_flag(where, "share_session", umo_model_parameter(model, "share_session"),
-                           &share, error);
-    }
-    if (status == UMO_OK) {
-        status = read_flag(where, "symbolic_shapes", umo_model_parameter(model, "symbolic_shapes"),
-                           &symbolic, error);
+    int weights = unified;
+    int pool = unified;
+    const struct {
+        const char *key;
+        int *out;
+    } switches[] = {
+        {"share_session", &share},   {"symbolic_shapes", &symbolic},
+        {"share_weights", &weights}, {"share_prepacked", &options->share_prepacked},
+        {"memory_pool", &pool},
+    };
+    for (size_t i = 0; status == UMO_OK && i < sizeof switches / sizeof switches[0]; i++) {
+        status = read_flag(where, switches[i].key, umo_model_parameter(model, switches[i].key),
+                           switches[i].out, error);
     }
     options->share_session = share != 0;
     options->symbolic_shapes = symbolic != 0;
+    options->share_weights = weights != 0;
+    options->memory_pool = pool != 0;
     return status == UMO_OK ? read_shrinkage(model, options, error) : status;
 }
 
@@ -222,6 +232,7 @@ umo_status ort_options_read(const umo_model *model, ort_options *out, umo_error 
         .mem_arena = ORT_UNSET,
         .mem_pattern = ORT_UNSET,
         .graph_level = ORT_OPTIMIZE_ALL,
+        .share_prepacked = ORT_UNSET,
     };
     json_error_t problem;
     options.config = json_loads(umo_model_config(model), 0, &problem);

@@ -23,7 +23,10 @@ typedef struct ort_options {
     int mem_pattern;
     int graph_level; /**< ONNX Runtime's number */
     bool global_threads;
-    bool share_session;    /**< one session for all instances of the model */
+    bool share_session;    /**< one session for all instances, and for all models like it */
+    bool share_weights;    /**< weights are read where they lie in the files */
+    bool memory_pool;      /**< the engine's memory comes from umo's pools */
+    int share_prepacked;   /**< sessions share what they pack of common weights; or ORT_UNSET */
     bool symbolic_shapes;  /**< trust equal names of dimensions */
     const char *library;   /**< of the command line; NULL when absent */
     const char *shrinkage; /**< the arenas to shrink after each run; NULL for none */

@@ -5,6 +5,8 @@
  * static object behind a count, and not something a caller could have two of. */
 #include "ort_api.h"
 
+#include "heap.h"
+
 #include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
@@ -237,6 +239,11 @@ static umo_status create_env(const ort_runtime_options *options, ort_runtime *ru
 
 static void end_runtime(ort_runtime *runtime)
 {
+    if (runtime->allocator_registered) {
+        (void)ort_check(&runtime->api,
+                        runtime->api.unregister_allocator(runtime->env, runtime->cpu_memory),
+                        "forget an allocator", NULL);
+    }
     if (runtime->cpu_memory != NULL) {
         runtime->api.release_memory_info(runtime->cpu_memory);
     }
@@ -244,6 +251,25 @@ static void end_runtime(ort_runtime *runtime)
         runtime->api.release_env(runtime->env);
     }
     *runtime = (ort_runtime){0};
+}
+
+/* Offers umo's pools to sessions. Where the engine's C++ library has no function to throw its
+ * std::bad_alloc with, they are not offered: nothing else tells the engine that memory is out. */
+static umo_status register_allocator(ort_runtime *runtime, umo_error *error)
+{
+    union {
+        void *symbol;
+        ort_thrower call;
+    } thrower = {.symbol = dlsym(process.library, "_ZSt17__throw_bad_allocv")};
+    if (thrower.symbol == NULL) {
+        return UMO_OK;
+    }
+    ort_allocator *pools = ort_heap_allocator(runtime->cpu_memory, thrower.call);
+    umo_status status =
+        ort_check(&runtime->api, runtime->api.register_allocator(runtime->env, pools),
+                  "take an allocator", error);
+    runtime->allocator_registered = status == UMO_OK;
+    return status;
 }
 
 static umo_status start_runtime(const ort_runtime_options *options, ort_runtime *runtime,
@@ -276,6 +302,9 @@ static umo_status start_runtime(const ort_runtime_options *options, ort_runtime 
                                                        &runtime->cpu_memory),
                            "describe host memory", error);
     }
+    if (status == UMO_OK) {
+        status = register_allocator(runtime, error);
+    }
     runtime->global_threads = options->global_threads;
     if (status != UMO_OK) {
         end_runtime(runtime);
@@ -297,6 +326,14 @@ umo_status ort_runtime_acquire(const ort_runtime_options *options, ort_runtime *
     }
     pthread_mutex_unlock(&process.lock);
     return status;
+}
+
+void ort_runtime_hold(ort_runtime *runtime)
+{
+    (void)runtime;
+    pthread_mutex_lock(&process.lock);
+    process.users += 1;
+    pthread_mutex_unlock(&process.lock);
 }
 
 void ort_runtime_release(ort_runtime *runtime)

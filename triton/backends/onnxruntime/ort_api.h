@@ -16,6 +16,7 @@
 typedef struct OrtAllocator ort_allocator;
 typedef struct OrtEnv ort_env;
 typedef struct OrtMemoryInfo ort_memory_info;
+typedef struct OrtPrepackedWeightsContainer ort_prepacked;
 typedef struct OrtRunOptions ort_run_options;
 typedef struct OrtSession ort_session;
 typedef struct OrtSessionOptions ort_session_options;
@@ -160,8 +161,17 @@ enum {
              (ort_session_options *, const char *key, const char *value))                          \
     ORT_SLOT(147, set_pool_intra_op_threads, ort_status *, (ort_threading_options *, int threads)) \
     ORT_SLOT(148, set_pool_inter_op_threads, ort_status *, (ort_threading_options *, int threads)) \
+    ORT_SLOT(150, add_initializer, ort_status *,                                                   \
+             (ort_session_options *, const char *name, const ort_value *))                         \
     ORT_SLOT(165, add_run_config, ort_status *,                                                    \
              (ort_run_options *, const char *key, const char *value))                              \
+    ORT_SLOT(166, create_prepacked, ort_status *, (ort_prepacked **))                              \
+    ORT_SLOT(167, release_prepacked, void, (ort_prepacked *))                                      \
+    ORT_SLOT(168, create_session_prepacked, ort_status *,                                          \
+             (const ort_env *, const char *path, const ort_session_options *, ort_prepacked *,     \
+              ort_session **))                                                                     \
+    ORT_SLOT(176, register_allocator, ort_status *, (ort_env *, ort_allocator *))                  \
+    ORT_SLOT(177, unregister_allocator, ort_status *, (ort_env *, const ort_memory_info *))        \
     ORT_SLOT(228, register_custom_ops, ort_status *, (ort_session_options *, const char *path))    \
     ORT_SLOT(252, string_resize, ort_status *,                                                     \
              (ort_value *, size_t index, size_t size_bytes, char **))
@@ -188,7 +198,8 @@ typedef struct ort_runtime {
     ort_allocator *allocator;    /**< its default one; never freed */
     ort_memory_info *cpu_memory; /**< describes caller-owned host memory */
     bool global_threads;
-    char release[32]; /**< "1.32.0" */
+    bool allocator_registered; /**< sessions may take from umo's pools (heap.h) */
+    char release[32];          /**< "1.32.0" */
 } ort_runtime;
 
 /**
@@ -206,6 +217,9 @@ typedef struct ort_runtime {
  */
 UMO_MUST_USE umo_status ort_runtime_acquire(const ort_runtime_options *options, ort_runtime **out,
                                             umo_error *error);
+
+/** One more reference. Threads: any. */
+void ort_runtime_hold(ort_runtime *runtime);
 
 /** The last release ends the environment. NULL is allowed. Threads: any. */
 void ort_runtime_release(ort_runtime *runtime);

@@ -122,22 +122,46 @@ static umo_status apply(const ort_runtime *runtime, const ort_options *options, 
     return status;
 }
 
+static umo_status apply_weights(const ort_api *api, const ort_session_source *source,
+                                ort_session_options *target, umo_error *error)
+{
+    umo_status status = UMO_OK;
+    if (source->pooled) {
+        status = ort_check(api, api->add_session_config(target, "session.use_env_allocators", "1"),
+                           "use umo's pools", error);
+    }
+    for (size_t i = 0; status == UMO_OK && i < source->weight_count; i++) {
+        status = ort_check(
+            api, api->add_initializer(target, source->weight_names[i], source->weights[i]),
+            "use a weight in place", error);
+    }
+    return status;
+}
+
 umo_status ort_session_create(const ort_runtime *runtime, const ort_options *options,
-                              const char *path, const char *folder, ort_session **out,
-                              umo_error *error)
+                              const ort_session_source *source, ort_session **out, umo_error *error)
 {
     const ort_api *api = &runtime->api;
+    const char *path = source->path;
     ort_session_options *target = NULL;
     umo_status status =
         ort_check(api, api->create_session_options(&target), "make session options", error);
     if (status == UMO_OK) {
-        status = apply(runtime, options, folder, target, error);
+        status = apply(runtime, options, source->folder, target, error);
+    }
+    if (status == UMO_OK) {
+        status = apply_weights(api, source, target, error);
     }
     if (status == UMO_OK) {
         const char *slash = strrchr(path, '/');
         char doing[128];
         (void)snprintf(doing, sizeof doing, "load %s", slash != NULL ? slash + 1 : path);
-        status = ort_check(api, api->create_session(runtime->env, path, target, out), doing, error);
+        status = ort_check(
+            api,
+            source->prepacked != NULL
+                ? api->create_session_prepacked(runtime->env, path, target, source->prepacked, out)
+                : api->create_session(runtime->env, path, target, out),
+            doing, error);
     }
     if (target != NULL) {
         api->release_session_options(target);

@@ -31,10 +31,19 @@ typedef struct ort_description {
     ort_spec_list initializers; /**< constants that a request may override: optional inputs */
 } ort_description;
 
+/** What a session is made of. */
+typedef struct ort_session_source {
+    const char *path;
+    const char *folder; /**< where relative op libraries are looked for */
+    const char *const *weight_names;
+    ort_value *const *weights; /**< constants used in place of the file's; outlive the session */
+    size_t weight_count;
+    ort_prepacked *prepacked; /**< what is packed of them is shared through it; NULL for none */
+    bool pooled;              /**< takes its memory from umo's pools (heap.h) */
+} ort_session_source;
+
 /**
  * Loads a model file.
- *
- * @param folder  Where relative op libraries are looked for.
  *
  * Errors:    INVAL        a session_config entry that ONNX Runtime refuses.
  *            NOT_FOUND, UNSUPPORTED, DEVICE  as ONNX Runtime says.
@@ -42,7 +51,7 @@ typedef struct ort_description {
  * Threads:   any.
  */
 UMO_MUST_USE umo_status ort_session_create(const ort_runtime *runtime, const ort_options *options,
-                                           const char *path, const char *folder, ort_session **out,
+                                           const ort_session_source *source, ort_session **out,
                                            umo_error *error);
 
 /** Errors: NOMEM, DEVICE. Ownership: ort_description_finish(), also after an error. */
