@@ -1,6 +1,7 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
-    python bench/run.py [wrap] [kit] [metal] [overhead] [--turns N]
+    python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [stream] [pressure]
+                        [weights] [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1.
 """
@@ -25,6 +26,14 @@ def commands(turns: int) -> dict[str, list[str]]:
         "wrap": [str(ROOT / "build/release/bench/wrap")],
         "kit": [sys.executable, str(ROOT / "bench/kit.py")],
         "metal": [sys.executable, str(ROOT / "bench/metal.py")],
+        "record": [sys.executable, str(ROOT / "bench/record.py")],
+        "pattern": [str(ROOT / "build/release/bench/pattern")],
+        "pool": [sys.executable, str(ROOT / "bench/pool.py")],
+        "placement": [str(ROOT / "build/release/bench/placement"), str(ROOT / "bench/placement_traces")],
+        "profile": [sys.executable, str(ROOT / "bench/profile.py")],
+        "stream": [sys.executable, str(ROOT / "bench/stream.py")],
+        "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
+        "weights": [sys.executable, str(ROOT / "bench/weights.py")],
         "overhead": [sys.executable, str(ROOT / "bench/overhead.py"), "--turns", str(turns)],
     }
 
@@ -59,7 +68,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", help="wrap, kit, metal, overhead; all by default")
+    parser.add_argument("names", nargs="*", help="which ones, of those above; all by default")
     parser.add_argument("--turns", type=int, default=15)
     options = parser.parse_args()
     known = commands(options.turns)

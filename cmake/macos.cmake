@@ -24,16 +24,19 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 set(ENV{PKG_CONFIG_LIBDIR} ${UMO_MACOS_PREFIX}/lib/pkgconfig)
 include_directories(SYSTEM ${UMO_MACOS_PREFIX}/include)
 
-# Debug information and the table of local symbols hold paths and times of this machine.
+# Debug information and the table of local symbols hold paths and times of this machine. For C++ CMake has no rules, as
+# it does not try that compiler out.
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g0 -DNDEBUG" CACHE STRING "")
+set(CMAKE_CXX_FLAGS_INIT "-std=c++17")
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g0 -DNDEBUG" CACHE STRING "")
 foreach(kind EXE SHARED MODULE)
     set(CMAKE_${kind}_LINKER_FLAGS_INIT "-s")
 endforeach()
 
 set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
 
-# To see what the compiler can do it need not link. Nothing here is C++: trying it out would build its library first,
-# for a minute.
+# To see what the compiler can do it need not link. Trying C++ out would build its library first, for a minute; one
+# test is C++, and builds it when it is linked.
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 set(CMAKE_CXX_COMPILER_ID_RUN TRUE)
 set(CMAKE_CXX_COMPILER_FORCED TRUE)

@@ -53,8 +53,8 @@ USES = "src/mem/uses.c"
 mutant(
     "an ended use is not waited for",
     ACCESS,
-    "} else if (uses_conflict(&use->access, access)) { umo_status status = wait_later(waits, use->fence);",
-    "} else if (uses_conflict(&use->access, access)) { umo_status status = UMO_OK;",
+    "if (conflicts) { (void)umo_fence_set_add(waits, use->fence); }",
+    "",
 )
 mutant(
     "an open conflict is not seen",
@@ -86,10 +86,10 @@ mutant(
     ACCESS,
     "host_byte(buffer, offset_bytes), own, own_count, &fence); if (status != UMO_OK) { return status; } "
     "fence.device = device; fence.queue = access->queue; "
-    "use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true}); return wait_later(waits, fence);",
+    "umo_use_add(buffer, &(buffer_use){.access = move, .fence = fence, .moves = true}); fence_add(waits, fence);",
     "host_byte(buffer, offset_bytes), own, own_count, &fence); if (status != UMO_OK) { return status; } "
     "fence.device = device; fence.queue = access->queue; "
-    "use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true}); return UMO_OK;",
+    "umo_use_add(buffer, &(buffer_use){.access = move, .fence = fence, .moves = true});",
     "mem.access_model_test",
 )
 mutant(
@@ -97,7 +97,7 @@ mutant(
     ACCESS,
     "host_byte(buffer, offset_bytes), own, own_count, &fence); if (status != UMO_OK) { return status; } "
     "fence.device = device; fence.queue = access->queue; "
-    "use_add(buffer, (buffer_use){.access = move, .fence = fence, .moves = true});",
+    "umo_use_add(buffer, &(buffer_use){.access = move, .fence = fence, .moves = true});",
     "host_byte(buffer, offset_bytes), own, own_count, &fence); if (status != UMO_OK) { return status; } "
     "fence.device = device; fence.queue = access->queue;",
     "mem.access_model_test",
@@ -105,8 +105,8 @@ mutant(
 mutant(
     "a transfer waits for no writer",
     ACCESS,
-    "umo_status status = wait_later(&before, use->fence);",
-    "umo_status status = UMO_OK;",
+    "if (!use->open && uses_conflict(&use->access, &move)) { fence_add(&before, use->fence); }",
+    "",
     "mem.access_model_test",
 )
 mutant(
@@ -164,39 +164,39 @@ mutant(
 mutant(
     "an eliminated transfer counts as performed",
     ACCESS,
-    "side_direction(access->side), umo_buffer_two_sided(buffer), size_bytes);",
-    "side_direction(access->side), true, size_bytes);",
+    "access->side, umo_buffer_two_sided(buffer), offset_bytes,",
+    "access->side, true, offset_bytes,",
 )
 mutant(
     "stale bytes are not poisoned",
     ACCESS,
-    "if (succeeded && (access->use & UMO_WRITE) != 0) { stale_poison(buffer, access, done); }",
+    "umo_stale_poison(buffer, access, done);",
     "",
 )
 mutant(
     "poison is not remembered",
     ACCESS,
-    "use_add(buffer, (buffer_use){.access = fill, .fence = fence, .moves = true});",
+    "umo_use_add(buffer, &(buffer_use){.access = fill, .fence = fence, .moves = true});",
     "",
     "mem.access_model_test",
 )
 mutant(
     "a failed writer's bytes count as good",
-    ACCESS,
+    USES,
     "umo_ranges_set(&buffer->valid, use->access.offset_bytes, use->access.size_bytes, RANGE_FAILED);",
     "",
 )
 mutant(
     "a failed transfer counts as made",
-    ACCESS,
+    USES,
     "if (use->moves) { move_undo(buffer, &use->access); }",
     "if (use->moves) { }",
 )
 mutant(
     "a full set drops a fence",
     ACCESS,
-    "return umo_fence_set_add(waits, fence) ? UMO_OK : umo_fence_wait(fence, UINT64_MAX);",
-    "(void)umo_fence_set_add(waits, fence); return UMO_OK;",
+    "!umo_fence_set_add(&all, use->fence) || all.count == UMO_WAITS_MAX) { return use->fence; }",
+    "!umo_fence_set_add(&all, use->fence)) { continue; }",
 )
 mutant(
     "a set keeps the older of two fences",
@@ -244,7 +244,7 @@ mutant(
 )
 mutant(
     "the host side of private memory is free",
-    ACCESS,
+    "src/mem/host_side.c",
     "if (!umo_scope_charge(buffer->scope, buffer->size_bytes)) {",
     "if (false) {",
 )

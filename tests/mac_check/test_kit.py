@@ -77,7 +77,7 @@ def test_every_program_is_there_for_both_processors(kit):
     names = {path.name for path in binaries(kit)}
     script = (kit / "mac-check").read_text()
     wanted = set(re.findall(r"^step \".*?\" \S+ \S+ (\w+)", script, re.MULTILINE))
-    assert len(wanted) == 8
+    assert len(wanted) == 14
     assert wanted | {"libumo.0.dylib"} == names
     for path in binaries(kit):
         assert set(slices(path)) == {ARM64, X86_64}

@@ -22,7 +22,7 @@ def test_all_steps_pass_against_the_fake(mac_check, build):
     assert ran.rc == 0, ran.report
     assert "RAN ON THE FAKE" in ran.report.splitlines()[0]
     verdicts = ran.verdicts()
-    assert len(verdicts) == 13
+    assert len(verdicts) == 19
     assert set(verdicts.values()) == {"passed"}
     checks = ran.section("checks").split("\n")
     names = {line[:3] for line in checks if re.match(r"[WA]\d\d ", line)}
@@ -32,7 +32,7 @@ def test_all_steps_pass_against_the_fake(mac_check, build):
     assert any('"metal_launch_and_wait"' in row for row in rows)
     assert any('"wrap_first_1MB"' in row for row in rows)
     assert all("stand-in" in row for row in rows if '"metal_' in row)
-    for step in range(1, 14):
+    for step in range(1, 20):
         assert ran.section(f"log of step {step}:").strip()
 
 
@@ -63,10 +63,10 @@ def test_a_crash_and_a_hang_are_noted_and_the_rest_runs(mac_check, programs, she
     assert verdicts["contract, validated"] == "FAILED: exit status 3"
     assert verdicts["driver's table, validated"] == "FAILED: killed by the system"
     assert verdicts["pages of the system"] == verdicts["benchmark of wraps"] == "passed"
-    assert "6 of 13 steps did not pass" in ran.section("summary")
+    assert "6 of 19 steps did not pass" in ran.section("summary")
     assert "codesign" in ran.section("summary")
     assert "begun" in ran.section("log of step 4:")
-    assert "seen" in ran.section("log of step 6:")
+    assert "seen" in ran.section("log of step 12:")
 
 
 def test_what_is_missing_or_does_not_start_is_noted(mac_check, programs):
@@ -88,17 +88,17 @@ def test_a_machine_without_metal_is_told_so(mac_check, build):
     assert verdicts["own views of shared memory"] == "passed"
     assert verdicts["what Metal says of itself"] == "FAILED: exit status 1"
     assert verdicts["contract, validated"] == "NOT RUN: there is no usable Metal device"
-    assert "Metal has no device here" in ran.section("log of step 5:")
+    assert "Metal has no device here" in ran.section("log of step 11:")
 
 
 def test_validation_is_on_for_what_is_validated_only(mac_check, programs):
     names = ("MTL_DEBUG_LAYER", "MTL_DEBUG_LAYER_ERROR_MODE", "MTL_SHADER_VALIDATION", "CFLOG_FORCE_STDERR")
     show = f'echo "layer={" ".join(f"${{{name}-none}}" for name in names)}"'
     ran = mac_check("--programs", programs(contract=show, mac_probe=show, wrap=show), MTL_DEBUG_LAYER="7")
-    assert "layer=1 assert 1 1\n" in ran.section("log of step 6:")
-    assert "layer=none none none none\n" in ran.section("log of step 9:")
-    assert "layer=1 assert 1 1\n" in ran.section("log of step 10:")
-    assert "layer=none none none none\n" in ran.section("log of step 12:")
+    assert "layer=1 assert 1 1\n" in ran.section("log of step 12:")
+    assert "layer=none none none none\n" in ran.section("log of step 15:")
+    assert "layer=1 assert 1 1\n" in ran.section("log of step 16:")
+    assert "layer=none none none none\n" in ran.section("log of step 18:")
 
 
 def test_the_report_tells_no_names(mac_check, programs, tmp_path, script):
@@ -117,8 +117,8 @@ def test_the_report_tells_no_names(mac_check, programs, tmp_path, script):
         TMPDIR=str(tmp_path),
     )
     assert ran.rc == 0
-    assert "~/x, TMP, TMP, <user>, janedoes, <<user>@<host>>" in ran.section("log of step 6:")
-    assert "<uuid> KIT/mac-check" in ran.section("log of step 6:")
+    assert "~/x, TMP, TMP, <user>, janedoes, <<user>@<host>>" in ran.section("log of step 12:")
+    assert "<uuid> KIT/mac-check" in ran.section("log of step 12:")
     for secret in (str(home), str(tmp_path), str(script.parent), UUID):
         assert secret not in ran.report
     assert not re.search(r"\bjanedoe\b", ran.report)
@@ -128,7 +128,7 @@ def test_the_report_tells_no_names(mac_check, programs, tmp_path, script):
 def test_a_name_that_is_a_word_of_the_report_is_taken_out_of_homes_only(mac_check, programs, name):
     folder = programs(contract=f"echo a {name} of the {name}, /Users/{name}/x, /home/{name}/y")
     ran = mac_check("--programs", folder, USER=name, LOGNAME=name)
-    assert f"a {name} of the {name}, /Users/<user>/x, /home/<user>/y\n" in ran.section("log of step 6:")
+    assert f"a {name} of the {name}, /Users/<user>/x, /home/<user>/y\n" in ran.section("log of step 12:")
 
 
 def by_argument(place: int, answers: dict[str, str]) -> str:
@@ -188,7 +188,7 @@ def test_a_macs_facts_are_told_and_its_names_are_not(mac_check, programs, as_a_m
     ):
         assert re.search(f"^{row}$", facts, re.MULTILINE), row
     assert "Now drawing from 'AC Power'" in facts
-    assert "by <user>, <user> on <host>" in ran.section("log of step 6:")
+    assert "by <user>, <user> on <host>" in ran.section("log of step 12:")
     assert not re.search(r"(?i)jane|4653155", ran.report)
     assert "Metal said that its validation was on" in ran.section("summary")
 
@@ -196,7 +196,7 @@ def test_a_macs_facts_are_told_and_its_names_are_not(mac_check, programs, as_a_m
 def test_a_macs_folders_of_the_user_are_not_told(mac_check, programs, as_a_mac):
     folder = programs(contract=f"for part in 0 T C X; do echo at {USER_FOLDER}/$part/metal; done")
     ran = mac_check("--programs", folder, PATH=as_a_mac())
-    log = ran.section("log of step 6:")
+    log = ran.section("log of step 12:")
     for name in ("DARWIN_USER_DIR", "DARWIN_USER_TEMP_DIR", "DARWIN_USER_CACHE_DIR", "<user folder>/X"):
         assert f"at {name}/metal\n" in log
     assert "identity" not in ran.report
@@ -208,7 +208,7 @@ def test_a_mac_is_kept_awake_for_as_long_as_the_script_runs(mac_check, programs,
     path = as_a_mac(caffeinate=f'echo "$@" >"{told}"')
     ran = mac_check("--programs", folder, "--limit", "9", PATH=path)
     assert re.fullmatch(r"-i -w \d+\n", told.read_text())
-    assert "mac-check" in ran.section("log of step 13:")
+    assert "mac-check" in ran.section("log of step 19:")
 
 
 def test_a_report_tells_when_metal_did_not_validate(mac_check, programs, as_a_mac):
@@ -226,7 +226,7 @@ def test_programs_in_quarantine_are_not_run_but_explained(mac_check, programs, a
 
 def test_an_endless_log_is_shortened(mac_check, programs):
     ran = mac_check("--programs", programs(contract="i=0; while [ $i -lt 9000 ]; do echo line $i.; i=$((i+1)); done"))
-    log = ran.section("log of step 6:")
+    log = ran.section("log of step 12:")
     assert "line 0.\n" in log
     assert "line 1999.\n[... 6000 lines ...]\nline 8000.\n" in log
     assert "line 8999.\n" in log
@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_written_sends_the_report_to_a_temporary_one(
     found = re.search(r"The report is (\S+)", done.stdout)
     assert found is not None
     assert Path(found[1]).parent == tmp_path
-    assert "all 13 steps passed" in Path(found[1]).read_text()
+    assert "all 19 steps passed" in Path(found[1]).read_text()
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=["dash", "bash"])

@@ -36,6 +36,26 @@ typedef struct source {
     struct source *next;
 } source;
 
+/* libdispatch ends a child of fork() that touches what its parent made; so does this. */
+static bool forked;
+
+static void child_note(void)
+{
+    forked = true;
+}
+
+__attribute__((constructor)) static void forks_watch(void)
+{
+    (void)pthread_atfork(NULL, NULL, child_note);
+}
+
+static void process_check(const char *call)
+{
+    if (forked) {
+        macho_die("%s in a child of fork()", call);
+    }
+}
+
 /* Protects references, the list, and the sources' fields but data. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static source *sources;
@@ -59,6 +79,7 @@ static void source_unlink(const source *s)
 
 static void bridge_dispatch_release(object *o)
 {
+    process_check("dispatch_release");
     (void)pthread_mutex_lock(&lock);
     if (o->references == 0) {
         macho_die("dispatch_release of what is gone");
@@ -96,6 +117,7 @@ static queue *bridge_dispatch_queue_create(const char *label, const void *attrib
 
 static void bridge_dispatch_sync_f(queue *on, void *context, function run)
 {
+    process_check("dispatch_sync_f");
     (void)pthread_mutex_lock(&on->runs);
     run(context);
     (void)pthread_mutex_unlock(&on->runs);
@@ -152,6 +174,7 @@ static void bridge_dispatch_resume(object *o)
 
 static void bridge_dispatch_source_cancel(source *s)
 {
+    process_check("dispatch_source_cancel");
     (void)pthread_mutex_lock(&lock);
     s->cancelled = true;
     (void)pthread_mutex_unlock(&lock);

@@ -93,6 +93,8 @@ int bridge_area_fcntl(int fd, int command, char *area)
         return flags < 0 ? -1 : status_to_darwin(flags);
     case 4:
         return fcntl(fd, F_SETFL, FLAGS("fcntl", (int)area_next(&area), open_flags));
+    case 51: /* F_FULLFSYNC: down to the disk itself, as fsync does here */
+        return fsync(fd);
     case 67: /* F_DUPFD_CLOEXEC */
         return fcntl(fd, F_DUPFD_CLOEXEC, (int)area_next(&area));
     default:
@@ -148,6 +150,12 @@ static int bridge_stat(const char *path, darwin_stat *out)
 {
     struct stat ours;
     return stat_take(stat(path, &ours), &ours, out);
+}
+
+static int bridge_lstat(const char *path, darwin_stat *out)
+{
+    struct stat ours;
+    return stat_take(lstat(path, &ours), &ours, out);
 }
 
 static int bridge_fstat(int fd, darwin_stat *out)
@@ -295,10 +303,11 @@ void bridge_fcntl(void);
 void bridge_ioctl(void);
 
 const macho_bridge macho_bridges_files[] = {
-    BRIDGE(opendir), BRIDGE(readdir), BRIDGE(closedir),   BRIDGE(glob),  BRIDGE(globfree),
-    BRIDGE(open),    BRIDGE(openat),  BRIDGE(shm_open),   BRIDGE(fcntl), BRIDGE(ioctl),
-    BRIDGE(stat),    BRIDGE(fstat),   BRIDGE(read),       BRIDGE(write), BRIDGE(pread),
-    BRIDGE(pwrite),  BRIDGE(lseek),   BRIDGE(ftruncate),  DIRECT(close), DIRECT(unlink),
-    DIRECT(rmdir),   DIRECT(mkdir),   DIRECT(access),     DIRECT(pipe),  DIRECT(dup),
+    BRIDGE(opendir), BRIDGE(readdir), BRIDGE(closedir),   BRIDGE(glob),      BRIDGE(globfree),
+    BRIDGE(open),    BRIDGE(openat),  BRIDGE(shm_open),   BRIDGE(fcntl),     BRIDGE(ioctl),
+    BRIDGE(stat),    BRIDGE(lstat),   BRIDGE(fstat),      BRIDGE(read),      BRIDGE(write),
+    BRIDGE(pread),   BRIDGE(pwrite),  BRIDGE(lseek),      BRIDGE(ftruncate), DIRECT(truncate),
+    DIRECT(fsync),   DIRECT(close),   DIRECT(unlink),     DIRECT(link),      DIRECT(symlink),
+    DIRECT(rmdir),   DIRECT(mkdir),   DIRECT(access),     DIRECT(pipe),      DIRECT(dup),
     DIRECT(dup2),    DIRECT(chdir),   DIRECT(shm_unlink), BRIDGES_END,
 };

@@ -378,6 +378,7 @@ static void region_describe(const region *r, submap_info *out)
         .external_pager = r->object->external ? 1 : 0,
         .share_mode = share_mode(r, exists),
         .object = (uint32_t)number,
+        .wired = (uint16_t)r->wired,
     };
     memcpy(out->offset, &r->offset, sizeof r->offset);
     memcpy(out->object_full, &number, sizeof number);
@@ -491,6 +492,74 @@ static int bridge_mach_vm_region_recurse(uint32_t task, uint64_t *address, uint6
     return KERN_SUCCESS;
 }
 
+/* What keeps [start, end) from being locked, with the lock held: 0, or an error. */
+static int lock_check(uintptr_t start, uintptr_t end)
+{
+    for (uintptr_t from, to; start < end; start = to) {
+        submap_info info;
+        if (!mapping_after(start, &from, &to, &info) || from > start) {
+            return ENOMEM;
+        }
+        if (info.protection == 0) {
+            return EACCES;
+        }
+    }
+    return 0;
+}
+
+/* Locks nest there, and a failure leaves nothing locked. A limit that is reached has an error of
+ * its own. What is not ours (the heap, stacks) is locked as here, once. */
+static int bridge_mlock(const void *start, size_t size)
+{
+    uintptr_t from = (uintptr_t)start / MACHO_PAGE_BYTES * MACHO_PAGE_BYTES;
+    size_t whole;
+    if (size == 0) {
+        return 0;
+    }
+    if (!round_up(size + ((uintptr_t)start - from), &whole)) {
+        return -1;
+    }
+    regions_lock();
+    int code = lock_check(from, from + whole);
+    if (code == 0 && mlock((void *)from, whole) != 0) {
+        code = errno == ENOMEM || errno == EPERM ? EAGAIN : errno;
+    }
+    if (code == 0) {
+        region_wire(from, from + whole);
+    }
+    regions_unlock();
+    errno = code;
+    return code == 0 ? 0 : -1;
+}
+
+static void unlock_part(uintptr_t start, uintptr_t end)
+{
+    (void)munlock((void *)start, end - start);
+}
+
+static int bridge_munlock(const void *start, size_t size)
+{
+    uintptr_t from = (uintptr_t)start / MACHO_PAGE_BYTES * MACHO_PAGE_BYTES;
+    size_t whole;
+    if (size == 0) {
+        return 0;
+    }
+    if (!round_up(size + ((uintptr_t)start - from), &whole)) {
+        return -1;
+    }
+    regions_lock();
+    bool ours = region_at_or_after(from) != NULL && region_at_or_after(from)->start < from + whole;
+    int code = lock_check(from, from + whole) == ENOMEM ? ENOMEM : 0;
+    if (code == 0 && !ours) {
+        unlock_part(from, from + whole);
+    } else if (code == 0 && !region_unwire(from, from + whole, unlock_part)) {
+        code = ENOMEM;
+    }
+    regions_unlock();
+    errno = code;
+    return code == 0 ? 0 : -1;
+}
+
 /* Whether [start, end) is mapped without a gap, all of it shared memory. */
 static int remap_check(uintptr_t start, uintptr_t end)
 {
@@ -541,6 +610,7 @@ static size_t remap_one(uintptr_t start, uintptr_t end, uint8_t *place, int inhe
     again.start = (uintptr_t)place;
     again.end = again.start + size;
     again.inherit = inherit;
+    again.wired = 0;
     if (mmap(place, size, again.protection, MAP_SHARED | MAP_FIXED, again.object->fd,
              (off_t)(again.object->beneath + again.offset)) == MAP_FAILED) {
         macho_die("mach_vm_remap: %s", strerror(errno));
@@ -658,11 +728,11 @@ const macho_bridge macho_bridges_memory[] = {
     BRIDGE(mprotect),
     BRIDGE(madvise),
     BRIDGE(msync),
+    BRIDGE(mlock),
+    BRIDGE(munlock),
     BRIDGE(valloc),
     BRIDGE(mach_vm_region_recurse),
     BRIDGE(mach_vm_remap),
     BRIDGE(mach_vm_purgable_control),
-    DIRECT(mlock),
-    DIRECT(munlock),
     BRIDGES_END,
 };

@@ -330,6 +330,7 @@ const macho_bridge macho_bridges_plain[] = {
     DIRECT(remove),
     DIRECT(rename),
     DIRECT(tmpfile),
+    DIRECT(open_memstream),
     DIRECT(time),
     DIRECT(difftime),
     DIRECT(clock),

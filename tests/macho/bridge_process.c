@@ -36,12 +36,41 @@ static int bridge_getrusage(int who, struct rusage *out)
 }
 
 /* Darwin's word for "no limit" is the largest signed number. */
-static int bridge_setrlimit(int what, const struct rlimit *limit)
+#define NO_LIMIT ((rlim_t)INT64_MAX)
+
+/* Those that mean the same here; Darwin's own RLIMIT_AS is another name of the resident set's. */
+static int limit_from_darwin(const char *call, int which)
 {
-    if (what != 4 || limit->rlim_cur > 1 << 30 || limit->rlim_max > 1 << 30) {
-        macho_die("setrlimit: no bridge but for a limit of core files");
+    switch (which) {
+    case 1:
+        return RLIMIT_FSIZE;
+    case 4:
+        return RLIMIT_CORE;
+    case 6:
+        return RLIMIT_MEMLOCK;
+    default:
+        macho_die("%s: no bridge for limit %d", call, which);
     }
-    return setrlimit(RLIMIT_CORE, limit);
+}
+
+static int bridge_getrlimit(int which, struct rlimit *out)
+{
+    struct rlimit ours;
+    int rc = getrlimit(limit_from_darwin("getrlimit", which), &ours);
+    if (rc == 0) {
+        out->rlim_cur = ours.rlim_cur < NO_LIMIT ? ours.rlim_cur : NO_LIMIT;
+        out->rlim_max = ours.rlim_max < NO_LIMIT ? ours.rlim_max : NO_LIMIT;
+    }
+    return rc;
+}
+
+static int bridge_setrlimit(int which, const struct rlimit *limit)
+{
+    const struct rlimit ours = {
+        .rlim_cur = limit->rlim_cur < NO_LIMIT ? limit->rlim_cur : RLIM_INFINITY,
+        .rlim_max = limit->rlim_max < NO_LIMIT ? limit->rlim_max : RLIM_INFINITY,
+    };
+    return setrlimit(limit_from_darwin("setrlimit", which), &ours);
 }
 
 /* A line of /proc/self/status, in bytes; of the emulator's process, which is ours. */
@@ -166,6 +195,7 @@ static int bridge_posix_spawn(pid_t *out, const char *path, posix_spawn_file_act
 const macho_bridge macho_bridges_process[] = {
     BRIDGE(waitpid),
     BRIDGE(getrusage),
+    BRIDGE(getrlimit),
     BRIDGE(setrlimit),
     BRIDGE(task_info),
     BRIDGE(posix_spawn),
@@ -178,5 +208,6 @@ const macho_bridge macho_bridges_process[] = {
     DIRECT(getppid),
     DIRECT(getuid),
     DIRECT(geteuid),
+    DIRECT(setuid),
     BRIDGES_END,
 };

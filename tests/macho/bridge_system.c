@@ -156,6 +156,17 @@ static void mask_from_darwin(uint32_t mask, sigset_t *out)
     }
 }
 
+static uint32_t mask_to_darwin(const sigset_t *from)
+{
+    uint32_t mask = 0;
+    for (int i = 1; i < 32; i++) {
+        if (signals[i] != 0 && sigismember(from, signals[i]) == 1) {
+            mask |= 1u << (i - 1);
+        }
+    }
+    return mask;
+}
+
 static const flag_row action_flags[] = {
     {0x1, SA_ONSTACK}, {0x2, SA_RESTART}, {0x4, (int)SA_RESETHAND}, {0x10, SA_NODEFER}};
 
@@ -196,12 +207,7 @@ static int bridge_pthread_sigmask(int how, const uint32_t *set, uint32_t *before
     int code =
         pthread_sigmask(set != NULL ? hows[how] : SIG_BLOCK, set != NULL ? &ours : NULL, &was);
     if (code == 0 && before != NULL) {
-        *before = 0;
-        for (int i = 1; i < 32; i++) {
-            if (signals[i] != 0 && sigismember(&was, signals[i]) == 1) {
-                *before |= 1u << (i - 1);
-            }
-        }
+        *before = mask_to_darwin(&was);
     }
     return macho_errno(code);
 }
@@ -210,6 +216,28 @@ static int bridge_sigprocmask(int how, const uint32_t *set, uint32_t *before)
 {
     errno = macho_errno_to_linux(bridge_pthread_sigmask(how, set, before));
     return errno == 0 ? 0 : -1;
+}
+
+static int bridge_sigpending(uint32_t *out)
+{
+    sigset_t pending;
+    int rc = sigpending(&pending);
+    if (rc == 0) {
+        *out = mask_to_darwin(&pending);
+    }
+    return rc;
+}
+
+static int bridge_sigwait(const uint32_t *set, int *out)
+{
+    sigset_t ours;
+    int number = 0;
+    mask_from_darwin(*set, &ours);
+    int code = sigwait(&ours, &number);
+    if (code == 0) {
+        *out = macho_signal_to_darwin(number);
+    }
+    return macho_errno(code);
 }
 
 /* The 23rd doubleword of a jmp_buf; called from bridge.S. The kernel's set is one doubleword. */
@@ -304,6 +332,15 @@ static int bridge_usleep(uint32_t microseconds)
     return usleep(microseconds);
 }
 
+/* Of a small machine: programs reserve addresses by how much memory there is, and the emulator
+ * keeps books of every page of them. */
+static uint64_t memory_bytes(void)
+{
+    const uint64_t most = UINT64_C(2) << 30;
+    uint64_t ours = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return ours < most ? ours : most;
+}
+
 static long bridge_sysconf(int name)
 {
     switch (name) {
@@ -314,7 +351,7 @@ static long bridge_sysconf(int name)
     case 58:
         return sysconf(_SC_NPROCESSORS_ONLN);
     case 200:
-        return sysconf(_SC_PHYS_PAGES);
+        return (long)(memory_bytes() / MACHO_PAGE_BYTES);
     default:
         macho_die("sysconf: no bridge for %d", name);
     }
@@ -323,11 +360,6 @@ static long bridge_sysconf(int name)
 static int bridge_getpagesize(void)
 {
     return MACHO_PAGE_BYTES;
-}
-
-static uint64_t memory_bytes(void)
-{
-    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 /* A figure or a text that was asked for, or its size only. */
@@ -408,6 +440,8 @@ const macho_bridge macho_bridges_system[] = {
     BRIDGE(sigaction),
     BRIDGE(sigprocmask),
     BRIDGE(pthread_sigmask),
+    BRIDGE(sigpending),
+    BRIDGE(sigwait),
     BRIDGE(raise),
     BRIDGE(kill),
     BRIDGE(strsignal),
@@ -429,5 +463,6 @@ const macho_bridge macho_bridges_system[] = {
     BRIDGE_AS("__longjmp", bridge_longjmp_plain),
     DIRECT(isatty),
     DIRECT(sleep),
+    DIRECT(alarm),
     BRIDGES_END,
 };

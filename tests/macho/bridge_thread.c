@@ -364,6 +364,7 @@ const macho_bridge macho_bridges_thread[] = {
     BRIDGE(os_unfair_lock_unlock),
     DIRECT(pthread_self),
     DIRECT(pthread_equal),
+    DIRECT(pthread_atfork),
     DIRECT(sched_yield),
     BRIDGES_END,
 };

@@ -132,6 +132,7 @@ static void child_cut(void)
             object_leave(r->object);
             free(r);
         } else {
+            r->wired = 0;
             link = &r->next;
         }
     }
@@ -166,7 +167,8 @@ static void join(void)
         if (r->end == upper->start && r->object == upper->object &&
             r->offset + (r->end - r->start) == upper->offset &&
             r->protection == upper->protection && r->protection_max == upper->protection_max &&
-            r->inherit == upper->inherit && r->copy_on_write == upper->copy_on_write) {
+            r->inherit == upper->inherit && r->copy_on_write == upper->copy_on_write &&
+            r->wired == upper->wired) {
             r->end = upper->end;
             r->next = upper->next;
             object_leave(upper->object);
@@ -215,6 +217,37 @@ void region_protect(uintptr_t start, uintptr_t end, int protection)
         }
     }
     join();
+}
+
+void region_wire(uintptr_t start, uintptr_t end)
+{
+    split(start);
+    split(end);
+    for (region *r = regions; r != NULL; r = r->next) {
+        if (r->start >= start && r->end <= end) {
+            r->wired++;
+        }
+    }
+    join();
+}
+
+bool region_unwire(uintptr_t start, uintptr_t end, void (*freed)(uintptr_t start, uintptr_t end))
+{
+    bool all = true;
+    split(start);
+    split(end);
+    for (region *r = regions; r != NULL; r = r->next) {
+        if (r->start < start || r->end > end) {
+            continue;
+        }
+        if (r->wired == 0) {
+            all = false;
+        } else if (--r->wired == 0) {
+            freed(r->start, r->end);
+        }
+    }
+    join();
+    return all;
 }
 
 const region *region_at_or_after(uintptr_t address)

@@ -50,6 +50,7 @@ typedef struct region {
     memory_object *object;
     uint64_t offset;
     bool copy_on_write;
+    unsigned wired; /* locks of its pages that are not undone: on a Mac they nest */
     struct region *next;
 } region;
 
@@ -69,6 +70,10 @@ void region_enter(const region *fresh);
 /* Takes out what lies in [start, end). */
 void region_cut(uintptr_t start, uintptr_t end);
 void region_protect(uintptr_t start, uintptr_t end, int protection);
+/* One more lock of what lies in [start, end); one less, and freed is called for what has none left.
+ * False if a part of it had none. */
+void region_wire(uintptr_t start, uintptr_t end);
+bool region_unwire(uintptr_t start, uintptr_t end, void (*freed)(uintptr_t start, uintptr_t end));
 /* The first that ends after address; NULL if none. */
 const region *region_at_or_after(uintptr_t address);
 

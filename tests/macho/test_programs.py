@@ -22,6 +22,7 @@ NO_OPENCL = "there is no OpenCL for the loaded programs: on a Mac it is a framew
 SKIPPED = {
     "contract.opencl": NO_OPENCL,
     "contract.driver_table_opencl": NO_OPENCL,
+    "cxx.mission": "C++'s library is linked into it, and asks the system for locales and for unwinding",
     "onnxruntime.engine": "there is no ONNX Runtime for the loaded programs: macOS's needs frameworks of the system",
 }
 # What the GPU and the system are like, as in tests/contract/CMakeLists.txt.

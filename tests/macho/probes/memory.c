@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGE 16384
@@ -91,6 +94,37 @@ static void files(void)
     CHECK(close(file) == 0);
 }
 
+/* Locks nest, and each has its error: a hole, memory that nobody may touch, a limit. */
+static void locks(void)
+{
+    char *area = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    CHECK(area != MAP_FAILED);
+    CHECK(mlock(area, 0) == 0 && mlock(area + 5, 1) == 0 && mlock(area, 2 * PAGE) == 0);
+    CHECK(munlock(area, PAGE) == 0 && munlock(area, PAGE) == 0);
+    CHECK(REFUSED(munlock(area, PAGE) == -1, ENOMEM));
+    CHECK(munlock(area + PAGE, PAGE) == 0);
+    CHECK(mprotect(area + PAGE, PAGE, PROT_NONE) == 0);
+    CHECK(REFUSED(mlock(area, 2 * PAGE) == -1, EACCES));
+    CHECK(REFUSED(munlock(area, PAGE) == -1, ENOMEM));
+    CHECK(munmap(area + PAGE, PAGE) == 0);
+    CHECK(REFUSED(mlock(area, 3 * PAGE) == -1, ENOMEM));
+
+    struct rlimit none = {.rlim_cur = 1};
+    CHECK(getrlimit(RLIMIT_MEMLOCK, &none) == 0 && none.rlim_cur <= RLIM_INFINITY);
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit page = {.rlim_cur = PAGE, .rlim_max = PAGE};
+        bool user = geteuid() != 0 || setuid(65534) == 0; /* root has no limit */
+        bool set = setrlimit(RLIMIT_MEMLOCK, &page) == 0;
+        bool right = mlock(area, PAGE) == 0 && munlock(area, PAGE) == 0 &&
+                     REFUSED(mlock(area + 2 * PAGE, 2 * PAGE) == -1, EAGAIN);
+        _exit(user && set && right ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(munmap(area, 4 * PAGE) == 0);
+}
+
 /* Shared memory is no file: its size is set once, in whole pages. */
 static void shared_memory(void)
 {
@@ -130,6 +164,7 @@ int main(void)
     addresses_again();
     fixed();
     files();
+    locks();
     shared_memory();
     return probe_verdict();
 }

@@ -3,14 +3,19 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <mach/mach_time.h>
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,6 +129,66 @@ static void files(void)
     CHECK(fclose(file) == 0 && remove(name) == 0 && access(name, F_OK) == -1);
 }
 
+static void links(void)
+{
+    char folder[] = "/tmp/macho_links_XXXXXX";
+    char file[64];
+    char other[64];
+    struct stat status;
+    CHECK(mkdtemp(folder) != NULL);
+    (void)snprintf(file, sizeof file, "%s/file", folder);
+    (void)snprintf(other, sizeof other, "%s/other", folder);
+    int fd = open(file, O_CREAT | O_WRONLY, 0600);
+    CHECK(write(fd, "bytes", 5) == 5 && fsync(fd) == 0 && fcntl(fd, F_FULLFSYNC) == 0);
+    CHECK(close(fd) == 0 && truncate(file, 3) == 0);
+    CHECK(link(file, other) == 0 && lstat(other, &status) == 0);
+    CHECK(S_ISREG(status.st_mode) && status.st_nlink == 2 && status.st_size == 3);
+    CHECK(link(file, other) == -1 && errno == EEXIST && unlink(other) == 0);
+    CHECK(symlink("file", other) == 0 && lstat(other, &status) == 0);
+    CHECK(S_ISLNK(status.st_mode) && status.st_size == 4);
+    CHECK(stat(other, &status) == 0 && S_ISREG(status.st_mode));
+    CHECK(unlink(other) == 0 && unlink(file) == 0 && rmdir(folder) == 0);
+    CHECK(lstat(file, &status) == -1 && errno == ENOENT);
+
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    CHECK(memory != NULL && fprintf(memory, "%d %s", 12, "words") == 8);
+    CHECK(fclose(memory) == 0 && size == 8 && strcmp(text, "12 words") == 0);
+    free(text);
+}
+
+/* As a full disk: an error, and a signal that is due to whoever has it blocked. */
+static void limits(void)
+{
+    char name[] = "/tmp/macho_limits_XXXXXX";
+    int fd = mkstemp(name);
+    int status = 0;
+    CHECK(fd >= 0 && unlink(name) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        const struct rlimit four = {.rlim_cur = 4, .rlim_max = RLIM_INFINITY};
+        struct rlimit now;
+        sigset_t set;
+        int number = 0;
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGXFSZ);
+        bool right = setrlimit(RLIMIT_FSIZE, &four) == 0 && getrlimit(RLIMIT_FSIZE, &now) == 0 &&
+                     now.rlim_cur == 4 && now.rlim_max == RLIM_INFINITY &&
+                     pthread_sigmask(SIG_BLOCK, &set, NULL) == 0 && write(fd, "12345", 5) == 4 &&
+                     write(fd, "5", 1) == -1 && errno == EFBIG && sigpending(&set) == 0 &&
+                     sigismember(&set, SIGXFSZ) == 1 && sigwait(&set, &number) == 0 &&
+                     number == SIGXFSZ && sigpending(&set) == 0 && sigismember(&set, SIGXFSZ) == 0;
+        if (right) {
+            (void)alarm(1);
+            (void)sleep(20);
+        }
+        _exit(1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    CHECK(WTERMSIG(status) == SIGALRM && close(fd) == 0);
+}
+
 static void clocks(void)
 {
     struct timespec length = {.tv_nsec = 2000000};
@@ -166,6 +231,8 @@ int main(void)
     memory();
     environment();
     files();
+    links();
+    limits();
     clocks();
     machine();
     return probe_verdict();

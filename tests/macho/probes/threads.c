@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -161,12 +162,42 @@ static void recursive(void)
     CHECK(pthread_mutex_destroy(&own) == 0);
 }
 
+static int prepared, in_parent, in_child;
+
+static void prepare_count(void)
+{
+    prepared++;
+}
+
+static void parent_count(void)
+{
+    in_parent++;
+}
+
+static void child_count(void)
+{
+    in_child++;
+}
+
+static void forks(void)
+{
+    int status = 0;
+    CHECK(pthread_atfork(prepare_count, parent_count, child_count) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(prepared == 1 && in_parent == 0 && in_child == 1 ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(prepared == 1 && in_parent == 1 && in_child == 0);
+}
+
 int main(void)
 {
     together();
     sleeper();
     timed_waits();
     recursive();
+    forks();
     CHECK(pthread_equal(pthread_self(), pthread_self()));
     return probe_verdict();
 }
