@@ -39,7 +39,7 @@ typedef struct umo_pool_options {
     size_t idle_keep_bytes;
     /** A pool in which nothing was taken or given for this long is idle, and gives back all but
      * idle_keep_bytes. In a busy one, memory that lay free for 20 times as long goes. One thread
-     * of the process does it, "umo-keeper": it runs only while a pool keeps something. Default: 50
+     * of the process does it, "umo-keeper": it runs only while a pool keeps something. Default: 40
      * ms. UINT64_MAX: never, and no thread. */
     uint64_t idle_ns;
     /** What addresses and sizes of blocks are multiples of: a power of two, at most 4,096.

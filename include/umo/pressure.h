@@ -63,7 +63,8 @@ UMO_API const char *umo_pressure_source_name(umo_pressure_source source);
 /** Zeroed means the defaults. */
 typedef struct umo_pressure_options {
     /** The part of a limit from which usage is pressure: 0.1 to 0.98; 0 means
-     * UMO_PRESSURE_THRESHOLD_DEFAULT. The levels above lie at one and two thirds of what is left. */
+     * UMO_PRESSURE_THRESHOLD_DEFAULT. The levels above lie at one and two thirds of what is left.
+     */
     double threshold;
     bool manual;          /**< no thread: only umo_pressure_poke() samples and answers */
     uint32_t sources_off; /**< bits (1u << umo_pressure_source) of what not to look at */

@@ -8,8 +8,10 @@
 #include "driver/device.h"
 #include "mem/buffer.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 
 #include <cmocka.h>
 
@@ -318,16 +320,33 @@ static void an_export_keeps_the_buffer_alive(void **state)
 }
 
 enum {
-    ROUNDS = 20000
+    ROUNDS = 4000
 };
+
+static _Atomic int opened;
+static _Atomic int ended;
 
 static void *exports_often(void *user)
 {
     const rig *r = user;
-    for (int i = 0; i < ROUNDS; i++) {
+    while (atomic_load(&ended) < ROUNDS) {
         if (export_begin(r, HOST, false) == UMO_OK) {
             export_end(r, HOST, false);
         }
+    }
+    return NULL;
+}
+
+/* Ends what another thread has opened. */
+static void *ends_often(void *user)
+{
+    const rig *r = user;
+    for (int i = 0; i < ROUNDS; i++) {
+        while (atomic_load(&opened) <= i) {
+            (void)sched_yield();
+        }
+        end(r, ALL(HOST, UMO_READ));
+        atomic_store(&ended, i + 1);
     }
     return NULL;
 }
@@ -338,13 +357,16 @@ static void exports_beside_readers_leave_no_bracket(void **state)
     (void)state;
     rig r = rig_open(UMO_UNIFIED, NULL, 0);
     fill(&r, HOST, 1);
-    pthread_t other;
-    assert_int_equal(pthread_create(&other, NULL, exports_often, &r), 0);
+    pthread_t exporter;
+    pthread_t ender;
+    assert_int_equal(pthread_create(&exporter, NULL, exports_often, &r), 0);
+    assert_int_equal(pthread_create(&ender, NULL, ends_often, &r), 0);
     for (int i = 0; i < ROUNDS; i++) {
         assert_int_equal(begin(&r, ALL(HOST, UMO_READ)), UMO_OK);
-        end(&r, ALL(HOST, UMO_READ));
+        atomic_store(&opened, i + 1);
     }
-    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_int_equal(pthread_join(exporter, NULL), 0);
+    assert_int_equal(pthread_join(ender, NULL), 0);
     fill(&r, HOST, 2);
     rig_close(&r);
 }

@@ -354,21 +354,3 @@ size_t umo_heap_empty(umo_heap *heap, size_t max_bytes, uint64_t stamp)
     }
     return gone;
 }
-
-size_t umo_heap_empty_bytes(const umo_heap *heap)
-{
-    size_t bytes = 0;
-    for (unsigned row = 0; row < UMO_HEAP_ROWS; row++) {
-        for (uint32_t columns = heap->free.columns[row]; columns != 0; columns &= columns - 1) {
-            uint32_t at = heap->free.first[row][__builtin_ctz(columns)];
-            for (; at != 0; at = heap->extents[at].next) {
-                size_t first;
-                size_t last;
-                const umo_extent *extent = &heap->extents[at];
-                pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
-                bytes += last - first;
-            }
-        }
-    }
-    return bytes;
-}

@@ -36,7 +36,4 @@ umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, siz
  */
 size_t umo_heap_empty(umo_heap *heap, size_t max_bytes, uint64_t stamp);
 
-/* Bytes that umo_heap_empty() could give back, at least. */
-size_t umo_heap_empty_bytes(const umo_heap *heap);
-
 #endif

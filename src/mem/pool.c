@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IDLE_NS_DEFAULT ((uint64_t)50000000)
+#define IDLE_NS_DEFAULT ((uint64_t)40000000)
 #define IDLE_NS_MIN ((uint64_t)1000000)
+/* How often the keeper looks in an idle time. */
+#define LOOKS 4u
 /* Of the peak, what an idle pool keeps. */
 #define IDLE_KEEP_SHARE 64u
 /* In a busy pool memory goes when it lay free for so many times the idle time. */
@@ -127,14 +129,14 @@ static uint64_t pool_tick(umo_keeper_task *task, uint64_t now_ns)
             (void)umo_carve_trim(&pool->carve, 0, now_ns - age_ns);
         }
     }
-    return now_ns + idle_ns / 2;
+    return now_ns + idle_ns / LOOKS;
 }
 
 static void pool_wake(void *user)
 {
     umo_pool *pool = user;
     if (pool->options.idle_ns != UINT64_MAX) {
-        umo_keeper_wake(&pool->task, umo_os_now_ns() + pool->options.idle_ns / 2);
+        umo_keeper_wake(&pool->task, umo_os_now_ns() + pool->options.idle_ns / LOOKS);
     }
 }
 

@@ -488,50 +488,59 @@ static void counts_that_come_late_reach_nobody_else(void **state)
     barrier_test_finish(&barrier);
 }
 
+static _Atomic unsigned locks_phase; /* 1 held, 2 given back */
+
 /* Holds every lock of recording for a while. */
 static void *locks_hold(void *argument)
 {
-    worker *w = argument;
-    uint64_t key = atomic_load(&w->shared->record_key);
+    const umo_buffer *shared = argument;
+    umo_record *record = umo_record_of(atomic_load(&shared->record_key));
     umo_record_registry_lock();
-    lock_take(&umo_record_of(key)->locked);
-    lock_take(&umo_record_table_first()->locked);
-    barrier_test_wait(w->barrier);
+    umo_record_table *table = umo_record_table_first();
+    lock_take(&record->locked);
+    lock_take(&table->locked);
+    atomic_store(&locks_phase, 1);
     nap(20000000);
-    lock_give(&umo_record_table_first()->locked);
-    lock_give(&umo_record_of(key)->locked);
+    lock_give(&table->locked);
+    lock_give(&record->locked);
     umo_record_registry_unlock();
+    atomic_store(&locks_phase, 2);
     return NULL;
+}
+
+static void locks_wait(unsigned phase)
+{
+    while (atomic_load(&locks_phase) < phase) {
+        nap(100000);
+    }
 }
 
 static void a_child_of_fork_records_whatever_other_threads_were_at(void **state)
 {
     (void)state;
-    barrier_test barrier;
-    barrier_test_init(&barrier, 2);
-    worker w = {.shared = buffer_make(BYTES), .barrier = &barrier};
-    record_times(w.shared, UMO_SIDE_HOST, UMO_READ, 1, 3);
+    umo_buffer *shared = buffer_make(BYTES);
+    record_times(shared, UMO_SIDE_HOST, UMO_READ, 1, 3);
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, locks_hold, &w), 0);
-    barrier_test_wait(&barrier);
+    assert_int_equal(pthread_create(&thread, NULL, locks_hold, shared), 0);
+    assert_int_equal(pthread_detach(thread), 0); /* who would join it in the child? */
+    locks_wait(1);
     pid_t child = fork();
     if (child == 0) {
         (void)alarm(10);
         umo_buffer *more = NULL;
         bool good = umo_buffer_alloc(r.device, r.scope, BYTES, UMO_UNIFIED, &more, NULL) == UMO_OK;
         good = good && umo_access_record(more, UMO_SIDE_HOST, UMO_READ, 1) == UMO_OK &&
-               umo_access_record(w.shared, UMO_SIDE_HOST, UMO_READ, 1) == UMO_OK &&
-               stats_of(more).accesses == 1 && stats_of(w.shared).accesses == 4;
+               umo_access_record(shared, UMO_SIDE_HOST, UMO_READ, 1) == UMO_OK &&
+               stats_of(more).accesses == 1 && stats_of(shared).accesses == 4;
         umo_buffer_release(more);
         _exit(good ? 0 : 1);
     }
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(stats_of(w.shared).accesses, 3);
-    umo_buffer_release(w.shared);
-    barrier_test_finish(&barrier);
+    locks_wait(2);
+    assert_int_equal(stats_of(shared).accesses, 3);
+    umo_buffer_release(shared);
 }
 
 /* ---- buffers that come and go while others record by address ---- */

@@ -165,12 +165,18 @@ uint64_t umo_cgroup_identity(const char *proc)
     return own_find(proc, &paths, &identity) ? identity : 0;
 }
 
+/* Above the root of our namespace; a name may begin with dots as well. */
+static bool outside(const char *path)
+{
+    return strncmp(path, "/..", 3) == 0 && (path[3] == '/' || path[3] == '\0');
+}
+
 /* The path below a mount's root; NULL if the mount does not show it. A root of
  * ".." shows something above our namespace: the way down from there has a name
  * that we cannot know. */
 static const char *below(const char *path, const char *root)
 {
-    if (strncmp(path, "/..", 3) == 0 || strncmp(root, "/..", 3) == 0) {
+    if (outside(path) || outside(root)) {
         return NULL;
     }
     size_t length = strlen(root);

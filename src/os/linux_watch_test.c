@@ -266,6 +266,10 @@ static void what_lies_outside_the_namespace_is_not_guessed(void **state)
     mounts("35 31 0:32 / %s/cg rw - cgroup cgroup rw,memory\n", top);
     put("proc/self/cgroup", "4:memory:/../a\n");
     cgroup_absent("no mount shows the cgroup");
+    put("proc/self/cgroup", "4:memory:/..a\n"); /* a name */
+    put_group1("cg/..a", "209715200", 110 * MIB, 0);
+    umo_os_watch_sample sample = sample_once();
+    cgroup_is(&sample, 110 * MIB, 200 * MIB);
 }
 
 static void a_mount_that_hides_it_does_not_hide_the_next_one(void **state)

@@ -137,15 +137,27 @@ static size_t character_bytes(const unsigned char *text)
     return 0;
 }
 
+/* Spreadsheets take these, also behind spaces, for the start of a formula; some of them the wide
+ * forms of Asian scripts too. */
+static bool starts_formula(const char *name)
+{
+    static const char *const wide[] = {"\xef\xbc\x9d", "\xef\xbc\x8b", "\xef\xbc\x8d",
+                                       "\xef\xbc\xa0"};
+    name += strspn(name, " ");
+    bool starts = name[0] != '\0' && strchr("=+-@\t\r\n", name[0]) != NULL;
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
+        starts = starts || strncmp(name, wide[i], 3) == 0;
+    }
+    return starts;
+}
+
 static void put_name(table *t, const char *name)
 {
     if (name[0] == '\0') {
         return;
     }
     put_char(t, '"');
-    /* Spreadsheets take these, also behind spaces, for the start of a formula. */
-    const char first = name[strspn(name, " ")];
-    if (first != '\0' && strchr("=+-@\t\r\n", first) != NULL) {
+    if (starts_formula(name)) {
         put_char(t, '\'');
     }
     for (const unsigned char *c = (const unsigned char *)name; *c != '\0';) {

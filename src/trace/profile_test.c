@@ -299,6 +299,8 @@ static void hostile_names_are_harmless(void **state)
         {"-1", "'-1"},
         {"@SUM(A1)", "'@SUM(A1)"},
         {"\t=1", "'?=1"},
+        {"\xef\xbc\x9d\x31", "'\xef\xbc\x9d\x31"},
+        {" \xef\xbc\xa0", "' \xef\xbc\xa0"},
         {"a,b;c", "a,b;c"},
         {"say \"x\"", "say \"x\""},
         {"\"", "\""},

@@ -90,11 +90,30 @@ static int protection_max(int flags, int fd)
     return (flags & DARWIN_PRIVATE) != 0 || writable ? 7 : 7 & ~MACHO_WRITE;
 }
 
+/*
+ * Whether there are addresses for so much more, with the lock held. A Mac has 47 bits of them; here
+ * are fewer, because the emulator keeps books of every page that is mapped, touched or not.
+ */
+static bool addresses_left(size_t size)
+{
+    const size_t most = (size_t)64 << 30;
+    size_t used = 0;
+    for (const region *r = region_at_or_after(0); r != NULL; r = region_at_or_after(r->end)) {
+        used += r->end - r->start;
+    }
+    return size <= most && used <= most - size;
+}
+
 /* With the lock held: nothing else that is bridged maps or unmaps meanwhile. */
 static void *map(void *start, size_t size, int protection, int flags, int fd, off_t offset)
 {
+    const size_t large = (size_t)1 << 30;
     int ours = FLAGS("mmap", flags, map_flags);
     bool file = (flags & DARWIN_ANONYMOUS) == 0;
+    if (size >= large && (flags & DARWIN_FIXED) == 0 && !addresses_left(size)) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
     bool shared = (flags & DARWIN_SHARED) != 0;
     memory_object *object = object_for(flags, fd, size);
     if (object == NULL) {

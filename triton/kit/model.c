@@ -10,9 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Scratch memory kept between requests: a page fault costs more than a copy, and a batch comes
- * again. A model that nobody asks for some seconds gives it back. */
-#define KEEP_BYTES ((size_t)512 << 20)
+/* Scratch memory is kept between requests, as much as a batch has needed: a page fault costs more
+ * than a copy. A model that nobody asks for some seconds gives it back. */
 #define KEEP_NS UINT64_C(5000000000)
 
 /* What --backend-config gave this backend: {"cmdline": {key: value}}. */
@@ -390,11 +389,8 @@ void umo_model_log(const umo_model *model, bool warning, const char *format, ...
 static umo_status pool_create(umo_instance *instance, umo_device *device, umo_storage_mode mode,
                               umo_pool **out, umo_error *error)
 {
-    umo_pool_options options = {.device = device,
-                                .scope = instance->model->scope,
-                                .mode = mode,
-                                .keep_bytes_max = KEEP_BYTES,
-                                .idle_ns = KEEP_NS};
+    umo_pool_options options = {
+        .device = device, .scope = instance->model->scope, .mode = mode, .idle_ns = KEEP_NS};
     return umo_pool_create(&options, out, error);
 }
 
