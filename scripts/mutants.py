@@ -146,8 +146,8 @@ mutant(
 mutant(
     "the fence of an ended use is dropped",
     ACCESS,
-    "if (done.value == 0) { umo_use_drop(buffer, i);",
-    "if (true) { umo_use_drop(buffer, i);",
+    "if (done.value == 0) { umo_use_drop(buffer,",
+    "if (true) { umo_use_drop(buffer,",
 )
 mutant(
     "undefined bytes are transferred",
@@ -508,15 +508,7 @@ mutant(
     "fault.sweep",
 )
 
-# ---- pools ----
-POOL = "src/mem/pool.c"
-mutant(
-    "a block is not cleared for its next owner",
-    POOL,
-    "if (foreign) { status = umo_buffer_clear(b->buffer); }",
-    "",
-    "mem.pool_test",
-)
+# ---- clearing for another owner ----
 mutant(
     "only the host side is cleared",
     MOVE,
@@ -550,62 +542,6 @@ mutant(
     MOVE,
     "umo_status waited = umo_fence_wait(fence, UINT64_MAX);",
     "umo_status waited = UMO_OK;",
-    "mem.pool_test",
-)
-mutant(
-    "a block that was not cleared is kept",
-    POOL,
-    "block_discard(pool, b); return umo_error_set(",
-    "umo_status_ignore(umo_pool_free(pool, b->buffer)); return umo_error_set(",
-    "mem.pool_test",
-)
-mutant(
-    "fresh memory is trusted",
-    POOL,
-    "foreign = !umo_buffer_memory(b->buffer)->cleared;",
-    "foreign = false;",
-    "mem.pool_test",
-)
-mutant(
-    "a block may be freed twice",
-    POOL,
-    "if (b->live) { b->live = false;",
-    "if (true) { b->live = false;",
-    "mem.pool_test",
-)
-mutant(
-    "a foreign buffer may be freed",
-    POOL,
-    "if (b->buffer != buffer) { continue; }",
-    "",
-    "mem.pool_test",
-)
-mutant(
-    "kept bytes have no limit",
-    POOL,
-    "surplus = pool->kept_bytes > pool->options.keep_bytes_max;",
-    "surplus = false;",
-    "mem.pool_test",
-)
-mutant(
-    "a limit does not take what is kept",
-    POOL,
-    "if (status == UMO_E_LIMIT || status == UMO_E_NOMEM) {",
-    "if (false) {",
-    "mem.pool_test",
-)
-mutant(
-    "a pool does not hold its scope",
-    POOL,
-    "umo_scope_acquire(options->scope);",
-    "",
-    "mem.pool_test",
-)
-mutant(
-    "a class is one step short",
-    POOL,
-    "size_t step = (size_t)1 << (top - 2);",
-    "size_t step = (size_t)1 << (top - 3);",
     "mem.pool_test",
 )
 
