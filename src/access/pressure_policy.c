@@ -318,6 +318,7 @@ void umo_pressure_policy_step(pressure_state *state, const pressure_sample *samp
         stage_raise(state, sample, out, now_ns);
         stage_ease(state, out, now_ns);
     } else if (below && state->heard == UMO_PRESSURE_NORMAL) {
+        state->eased_ns = 0;
         stage_lower(state, out, now_ns);
     } else {
         state->calm_ns = 0;
