@@ -317,3 +317,61 @@ mutant(
     "next++;",
     "cxx.unified_memory_host",
 )
+
+# ---- what the second review found ----
+mutant(
+    "record: a fork does not wait for who records",
+    "src/mem/record_life.c",
+    "(void)pthread_atfork(fork_prepare, fork_done, fork_done);",
+    "(void)fork_prepare; (void)fork_done;",
+    "mem.record_test",
+)
+mutant(
+    "pressure: pools that hold nothing are tightened at a steady low level",
+    "src/access/pressure_policy.c",
+    "pools_bytes >= (usage_bytes - target_bytes) / POOLS_PART;",
+    "true;",
+    "access.pressure_policy_test",
+)
+mutant(
+    "pressure: what a peak called for stays while usage is near the threshold",
+    "src/access/pressure_policy.c",
+    "} else if (since(now_ns, state->eased_ns) >= EASE_NS) {",
+    "} else if (false) {",
+    "access.pressure_policy_test",
+)
+mutant(
+    "pressure: a peak is forgotten at once",
+    "src/access/pressure_policy.c",
+    "} else if (since(now_ns, state->eased_ns) >= EASE_NS) {",
+    "} else {",
+    "access.pressure_policy_test",
+)
+mutant(
+    "pressure: listeners are not told of refusing",
+    "src/access/pressure.c",
+    "if (before != (uint32_t)state->level || refused != state->refusing) {",
+    "if (before != (uint32_t)state->level) {",
+    "access.pressure_test",
+)
+mutant(
+    "os: threads of ours block their own faults",
+    "src/os/thread.c",
+    "(void)sigdelset(&all, faults[i]);",
+    "(void)faults[i];",
+    "os.system_test",
+)
+mutant(
+    "pressure: a cgroup's name that begins with dots lies outside",
+    "src/os/linux_cgroup.c",
+    "return strncmp(path, \"/..\", 3) == 0 && (path[3] == '/' || path[3] == '\\0');",
+    'return strncmp(path, "/..", 3) == 0;',
+    "os.linux_watch_test",
+)
+mutant(
+    "profile: wide forms start a formula",
+    "src/trace/csv.c",
+    "starts = starts || strncmp(name, wide[i], 3) == 0;",
+    "(void)wide[i];",
+    "trace.profile_test",
+)

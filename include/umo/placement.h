@@ -325,7 +325,8 @@ UMO_API void umo_placer_destroy(umo_placer *placer);
 
 /**
  * umo_placement_initial() for a device, which is calibrated if it is the first time that it is met;
- * if it cannot be, its model is assumed.
+ * if it cannot be, its model is assumed. UNIFIED on a device that shares the host's memory, unless
+ * the pattern is GPU_DOMINANT.
  *
  * Threads: any.
  */

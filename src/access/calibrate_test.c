@@ -202,7 +202,7 @@ static void a_device_with_short_buffers_is_not_measured(void **state)
     assert_int_equal(umo_device_calibrate(device, &quick, &model, &error), UMO_E_UNSUPPORTED);
     assert_non_null(strstr(error.text, "long enough"));
     umo_device_release(device);
-    const wrapper_switches more = {.buffer_max_bytes = 70000};
+    const wrapper_switches more = {.buffer_max_bytes = 4 * 65536}; /* pages may be of 64 KiB */
     device = wrapper_device(&more, NULL);
     assert_int_equal(umo_device_calibrate(device, &quick, &model, &error), UMO_OK);
     assert_int_equal(model.modes, ALL_MODES);

@@ -163,7 +163,14 @@ umo_storage_mode umo_placer_initial(umo_placer *placer, umo_device *device, uint
                                     umo_pattern pattern)
 {
     umo_cost_model spare;
-    return umo_placement_initial(model_get(placer, device, &spare), size_bytes, pattern);
+    const umo_cost_model *model = model_get(placer, device, &spare);
+    /* Where there is one memory, only what the device has for itself is worth hiding from the host:
+     * measured differences between the modes are small there, and often noise. */
+    if (umo_device_info_get(device)->unified && pattern != UMO_PATTERN_GPU_DOMINANT &&
+        (model->modes & (1u << UMO_UNIFIED)) != 0) {
+        return UMO_UNIFIED;
+    }
+    return umo_placement_initial(model, size_bytes, pattern);
 }
 
 /* ---- buffers ---- */

@@ -228,7 +228,10 @@ static umo_status carved_make(umo_blocks *blocks, block *b, size_t whole_bytes, 
     umo_status status =
         umo_carve_take_other(blocks->carve, whole_bytes, owner, b, &data, &b->whole_bytes);
     if (status != UMO_OK) {
-        return umo_error_set(error, status, 0, "no memory for a block of %zu bytes in '%s'",
+        return umo_error_set(error, status, 0,
+                             status == UMO_E_LIMIT
+                                 ? "a block of %zu bytes would pass the budget of '%s'"
+                                 : "no memory for a block of %zu bytes in '%s'",
                              whole_bytes, umo_scope_name(blocks->scope));
     }
     const umo_import import = {.data = data,

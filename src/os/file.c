@@ -3,8 +3,6 @@
  */
 #include "os/os.h"
 
-#include "base/size.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -59,13 +57,7 @@ void umo_os_file_close(int file)
 
 umo_status umo_os_file_map(int file, size_t size_bytes, void **out, int *cause)
 {
-    /* The system maps whole pages; ours may be longer than its own (UMO_PAGE_BYTES). */
-    size_t whole_bytes;
-    if (!umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)) {
-        *cause = ENOMEM;
-        return UMO_E_NOMEM;
-    }
-    void *mapped = mmap(NULL, whole_bytes, PROT_READ, MAP_SHARED, file, 0);
+    void *mapped = mmap(NULL, size_bytes, PROT_READ, MAP_SHARED, file, 0);
     if (mapped == MAP_FAILED) {
         *cause = errno;
         return errno == ENOMEM ? UMO_E_NOMEM : UMO_E_SYSTEM;

@@ -74,7 +74,7 @@ uint64_t umo_os_lock_limit_bytes(void)
 
 void umo_os_mapping_drop(void *start, size_t size_bytes)
 {
-    umo_os_pages_free(start, size_bytes);
+    (void)munmap(start, size_bytes);
 }
 
 void umo_os_condition_finish(pthread_cond_t *condition)

@@ -96,7 +96,7 @@ static int protection_max(int flags, int fd)
  */
 static bool addresses_left(size_t size)
 {
-    const size_t most = (size_t)64 << 30;
+    const size_t most = (size_t)16 << 30;
     size_t used = 0;
     for (const region *r = region_at_or_after(0); r != NULL; r = region_at_or_after(r->end)) {
         used += r->end - r->start;

@@ -16,7 +16,7 @@ from .conftest import ROOT, FakeMetal, Macho
 BUILT = ROOT / "build" / "macos" / "arm64"
 NOT_BUILT = "build/macos/arm64 is not built (scripts/macos --arch arm64)"
 # What takes long under the emulator.
-SLOW = {"kit.faults", "kit.property", "contract.host_delayed", "contract.host_delayed_test_mode"}
+SLOW = {"fault.sweep", "kit.faults", "kit.property", "contract.host_delayed", "contract.host_delayed_test_mode"}
 # Why a program is not run, by its test's name.
 NO_OPENCL = "there is no OpenCL for the loaded programs: on a Mac it is a framework of the system"
 SKIPPED = {
