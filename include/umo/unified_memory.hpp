@@ -919,6 +919,130 @@ class TransferEliminationTracker
     }
 };
 
+/** What the uses of a buffer look like; see prefetch.h. */
+enum class MemoryAccessPattern {
+    UNKNOWN = UMO_PREFETCH_UNKNOWN,
+    SEQUENTIAL = UMO_PREFETCH_SEQUENTIAL,
+    STRIDED = UMO_PREFETCH_STRIDED,
+    RANDOM = UMO_PREFETCH_RANDOM,
+    STREAMING = UMO_PREFETCH_STREAMING,
+    TEMPORAL = UMO_PREFETCH_TEMPORAL,
+    SPATIAL = UMO_PREFETCH_SPATIAL
+};
+
+/** How much is fetched ahead. */
+enum class PrefetchHint {
+    NONE = UMO_PREFETCH_NONE,
+    CONSERVATIVE = UMO_PREFETCH_CONSERVATIVE,
+    MODERATE = UMO_PREFETCH_MODERATE,
+    AGGRESSIVE = UMO_PREFETCH_AGGRESSIVE,
+    ADAPTIVE = UMO_PREFETCH_ADAPTIVE
+};
+
+/** Watches the uses of one buffer and gets ready what comes next. Any thread. */
+class UnifiedMemoryPrefetcher
+{
+  public:
+    /** For the buffer at an address, whose bytes are brought to the CPU or the GPU. It is held. */
+    static Status RegisterRegion(std::unique_ptr<UnifiedMemoryPrefetcher> &prefetcher,
+                                 const void *address, bool for_cpu,
+                                 PrefetchHint hint = PrefetchHint::ADAPTIVE)
+    {
+        umo_buffer *buffer = nullptr;
+        umo_status status = umo_buffer_find(address, &buffer);
+        if (status != UMO_OK) {
+            return Status(status, "no buffer holds that memory");
+        }
+        umo_error error = {};
+        umo_prefetcher *made = nullptr;
+        status = umo_prefetcher_create(buffer, detail::Side(for_cpu),
+                                       static_cast<umo_prefetch_hint>(hint), &made, &error);
+        const auto *base = static_cast<const char *>(umo_buffer_host(buffer));
+        umo_buffer_release(buffer); /* the prefetcher holds it */
+        if (status == UMO_OK) {
+            std::unique_ptr<umo_prefetcher, void (*)(umo_prefetcher *)> owned(
+                made, umo_prefetcher_destroy);
+            prefetcher.reset(new UnifiedMemoryPrefetcher(std::move(owned), base));
+        }
+        return Status::From(status, error);
+    }
+
+    /** A use. INVAL outside of the buffer. */
+    Status RecordAccess(const void *address, std::size_t size)
+    {
+        return Status::From(umo_prefetcher_record(prefetcher_.get(), Offset(address), size));
+    }
+
+    /** What is used next, the soonest first; empty where nothing is expected. */
+    std::vector<std::pair<const void *, std::size_t>> PredictNext() const
+    {
+        umo_prefetch_range ranges[UMO_PREFETCH_DEGREE_MAX];
+        std::size_t count = umo_prefetcher_predict(prefetcher_.get(), ranges);
+        std::vector<std::pair<const void *, std::size_t>> next;
+        for (std::size_t i = 0; i < count; i++) {
+            next.emplace_back(base_ + ranges[i].offset_bytes, ranges[i].size_bytes);
+        }
+        return next;
+    }
+
+    /** Gets that ready now. */
+    Status Prefetch()
+    {
+        umo_error error = {};
+        return Status::From(umo_prefetcher_run(prefetcher_.get(), &error), error);
+    }
+
+    Status Advise(PrefetchHint hint)
+    {
+        return Status::From(
+            umo_prefetcher_advise(prefetcher_.get(), static_cast<umo_prefetch_hint>(hint)));
+    }
+
+    /** How many uses ahead the prediction begins: 1 to 64. */
+    Status SetDistance(std::uint32_t distance)
+    {
+        return Status::From(umo_prefetcher_set_distance(prefetcher_.get(), distance));
+    }
+
+    /** How many uses are predicted now. */
+    std::uint32_t Degree() const
+    {
+        return Stats().degree;
+    }
+    MemoryAccessPattern Pattern() const
+    {
+        return static_cast<MemoryAccessPattern>(Stats().pattern);
+    }
+    /** The region as a whole: neither moved nor paged out. */
+    Status Pin(bool pin = true)
+    {
+        return UnifiedMemoryOptimizer::PinMemory(base_, pin);
+    }
+
+    umo_prefetch_stats Stats() const
+    {
+        umo_prefetch_stats stats;
+        umo_prefetcher_read(prefetcher_.get(), &stats);
+        return stats;
+    }
+
+  private:
+    UnifiedMemoryPrefetcher(std::unique_ptr<umo_prefetcher, void (*)(umo_prefetcher *)> prefetcher,
+                            const char *base)
+        : prefetcher_(std::move(prefetcher)), base_(base)
+    {
+    }
+
+    /** Far outside for an address before the buffer, which the library refuses. */
+    std::size_t Offset(const void *address) const
+    {
+        return reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(base_);
+    }
+
+    std::unique_ptr<umo_prefetcher, void (*)(umo_prefetcher *)> prefetcher_;
+    const char *base_;
+};
+
 } // namespace umo
 
 /** Where users of the design look for the names. */
@@ -926,9 +1050,11 @@ namespace triton
 {
 namespace core
 {
+using umo::MemoryAccessPattern;
 using umo::MemoryAccessStats;
 using umo::MetalBuffer;
 using umo::MetalMemoryType;
+using umo::PrefetchHint;
 using umo::ScopedMemoryAccess;
 using umo::TransferEliminationTracker;
 using umo::UnifiedMemoryAllocation;
@@ -936,6 +1062,7 @@ using umo::UnifiedMemoryConfig;
 using umo::UnifiedMemoryOptimizer;
 using umo::UnifiedMemoryPattern;
 using umo::UnifiedMemoryPoolConfig;
+using umo::UnifiedMemoryPrefetcher;
 using umo::ZeroCopyTensor;
 } // namespace core
 } // namespace triton

@@ -252,6 +252,41 @@ static void placement_and_prefetch_keep_every_byte()
     CHECK(UnifiedMemoryOptimizer::AdaptToMemoryPressure().IsOk());
 }
 
+static void a_prefetcher_knows_what_comes_next()
+{
+    constexpr std::size_t piece = 4096;
+    std::unique_ptr<MetalBuffer> buffer;
+    CHECK(UnifiedMemoryOptimizer::AllocateOptimized(buffer, 64 * piece).IsOk());
+    const char *data = static_cast<const char *>(buffer->Data());
+    std::unique_ptr<UnifiedMemoryPrefetcher> prefetcher;
+    int elsewhere = 0;
+    CHECK(UnifiedMemoryPrefetcher::RegisterRegion(prefetcher, &elsewhere, true).StatusCode() ==
+          UMO_E_NOT_FOUND);
+    CHECK(prefetcher == nullptr);
+    CHECK(
+        UnifiedMemoryPrefetcher::RegisterRegion(prefetcher, data, false, PrefetchHint::CONSERVATIVE)
+            .IsOk());
+    CHECK(prefetcher->Pattern() == MemoryAccessPattern::UNKNOWN);
+    CHECK(prefetcher->PredictNext().empty());
+    for (std::size_t i = 0; i < 6; i++) {
+        CHECK(prefetcher->RecordAccess(data + i * piece, piece).IsOk());
+    }
+    CHECK(prefetcher->Pattern() == MemoryAccessPattern::STREAMING);
+    auto next = prefetcher->PredictNext();
+    CHECK(next.size() == 1 && next[0].first == data + 6 * piece && next[0].second == piece);
+    CHECK(prefetcher->SetDistance(2).IsOk() && invalid(prefetcher->SetDistance(0)));
+    CHECK(prefetcher->PredictNext()[0].first == data + 7 * piece);
+    CHECK(prefetcher->Prefetch().IsOk());
+    CHECK(prefetcher->Stats().fetched == 1);
+    CHECK(prefetcher->Advise(PrefetchHint::NONE).IsOk() && prefetcher->Degree() == 0);
+    CHECK(invalid(prefetcher->RecordAccess(data - 1, 1)));
+    CHECK(invalid(prefetcher->RecordAccess(data + 64 * piece, 1)));
+    CHECK(prefetcher->Pin().IsOk() && prefetcher->Pin(false).IsOk());
+    CHECK(invalid(prefetcher->Pin(false)));
+    buffer.reset(); /* the prefetcher holds the memory */
+    CHECK(prefetcher->RecordAccess(data, piece).IsOk());
+}
+
 static void a_scoped_access_is_a_bracket()
 {
     std::unique_ptr<MetalBuffer> buffer;
@@ -518,6 +553,7 @@ int main(int argc, char **argv)
     RUN(a_batch_is_all_or_none_and_each_is_found);
     RUN(uses_are_counted_and_known_by_address);
     RUN(placement_and_prefetch_keep_every_byte);
+    RUN(a_prefetcher_knows_what_comes_next);
     RUN(a_scoped_access_is_a_bracket);
     RUN(a_tensor_over_the_callers_memory_shares_or_says_why_not);
     RUN(a_tensor_over_a_buffer_shares_it);
