@@ -19,11 +19,18 @@ NOT_BUILT = "build/macos/arm64 is not built (scripts/macos --arch arm64)"
 SLOW = {"fault.sweep", "kit.faults", "kit.property", "contract.host_delayed", "contract.host_delayed_test_mode"}
 # Why a program is not run, by its test's name.
 NO_OPENCL = "there is no OpenCL for the loaded programs: on a Mac it is a framework of the system"
+NO_CXX = "C++'s library is linked into it, and asks the system for locales and for unwinding"
+NO_ONNX = "there is no ONNX Runtime for the loaded programs: macOS's needs frameworks of the system"
 SKIPPED = {
     "contract.opencl": NO_OPENCL,
     "contract.driver_table_opencl": NO_OPENCL,
-    "cxx.mission": "C++'s library is linked into it, and asks the system for locales and for unwinding",
-    "onnxruntime.engine": "there is no ONNX Runtime for the loaded programs: macOS's needs frameworks of the system",
+    "cxx.mission": NO_CXX,
+    "cxx.unified_memory": NO_CXX,
+    "cxx.unified_memory_host": NO_CXX,
+    "cxx.unified_backend": NO_CXX,
+    "kit.instances": "makes hundreds of pools, and the emulator keeps books of every page of addresses that they reserve",
+    "onnxruntime.engine": NO_ONNX,
+    "onnxruntime.sharing": NO_ONNX,
 }
 # What the GPU and the system are like, as in tests/contract/CMakeLists.txt.
 MACHINES = {
