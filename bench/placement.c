@@ -121,6 +121,7 @@ static void recorded_load(const char *path)
         unsigned use;
         unsigned long long bytes;
         unsigned long long size;
+        /* Our own recorder wrote the file. NOLINTNEXTLINE(cert-err34-c) */
         if (sscanf(line, "%u,%u,%u,%*u,%llu,%llu", &buffer, &side, &use, &bytes, &size) == 5 &&
             buffer < BUFFERS) {
             traces[buffer].size_bytes = size;

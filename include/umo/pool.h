@@ -38,9 +38,10 @@ typedef struct umo_pool_options {
     /** Most bytes kept by a pool that is idle. Default: 1/64 of the peak. */
     size_t idle_keep_bytes;
     /** A pool in which nothing was taken or given for this long is idle, and gives back all but
-     * idle_keep_bytes. In a busy one, memory that lay free for 20 times as long goes. One thread
-     * of the process does it, "umo-keeper": it runs only while a pool keeps something. Default: 40
-     * ms. UINT64_MAX: never, and no thread. */
+     * idle_keep_bytes; while more than 1/16 of its peak is live, for 40 times as long. In a busy
+     * one, memory that lay free for 40 times as long goes. One thread of the process does it,
+     * "umo-keeper": it runs only while a pool keeps something. Default: 25 ms. UINT64_MAX: never,
+     * and no thread. */
     uint64_t idle_ns;
     /** What addresses and sizes of blocks are multiples of: a power of two, at most 4,096.
      * Default: 64. Pools that do not carve have the driver's alignment and refuse a larger one. */

@@ -279,7 +279,8 @@ static bool disturbed(const calibration *c)
     int off = 0;
     for (int quantity = 0; quantity < QUANTITIES; quantity++) {
         for (int size = 0; size < SIZES; size++) {
-            double middle = (double)c->ns[quantity][size][c->rounds / 2];
+            const size_t half = c->rounds / 2;
+            double middle = (double)c->ns[quantity][size][half];
             measured += middle > 0 ? 1 : 0;
             off += middle > 2 * least(c, quantity, size) + slack_ns ? 1 : 0;
         }

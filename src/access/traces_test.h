@@ -8,6 +8,7 @@
 #ifndef UMO_ACCESS_TRACES_TEST_H
 #define UMO_ACCESS_TRACES_TEST_H
 
+#include <assert.h>
 #include <umo/placement.h>
 
 #include <stdio.h>
@@ -28,6 +29,7 @@ static inline uint64_t trace_random(uint64_t *seed)
 
 static inline uint64_t trace_below(uint64_t *seed, uint64_t limit)
 {
+    assert(limit > 0);
     return (trace_random(seed) >> 11) % limit;
 }
 

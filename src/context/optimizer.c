@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "context/worker.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -197,6 +198,7 @@ static optimizer *optimizer_drop(optimizer *o)
 /* Makes a new object the running one. The life lock is held. */
 static void optimizer_install(optimizer *o, life how)
 {
+    assert(o != NULL);
     o->next = existing;
     existing = o;
     running = o;

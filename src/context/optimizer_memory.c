@@ -8,6 +8,7 @@
 #include "mem/buffer.h"
 #include "mem/record.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* The mode for a new buffer on a device. */
@@ -64,6 +65,7 @@ static umo_status movable_alloc(optimizer *o, umo_device *device, size_t size_by
     if (status != UMO_OK) {
         return status;
     }
+    assert(out != NULL);
     found_by_address(*out, pattern);
     if (o->worker != NULL) {
         umo_placement_worker_kick(o->worker);
@@ -190,6 +192,7 @@ static umo_status batch_cut(optimizer *o, umo_device *device, const size_t *size
             umo_buffer_release(parent);
             break;
         }
+        assert(made != NULL);
         umo_buffer_make_inner(made[done]);
         found_by_address(made[done], pattern);
         at += padded;
@@ -206,6 +209,7 @@ static umo_status batch_cut(optimizer *o, umo_device *device, const size_t *size
 static umo_status batch_each(optimizer *o, umo_device *device, const size_t *sizes, size_t count,
                              umo_pattern pattern, umo_buffer **made, umo_error *error)
 {
+    assert(made != NULL);
     size_t done = 0;
     umo_status status = UMO_OK;
     while (status == UMO_OK && done < count) {
@@ -255,6 +259,7 @@ umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_patt
     if (status == UMO_OK) {
         status = batch_alloc(o, opened, sizes, count, pattern, made, error);
     }
+    assert(made != NULL || status != UMO_OK);
     for (size_t i = 0; status == UMO_OK && i < count; i++) {
         out[i] = made[i];
     }

@@ -38,6 +38,7 @@ typedef struct umo_carve {
     uint32_t stash_counts[UMO_CARVE_STASH]; /* how many blocks are in each */
     unsigned stash_hand;
     uint64_t stash_bytes;
+    uint64_t loan_bytes; /* held beyond the usual bound while threads hand blocks on */
     uint64_t charged_bytes;
     uint64_t out_bytes;        /* of extents that are not free, whole */
     uint64_t other_kept_bytes; /* of umo_carve_take_other(), not live */
@@ -92,6 +93,7 @@ void umo_carve_fork_unlock(umo_carve *carve, bool child);
 uint64_t umo_carve_activity(umo_carve *carve);
 uint64_t umo_carve_reserved(umo_carve *carve);
 uint64_t umo_carve_kept(umo_carve *carve);
-uint64_t umo_carve_peak(umo_carve *carve); /* of what was live */
+uint64_t umo_carve_used(umo_carve *carve); /* what is live */
+uint64_t umo_carve_peak(umo_carve *carve); /* of that */
 
 #endif

@@ -9,13 +9,21 @@
 #include "trace/trace.h"
 
 /* What is held may pass the peak of what is live by this share, and by the floor. */
-#define SLACK_SHARE 24u
+#define SLACK_SHARE 64u
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
+
+/* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
+ * interrupted for what their caches held: a pool whose threads hand blocks on would do that for
+ * each few of them. At most so much, or this share of the peak. */
+#define LOAN_MIN_BYTES ((uint64_t)256 << 10)
+#define LOAN_MAX_BYTES ((uint64_t)2 << 20)
+#define LOAN_SHARE 16u
 
 /* Of the peak, what one thread's cache and the stash may hold; and the bounds of both. */
 #define CACHE_SHARE 64u
 #define CACHE_MIN_BYTES ((uint64_t)2 << 20)
 #define CACHE_MAX_BYTES ((uint64_t)4 << 20)
+#define KEEP_SHARE 16u /* where what may be kept is bounded: of that */
 #define STASH_SHARE 32u
 #define STASH_MIN_BYTES ((uint64_t)4 << 20)
 
@@ -69,11 +77,25 @@ uint64_t umo_carve_kept_now(const umo_carve *carve)
     return reserved > used ? reserved - used : 0;
 }
 
+/* How many bytes may be kept; UINT64_MAX: what may be reserved bounds it. */
+static uint64_t keep_limit(const umo_carve *carve)
+{
+    if (carve->keep_bytes_max == UINT64_MAX && carve->keep_percent == 100) {
+        return UINT64_MAX;
+    }
+    uint64_t most = carve->keep_bytes_max;
+    most = most < carve->stats.peak_live_bytes ? most : carve->stats.peak_live_bytes;
+    return most / 100 * carve->keep_percent + most % 100 * carve->keep_percent / 100;
+}
+
 static uint64_t cache_limit(const umo_carve *carve)
 {
     uint64_t limit = carve->stats.peak_live_bytes / CACHE_SHARE;
     limit = limit > CACHE_MIN_BYTES ? limit : CACHE_MIN_BYTES;
-    return limit < CACHE_MAX_BYTES ? limit : CACHE_MAX_BYTES;
+    limit = limit < CACHE_MAX_BYTES ? limit : CACHE_MAX_BYTES;
+    /* Giving to a cache enforces nothing, so what may be kept is passed by so much at most. */
+    uint64_t most = keep_limit(carve) / KEEP_SHARE / (carve->cache_count + 1);
+    return limit < most ? limit : most;
 }
 
 /* Notes that live bytes rise by size_bytes, and lets this thread's cache go on without asking as
@@ -265,12 +287,10 @@ void umo_carve_arm(umo_carve *carve)
 
 void umo_carve_keep_enforce(umo_carve *carve)
 {
-    if (carve->keep_bytes_max == UINT64_MAX && carve->keep_percent == 100) {
-        return; /* what may be reserved bounds it */
+    uint64_t most = keep_limit(carve);
+    if (most == UINT64_MAX) {
+        return;
     }
-    uint64_t most = carve->keep_bytes_max;
-    most = most < carve->stats.peak_live_bytes ? most : carve->stats.peak_live_bytes;
-    most = most / 100 * carve->keep_percent + most % 100 * carve->keep_percent / 100;
     uint64_t kept = umo_carve_kept_now(carve);
     if (kept > most && cached_sum(carve) > most / 2) {
         umo_carve_caches_empty(carve);
@@ -290,7 +310,15 @@ void umo_carve_keep_enforce(umo_carve *carve)
 static uint64_t reserve_limit(const umo_carve *carve)
 {
     uint64_t peak = carve->stats.peak_live_bytes;
-    return peak + peak / SLACK_SHARE + SLACK_FLOOR_BYTES;
+    return peak + peak / SLACK_SHARE + SLACK_FLOOR_BYTES + carve->loan_bytes;
+}
+
+static void loan_raise(umo_carve *carve)
+{
+    uint64_t most = carve->stats.peak_live_bytes / LOAN_SHARE;
+    most = most > LOAN_MAX_BYTES ? most : LOAN_MAX_BYTES;
+    uint64_t loan = carve->loan_bytes != 0 ? 2 * carve->loan_bytes : LOAN_MIN_BYTES;
+    carve->loan_bytes = loan < most ? loan : most;
 }
 
 /* Takes a place, with `reuse` bytes of the pages that it lacks from free extents. */
@@ -329,8 +357,14 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
     bool lean = heap == &carve->heaps[UMO_CARVE_LONG]; /* few pages, or many small moves */
     uint64_t limit = lean ? reserve_limit(carve) : UINT64_MAX;
     size_t missing = umo_heap_place_missing(&place);
-    if (reserved_of(carve) + missing > limit && cached_sum(carve) > missing) {
+    uint64_t cached = cached_sum(carve);
+    /* Emptying the own cache alone interrupts nobody. */
+    if (reserved_of(carve) + missing > limit &&
+        cached > (carve->cache_count > 1 ? (uint64_t)missing : 0)) {
         /* Before pages are moved: what is cached may be whole. */
+        if (carve->cache_count > 1) {
+            loan_raise(carve);
+        }
         umo_carve_caches_empty(carve);
         umo_extent *extent = umo_heap_take_free(heap, size_bytes);
         if (extent != NULL) {

@@ -111,6 +111,7 @@ void umo_heap_bin_add(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
     unsigned row;
     unsigned column;
     bin_of(extent->size_bytes, &row, &column);
+    assert(heap->extents != NULL);
     uint32_t index = umo_extent_index(heap, extent);
     uint32_t first = bins->first[row][column];
     extent->previous = 0;
@@ -125,6 +126,7 @@ void umo_heap_bin_add(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
 
 void umo_heap_bin_remove(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
 {
+    assert(heap->extents != NULL);
     if (extent->next != 0) {
         heap->extents[extent->next].previous = extent->previous;
     }
@@ -234,7 +236,7 @@ umo_extent *umo_heap_before(const umo_heap *heap, const umo_extent *extent)
 umo_extent *umo_heap_after(const umo_heap *heap, const umo_extent *extent)
 {
     size_t end = umo_extent_offset(heap, extent) + extent->size_bytes;
-    return end < heap->range_bytes ? &heap->extents[end >> heap->unit_shift] : NULL;
+    return end < heap->range_bytes ? umo_heap_unit_entry(heap, end >> heap->unit_shift) : NULL;
 }
 
 void umo_extent_mix(umo_extent *extent, uint64_t owner, uint32_t marks)
@@ -254,13 +256,22 @@ void umo_extent_mix(umo_extent *extent, uint64_t owner, uint32_t marks)
 
 static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
 {
-    umo_extent *extent = &heap->extents[offset >> heap->unit_shift];
-    assert(umo_extent_state_get(extent) == UMO_EXTENT_NONE);
+    uint32_t unit = (uint32_t)(offset >> heap->unit_shift);
+    assert(atomic_load_explicit(&heap->units[unit], memory_order_relaxed) == 0);
+    uint32_t index = heap->spare;
+    if (index != 0) {
+        heap->spare = heap->extents[index].next;
+    } else {
+        index = heap->extent_count++;
+    }
+    umo_extent *extent = &heap->extents[index];
+    extent->unit = unit;
     atomic_store_explicit(&extent->tag, umo_extent_tag(UMO_EXTENT_OTHER, offset, heap->unit_shift),
                           memory_order_relaxed);
     extent->size_bytes = size_bytes;
     extent->user = NULL;
-    starts_set(heap, umo_extent_index(heap, extent));
+    atomic_store_explicit(&heap->units[unit], index, memory_order_relaxed);
+    starts_set(heap, unit);
     return extent;
 }
 
@@ -289,7 +300,10 @@ void umo_heap_join(umo_heap *heap, umo_extent *first, umo_extent *second)
         first->stamp = second->stamp;
     }
     atomic_store_explicit(&second->tag, UMO_EXTENT_NONE, memory_order_relaxed);
-    starts_clear(heap, umo_extent_index(heap, second));
+    atomic_store_explicit(&heap->units[second->unit], 0, memory_order_relaxed);
+    starts_clear(heap, second->unit);
+    second->next = heap->spare;
+    heap->spare = umo_extent_index(heap, second);
     if (after != NULL) {
         after->before = umo_extent_index(heap, first);
     }
@@ -339,12 +353,12 @@ umo_extent *umo_heap_find(const umo_heap *heap, const void *address)
     }
     uint32_t unit = (uint32_t)(offset >> heap->unit_shift);
     /* An extent that starts in this very unit may start behind the address. */
-    const umo_extent *here = &heap->extents[unit];
+    const umo_extent *here = umo_heap_unit_entry(heap, unit);
     if (umo_extent_state_get(here) != UMO_EXTENT_NONE && umo_extent_offset(heap, here) > offset) {
         unit--;
     }
     unit = starts_last(heap, unit);
-    return unit != UINT32_MAX ? &heap->extents[unit] : NULL;
+    return unit != UINT32_MAX ? umo_heap_unit_entry(heap, unit) : NULL;
 }
 
 size_t umo_heap_longest(const umo_heap *heap)
@@ -391,8 +405,7 @@ static size_t starts_words(const umo_heap *heap, unsigned level)
     return words;
 }
 
-/* The tables lie one behind the other in one mapping. The system gives it pages as it is used, and
- * it is used as far as the range is. */
+/* The tables lie one behind the other in one mapping, which has pages as far as it was used. */
 static bool tables_alloc(umo_heap *heap)
 {
     size_t seams_words = heap->range_bytes / heap->page_bytes / 64 + 1;
@@ -400,17 +413,22 @@ static bool tables_alloc(umo_heap *heap)
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         words += starts_words(heap, level);
     }
-    heap->tables_bytes = heap->unit_count * sizeof *heap->extents + words * sizeof(uint64_t);
+    /* As many entries as units, and the one that is nobody's. */
+    size_t entries = (size_t)heap->unit_count + 1;
+    heap->tables_bytes = entries * (sizeof *heap->extents + sizeof *heap->units) +
+                         words * sizeof(uint64_t) + sizeof(uint64_t);
     heap->extents = umo_os_pages_alloc(heap->tables_bytes);
     if (heap->extents == NULL) {
         return false;
     }
-    uint64_t *at = (uint64_t *)(void *)(heap->extents + heap->unit_count);
+    heap->extent_count = 1;
+    uint64_t *at = (uint64_t *)(void *)(heap->extents + entries);
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         heap->starts[level] = at;
         at += starts_words(heap, level);
     }
     heap->seams = at;
+    heap->units = (_Atomic uint32_t *)(void *)(at + seams_words);
     return true;
 }
 

@@ -3,9 +3,11 @@
  * whose pages are there, and *hollow* ones, whose pages are not: addresses cost nothing, pages do,
  * so the two are kept apart and pages move to where addresses are free.
  *
- * All books are outside of the memory, in a table with one entry a *unit* of addresses. No extent
- * is shorter than a unit, so at most one starts in each, and its entry is found from an address by
- * a shift. The heap knows no threads, owners' rules or budgets: its user locks and decides.
+ * All books are outside of the memory. No extent is shorter than a *unit* of addresses, so at most
+ * one starts in each: a number a unit says which entry of the table is its own, and an address
+ * finds it by a shift. Entries lie side by side however far apart their extents are, since a page
+ * of books costs as much as one of memory. The heap knows no threads, owners' rules or budgets: its
+ * user locks and decides.
  */
 #ifndef UMO_MEM_HEAP_H
 #define UMO_MEM_HEAP_H
@@ -42,10 +44,10 @@ enum {
     UMO_EXTENT_MIXED = 1u << 1  /* of several owners */
 };
 
-/* A unit's entry: one line of the cache, all that a take and a give touch. */
+/* An extent's entry: one line of the cache. */
 typedef struct umo_extent {
     _Alignas(64) _Atomic uint32_t tag; /* state, and place within the unit */
-    uint32_t next;                     /* links of the list that it is in, unit numbers; 0 ends */
+    uint32_t next;                     /* links of the list that it is in; 0 ends */
     uint64_t size_bytes;
     uint64_t asked_bytes; /* LIVE */
     uint64_t owner;       /* of the bytes; of a hollow extent: of the pages that its ends share */
@@ -54,6 +56,7 @@ typedef struct umo_extent {
     uint64_t stamp;  /* FREE: when it became so, in its user's ticks */
     void *user;      /* OTHER: its user's */
     uint32_t marks;
+    uint32_t unit; /* in which it starts */
 } umo_extent;
 
 /* One list for each range of sizes, and which have any. */
@@ -66,7 +69,10 @@ typedef struct umo_heap_bins {
 typedef struct umo_heap {
     char *base;
     size_t range_bytes;
-    umo_extent *extents;
+    umo_extent *extents;     /* entry 0 is nobody's */
+    uint32_t extent_count;   /* entries that were ever used, entry 0 too */
+    uint32_t spare;          /* of those, the ones that are not: a list */
+    _Atomic uint32_t *units; /* the entry of the extent that starts in each unit; 0: none does */
     uint32_t unit_shift;
     uint32_t unit_count;
     size_t page_bytes;
@@ -117,7 +123,7 @@ static inline void umo_extent_state_set(umo_extent *extent, umo_extent_state sta
 /* Offsets are from the heap's base. */
 static inline size_t umo_extent_offset(const umo_heap *heap, const umo_extent *extent)
 {
-    return ((size_t)(extent - heap->extents) << heap->unit_shift) +
+    return ((size_t)extent->unit << heap->unit_shift) +
            (atomic_load_explicit(&extent->tag, memory_order_relaxed) >> 8);
 }
 
@@ -126,11 +132,19 @@ static inline void *umo_extent_data(const umo_heap *heap, const umo_extent *exte
     return heap->base + umo_extent_offset(heap, extent);
 }
 
+/* Of the extent that starts in a unit; entry 0, whose state is NONE, when none does. Without a lock
+ * it is right for as long as the extent is the caller's. */
+static inline umo_extent *umo_heap_unit_entry(const umo_heap *heap, size_t unit)
+{
+    return &heap->extents[atomic_load_explicit(&heap->units[unit], memory_order_relaxed)];
+}
+
 /* NULL for an address outside of the range. */
 static inline umo_extent *umo_heap_entry(const umo_heap *heap, const void *address)
 {
     size_t offset = (size_t)((uintptr_t)address - (uintptr_t)heap->base);
-    return offset < heap->range_bytes ? &heap->extents[offset >> heap->unit_shift] : NULL;
+    return offset < heap->range_bytes ? umo_heap_unit_entry(heap, offset >> heap->unit_shift)
+                                      : NULL;
 }
 
 /* The extent that an address of the range lies in; NULL outside of it. */

@@ -14,6 +14,10 @@
 /* A system allows a process some 65,000 mappings; each move makes up to two more. */
 #define SEAMS_MAX 6000u
 
+/* Shorter runs of pages are given back and asked for anew: that costs less than a move does, and
+ * makes no seam. */
+#define MOVE_MIN_BYTES ((size_t)64 << 10)
+
 static size_t page_up(const umo_heap *heap, size_t offset)
 {
     return (offset + heap->page_bytes - 1) & ~(heap->page_bytes - 1);
@@ -185,35 +189,63 @@ static size_t source_cut(const umo_heap *heap, const umo_extent *source, size_t 
     return source_cuts(heap, source, cut) ? cut : start;
 }
 
-/* Puts pages of a source behind [to, to + max_bytes), from its start on. Returns the bytes; 0 when
- * the system does not move them. */
-static size_t source_move(umo_heap *heap, umo_extent *source, size_t to, size_t max_bytes,
-                          umo_extent *target)
+/* Gives whole pages back. */
+static void pages_drop(umo_heap *heap, size_t first, size_t last)
+{
+    if (last - first < MOVE_MIN_BYTES) {
+        umo_os_pages_empty(heap->base + first, last - first);
+    } else {
+        seams_renew(heap, first, last);
+    }
+    heap->reserved_bytes -= last - first;
+}
+
+/* Notes whose bytes the pages of [from, end) of a source bring: its first and last one may be
+ * shared with hollow neighbours, who remember theirs. */
+static void pages_mix(const umo_heap *heap, umo_extent *target, const umo_extent *source,
+                      size_t from)
+{
+    const umo_extent *before = umo_heap_before(heap, source);
+    const umo_extent *after = umo_heap_after(heap, source);
+    umo_extent_mix(target, source->owner, source->marks);
+    if (from == umo_extent_offset(heap, source) && is_state(before, UMO_EXTENT_HOLLOW)) {
+        umo_extent_mix(target, before->owner, before->marks);
+    }
+    if (is_state(after, UMO_EXTENT_HOLLOW)) {
+        umo_extent_mix(target, after->owner, after->marks);
+    }
+}
+
+/* Takes pages of a source, from its end and about max_bytes, out of the free extents: they go
+ * behind [to, to + max_bytes) if that pays, else back to the system. Returns the bytes. */
+static size_t source_use(umo_heap *heap, umo_extent *source, size_t to, size_t max_bytes,
+                         umo_extent *target)
 {
     size_t from = source_cut(heap, source, max_bytes);
     size_t first;
     size_t last;
     pages_leaving(heap, source, from, &first, &last);
     size_t run = seam_last(heap, first, last);
-    if (run > first && source_cuts(heap, source, run)) {
+    /* Where seams are many, short runs go together, which heals them. */
+    bool crowded = heap->seam_count > SEAMS_MAX / 2 && last - run < MOVE_MIN_BYTES;
+    if (run > first && !crowded && source_cuts(heap, source, run)) {
         from = run; /* a call moves pages of one mapping */
         pages_leaving(heap, source, from, &first, &last);
     }
     size_t bytes = last - first < max_bytes ? last - first : max_bytes;
-    if (bytes == 0 || !heap->moves || heap->seam_count > SEAMS_MAX ||
-        !umo_os_pages_move(heap->base + first, bytes, heap->base + to)) {
-        return 0;
+    if (bytes >= MOVE_MIN_BYTES && !crowded && heap->moves && heap->seam_count <= SEAMS_MAX &&
+        umo_os_pages_move(heap->base + first, bytes, heap->base + to)) {
+        seam_set(heap, to);
+        seam_set(heap, to + bytes);
+        pages_mix(heap, target, source, from);
+        heap->moved_bytes += bytes;
+        first += bytes;
     }
-    seam_set(heap, to);
-    seam_set(heap, to + bytes);
-    if (first + bytes < last) {
-        umo_os_pages_empty(heap->base + first + bytes, last - first - bytes);
-        heap->reserved_bytes -= last - first - bytes;
+    if (first < last) {
+        pages_drop(heap, first, last);
     }
-    umo_extent_mix(target, source->owner, source->marks);
     umo_heap_bin_remove(heap, &heap->free, source);
     source_shrink(heap, source, from);
-    heap->moved_bytes += bytes;
     return bytes;
 }
 
@@ -224,10 +256,9 @@ static size_t source_empty(umo_heap *heap, umo_extent *source, size_t max_bytes)
     size_t first;
     size_t last;
     pages_leaving(heap, source, from, &first, &last);
-    seams_renew(heap, first, last);
+    pages_drop(heap, first, last);
     umo_heap_bin_remove(heap, &heap->free, source);
     source_shrink(heap, source, from);
-    heap->reserved_bytes -= last - first;
     return last - first;
 }
 
@@ -273,20 +304,11 @@ static void place_fill(umo_heap *heap, umo_extent *target, size_t from, size_t t
         if (source == NULL) {
             return;
         }
-        size_t moved = source_move(heap, source, from, to - from, target);
-        if (moved == 0) {
-            break;
-        }
-        from += moved;
-    }
-    /* The system does not move pages: as many go as will come. */
-    while (from < to) {
-        umo_extent *source = source_find(heap);
-        size_t gone = source != NULL ? source_empty(heap, source, to - from) : 0;
-        if (gone == 0) {
+        size_t used = source_use(heap, source, from, to - from, target);
+        if (used == 0) {
             return;
         }
-        from += gone < to - from ? gone : to - from;
+        from += used;
     }
 }
 
@@ -344,7 +366,7 @@ size_t umo_heap_empty(umo_heap *heap, size_t max_bytes, uint64_t stamp)
         }
     }
     umo_extent *all =
-        &heap->extents[page_up(heap, (size_t)1 << heap->unit_shift) >> heap->unit_shift];
+        umo_heap_unit_entry(heap, page_up(heap, (size_t)1 << heap->unit_shift) >> heap->unit_shift);
     if (heap->seam_count > 0 && heap->reserved_bytes == 0 && is_state(all, UMO_EXTENT_HOLLOW) &&
         umo_heap_after(heap, all) == NULL) {
         seams_renew(heap, umo_extent_offset(heap, all), heap->mapped_bytes);

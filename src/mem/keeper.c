@@ -7,6 +7,8 @@
 #include "os/os.h"
 #include "os/thread.h"
 
+#include <assert.h>
+
 static pthread_mutex_t keeper_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t keeper_wakes;
 static pthread_cond_t keeper_ticked = PTHREAD_COND_INITIALIZER;
@@ -42,6 +44,7 @@ static void keeper_main(void *mine)
             (void)umo_os_condition_wait_until(&keeper_wakes, &keeper_lock, due);
             continue;
         }
+        assert(task != NULL); /* or it would not be due */
         task->due_ns = UINT64_MAX;
         running = task;
         (void)pthread_mutex_unlock(&keeper_lock);

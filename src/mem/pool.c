@@ -13,14 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IDLE_NS_DEFAULT ((uint64_t)40000000)
+#define IDLE_NS_DEFAULT ((uint64_t)25000000)
 #define IDLE_NS_MIN ((uint64_t)1000000)
 /* How often the keeper looks in an idle time. */
 #define LOOKS 4u
 /* Of the peak, what an idle pool keeps. */
 #define IDLE_KEEP_SHARE 64u
-/* In a busy pool memory goes when it lay free for so many times the idle time. */
-#define STALE_IDLES 20u
+/* In a busy pool memory goes when it lay free for so many times the idle time. And for so long the
+ * pool itself must rest while more than a share of its peak lives: who holds blocks computes with
+ * them, and asks again. */
+#define STALE_IDLES 40u
+#define REST_SHARE 16u
 #define ALIGN_MAX_BYTES 4096u
 
 struct umo_pool {
@@ -105,6 +108,13 @@ static size_t idle_keep(umo_pool *pool)
     return (size_t)(peak / IDLE_KEEP_SHARE);
 }
 
+static bool nearly_empty(umo_pool *pool)
+{
+    return pool->carved
+               ? umo_carve_used(&pool->carve) <= umo_carve_peak(&pool->carve) / REST_SHARE
+               : umo_blocks_live(&pool->blocks) <= umo_blocks_peak(&pool->blocks) / REST_SHARE;
+}
+
 static uint64_t pool_tick(umo_keeper_task *task, uint64_t now_ns)
 {
     umo_pool *pool = UMO_LIST_ENTRY(task, umo_pool, task);
@@ -115,18 +125,19 @@ static uint64_t pool_tick(umo_keeper_task *task, uint64_t now_ns)
         pool->activity = activity;
         pool->busy_ns = now_ns;
     }
-    if (now_ns - pool->busy_ns >= idle_ns) {
+    uint64_t long_ns = idle_ns < UINT64_MAX / STALE_IDLES ? idle_ns * STALE_IDLES : UINT64_MAX;
+    uint64_t quiet_ns = now_ns - pool->busy_ns;
+    if (quiet_ns >= long_ns || (quiet_ns >= idle_ns && nearly_empty(pool))) {
         umo_pool_trim(pool, idle_keep(pool));
         if (umo_blocks_disarm(&pool->blocks, blocks) &&
             (!pool->carved || umo_carve_disarm(&pool->carve, activity - blocks))) {
             pool->busy_ns = 0;
             return UINT64_MAX;
         }
-    } else if (pool->carved && now_ns - pool->stale_ns >= idle_ns * (STALE_IDLES / 4)) {
+    } else if (pool->carved && now_ns - pool->stale_ns >= long_ns / 4) {
         pool->stale_ns = now_ns;
-        uint64_t age_ns = idle_ns * STALE_IDLES;
-        if (now_ns > age_ns) {
-            (void)umo_carve_trim(&pool->carve, 0, now_ns - age_ns);
+        if (now_ns > long_ns) {
+            (void)umo_carve_trim(&pool->carve, 0, now_ns - long_ns);
         }
     }
     return now_ns + idle_ns / LOOKS;

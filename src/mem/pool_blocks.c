@@ -463,6 +463,11 @@ uint64_t umo_blocks_reserved(umo_blocks *blocks)
     return read_locked(blocks, &blocks->stats.reserved_bytes);
 }
 
+uint64_t umo_blocks_live(umo_blocks *blocks)
+{
+    return read_locked(blocks, &blocks->stats.live_bytes);
+}
+
 uint64_t umo_blocks_peak(umo_blocks *blocks)
 {
     return read_locked(blocks, &blocks->stats.peak_live_bytes);

@@ -44,9 +44,9 @@ umo_status umo_blocks_take(umo_blocks *blocks, size_t size_bytes, uint64_t owner
                            umo_error *error);
 umo_status umo_blocks_give(umo_blocks *blocks, umo_buffer *buffer);
 
-/* The live block that is, or has, an address. `block` is umo_carve_find()'s user, or NULL: then all
- * are looked through. */
-umo_status umo_blocks_find(umo_blocks *blocks, const void *address, const void *block,
+/* The live block that is, or has, an address. `wanted` is umo_carve_find()'s user, or NULL: then
+ * all are looked through. */
+umo_status umo_blocks_find(umo_blocks *blocks, const void *address, const void *wanted,
                            umo_pool_block *out);
 
 /* Lets go of kept blocks, the longest unused first, until at most keep_bytes are kept. Where memory
@@ -59,6 +59,7 @@ bool umo_blocks_disarm(umo_blocks *blocks, uint64_t activity);
 uint64_t umo_blocks_activity(umo_blocks *blocks);
 uint64_t umo_blocks_kept(umo_blocks *blocks);
 uint64_t umo_blocks_reserved(umo_blocks *blocks);
+uint64_t umo_blocks_live(umo_blocks *blocks);
 uint64_t umo_blocks_peak(umo_blocks *blocks);
 
 /* Adds its figures; those of carved memory are the carve's. */

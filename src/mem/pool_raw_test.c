@@ -532,6 +532,25 @@ static void by_default_100_ms_of_rest_leave_a_twentieth(void **state)
     rig_close(&r);
 }
 
+/* Who holds blocks computes with them: what he gave before stays for what he asks next. */
+static void a_pool_that_is_lived_in_rests_for_long_before_it_gives_back(void **state)
+{
+    (void)state;
+    const umo_pool_options options = {.idle_ns = 20000000, .idle_keep_bytes = 1};
+    rig r = rig_open(&options, 0);
+    void *stays = take(&r, 4 * MIB, 1);
+    give(&r, take(&r, 4 * MIB, 1));
+    const uint64_t begin_ns = umo_os_now_ns();
+    while (stats(&r).kept_bytes > MIB && umo_os_now_ns() - begin_ns < (uint64_t)5000000000) {
+        (void)usleep(5000);
+    }
+    const uint64_t took_ns = umo_os_now_ns() - begin_ns;
+    assert_true(took_ns > (uint64_t)400000000 && took_ns < (uint64_t)5000000000);
+    give(&r, stays);
+    settle(&r, 0);
+    rig_close(&r);
+}
+
 /* Memory that lay free for long goes while the pool is busy. */
 static void a_busy_pool_lets_go_of_what_is_stale(void **state)
 {
@@ -755,6 +774,7 @@ int main(void)
         cmocka_unit_test(a_tightened_pool_keeps_less),
         cmocka_unit_test(an_idle_pool_gives_back_and_wakes_again),
         cmocka_unit_test(by_default_100_ms_of_rest_leave_a_twentieth),
+        cmocka_unit_test(a_pool_that_is_lived_in_rests_for_long_before_it_gives_back),
         cmocka_unit_test(a_busy_pool_lets_go_of_what_is_stale),
         cmocka_unit_test(eight_threads_never_share_a_block),
         cmocka_unit_test(a_thread_that_ends_leaves_its_cache_to_the_pool),

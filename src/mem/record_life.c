@@ -114,6 +114,7 @@ static umo_status record_take(umo_record **out)
             return UMO_E_NOMEM;
         }
         memory += -(uintptr_t)memory & (CACHE_LINE - 1);
+        /* Kept for the life of the process. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
         atomic_store_explicit(&chunks[index / CHUNK_RECORDS], (umo_record *)(void *)memory,
                               memory_order_release);
     }

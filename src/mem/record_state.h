@@ -29,12 +29,12 @@
 
 /* A record's key: generation, index, zeros. The low bits of the index are also the offset of a
  * slot, so neighbours never share one. */
-#define SLOT_BYTES 128u
+#define SLOT_BYTES ((size_t)128)
 #define KEY_INDEX_SHIFT 7u
 #define KEY_INDEX_BITS 20u
 
 /* A thread's slots: the first half by buffer, the second half by the page of an address. */
-#define HALF_SLOTS 64u
+#define HALF_SLOTS ((size_t)64)
 #define SLOTS (2 * HALF_SLOTS)
 #define HALF_BYTES (HALF_SLOTS * SLOT_BYTES)
 #define PAGE_SHIFT 12u

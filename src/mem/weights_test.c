@@ -255,8 +255,8 @@ static void writing_to_an_open_file_is_told(void **state)
     umo_weights_release(now);
 }
 
-/* A file lies by pages of this system, not by longer ones that umo is made to believe in: what such a
- * device binds around it may not be the file's. */
+/* A file lies by pages of this system, not by longer ones that umo is made to believe in: what such
+ * a device binds around it may not be the file's. */
 static void needs_the_systems_own_pages(void)
 {
 #ifdef UMO_PAGE_BYTES

@@ -28,7 +28,7 @@ SKIPPED = {
     "cxx.unified_memory": NO_CXX,
     "cxx.unified_memory_host": NO_CXX,
     "cxx.unified_backend": NO_CXX,
-    "kit.instances": "makes hundreds of pools, and the emulator keeps books of every page of addresses that they reserve",
+    "kit.instances": "makes hundreds of pools, and the emulator keeps books of every page they reserve",
     "onnxruntime.engine": NO_ONNX,
     "onnxruntime.sharing": NO_ONNX,
 }

@@ -6,6 +6,7 @@
  */
 #include "engine.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -85,6 +86,7 @@ static umo_status packed_acquire(const ort_runtime *runtime, const umo_weights *
             free(packed);
             packed = NULL;
         } else {
+            assert(packed != NULL);
             packed->file = file;
             packed->next = table.packed;
             table.packed = packed;
@@ -367,6 +369,7 @@ umo_status ort_engine_acquire(const ort_wish *wish, ort_engine **out, bool *join
     if (status != UMO_OK) {
         return status;
     }
+    assert(fresh != NULL);
     ort_engine *engine = fresh->key != NULL ? find_or_list(fresh) : fresh;
     if (joined != NULL) {
         *joined = engine != fresh;

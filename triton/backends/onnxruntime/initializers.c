@@ -11,6 +11,7 @@
 #include "proto.h"
 #include "tensor.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -304,6 +305,7 @@ static umo_status add_initializer(reader *r, const tensor *t, const ort_initiali
     }
     ort_initializer *made = &out->list[out->count];
     *made = *located;
+    assert(t->name.at != NULL);
     made->name = strndup((const char *)t->name.at, t->name.size_bytes);
     if (made->name == NULL) {
         return no_memory(r);
@@ -460,9 +462,10 @@ static void drop_ambiguous(reader *r)
 {
     ort_initializers *out = r->out;
     size_t kept = 0;
-    if (r->name_count > 1) {
-        qsort(r->names, r->name_count, sizeof *r->names, compare_spans);
+    if (r->name_count == 0) {
+        return; /* and no initializer, as each has its name there */
     }
+    qsort(r->names, r->name_count, sizeof *r->names, compare_spans);
     for (size_t i = 0; i < out->count; i++) {
         const proto_span name = {(const unsigned char *)out->list[i].name,
                                  strlen(out->list[i].name)};
