@@ -20,6 +20,10 @@
 #define UMO_CACHE_LARGE_SHIFT 7u
 #define UMO_CACHE_LARGE (1u << UMO_CACHE_LARGE_SHIFT)
 
+/* Longer blocks are cached only by a thread that met others at the pool's lock, one at a time: more
+ * would keep holes from closing, and a free lock costs little beside the use of so many bytes. */
+#define UMO_CACHE_LONG ((size_t)(128u << 10) >> UMO_HEAP_GRANULE_SHIFT)
+
 /* Blocks of one size, linked by umo_extent.next. */
 typedef struct umo_cache_bin {
     uint32_t granules;
@@ -38,6 +42,7 @@ typedef struct umo_cache {
     struct umo_cache *next;       /* of the pool's caches */
     void *memory;                 /* what it lies in */
     unsigned hand;                /* the bin that is flushed next */
+    umo_cache_bin *long_bin;      /* where its one long block is put; NULL: it has none */
     umo_cache_bin small[UMO_CACHE_SMALL];
     umo_cache_bin large[UMO_CACHE_LARGE];
 } umo_cache;

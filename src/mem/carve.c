@@ -28,10 +28,6 @@
 #define LONG_UNIT_BYTES ((size_t)4096)
 #define POISON_BYTE 0xDB
 
-/* Longer blocks are not cached: that would keep holes from closing, and a lock costs little beside
- * the use of so many bytes. */
-#define CACHED_BLOCK_BYTES ((uint64_t)128 << 10)
-
 /* From here on there are 32 sizes a doubling, so that a block that has grown a little fits where
  * its predecessor lay; it costs under 2 percent. */
 #define STEPPED_BYTES ((size_t)32 << 10)
@@ -54,7 +50,7 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
 {
     umo_status status = UMO_OK;
     umo_extent *extent = NULL;
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_carve_arm(carve);
     const uint64_t charged_before = carve->charged_bytes;
     umo_cache *cache = umo_carve_cache(carve);
@@ -81,7 +77,7 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
     for (int i = 0; i < RECLAIMS_MAX && extent == NULL && status == UMO_E_LIMIT; i++) {
         (void)pthread_mutex_unlock(&carve->lock);
         size_t got = carve->reclaim != NULL ? carve->reclaim(carve->user, rounded) : 0;
-        umo_carve_lock(carve);
+        (void)umo_carve_lock(carve);
         if (got == 0) {
             break;
         }
@@ -243,7 +239,7 @@ static __attribute__((noinline)) umo_status give_slowly(umo_carve *carve, umo_he
                                                         umo_extent *extent, uint32_t tag)
 {
     umo_status status = UMO_E_INVAL;
-    umo_carve_lock(carve);
+    const bool met = umo_carve_lock(carve);
     if (atomic_load_explicit(&extent->tag, memory_order_relaxed) == tag) {
         umo_carve_arm(carve);
         umo_cache *cache = umo_carve_cache(carve);
@@ -252,7 +248,7 @@ static __attribute__((noinline)) umo_status give_slowly(umo_carve *carve, umo_he
         } else {
             carve->live_bytes -= (int64_t)extent->asked_bytes;
         }
-        if (cache == NULL || extent->size_bytes > CACHED_BLOCK_BYTES ||
+        if (cache == NULL || !umo_carve_cacheable(carve, cache, extent, met) ||
             !cache_put(carve, cache, heap, extent)) {
             umo_carve_release(carve, extent);
         }
@@ -281,6 +277,7 @@ umo_status umo_carve_give(umo_carve *carve, void *data)
         size_t granules = granules_of(extent);
         umo_cache_bin *bin = umo_cache_bin_of(cache, granules);
         if (__builtin_expect(bin->granules == granules &&
+                                 (granules <= UMO_CACHE_LONG || bin->first == 0) &&
                                  extent->size_bytes <= relaxed(&cache->room_bytes),
                              1)) {
             atomic_store_explicit(&extent->tag, tag ^ (UMO_EXTENT_LIVE ^ UMO_EXTENT_CACHED),
@@ -305,7 +302,7 @@ umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, uint64_t ow
     umo_extent *extent = NULL;
     umo_status status = take(carve, size_bytes, owner, UMO_EXTENT_OTHER, &extent);
     if (status == UMO_OK) {
-        umo_carve_lock(carve);
+        (void)umo_carve_lock(carve);
         extent->user = user;
         (void)pthread_mutex_unlock(&carve->lock);
         *out = umo_extent_data(heap_of(carve, granules_of(extent)), extent);
@@ -319,7 +316,7 @@ void umo_carve_give_other(umo_carve *carve, void *data)
     umo_heap *heap;
     umo_extent *extent = entry_find(carve, data, &heap);
     BLOCK_HIDE(data, extent->size_bytes);
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_carve_arm(carve);
     umo_carve_release(carve, extent);
     umo_carve_keep_enforce(carve);
@@ -328,7 +325,7 @@ void umo_carve_give_other(umo_carve *carve, void *data)
 
 void umo_carve_live_add(umo_carve *carve, size_t size_bytes, size_t kept_bytes)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_carve_peak_note(carve, NULL, size_bytes);
     carve->live_bytes += (int64_t)size_bytes;
     carve->other_kept_bytes -= kept_bytes;
@@ -337,7 +334,7 @@ void umo_carve_live_add(umo_carve *carve, size_t size_bytes, size_t kept_bytes)
 
 void umo_carve_live_remove(umo_carve *carve, size_t size_bytes, size_t kept_bytes)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     carve->live_bytes -= (int64_t)size_bytes;
     carve->other_kept_bytes += kept_bytes;
     umo_carve_keep_enforce(carve);
@@ -348,7 +345,7 @@ bool umo_carve_find(umo_carve *carve, const void *address, umo_pool_block *out, 
 {
     umo_heap *heap;
     bool found = false;
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     if (entry_find(carve, address, &heap) != NULL) {
         const umo_extent *extent = umo_heap_find(heap, address);
         umo_extent_state state = extent != NULL ? umo_extent_state_get(extent) : UMO_EXTENT_NONE;
@@ -374,7 +371,7 @@ size_t umo_carve_trim(umo_carve *carve, size_t keep_bytes, uint64_t stamp_ns)
     bool emptied = false;
     for (bool more = true; more;) {
         size_t gone = 0;
-        umo_carve_lock(carve);
+        (void)umo_carve_lock(carve);
         uint64_t kept = umo_carve_kept_now(carve);
         if (kept > keep_bytes) {
             if (!emptied && stamp_ns == UINT64_MAX) {
@@ -407,7 +404,7 @@ size_t umo_carve_trim(umo_carve *carve, size_t keep_bytes, uint64_t stamp_ns)
 
 void umo_carve_read(umo_carve *carve, umo_pool_stats *out)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_cache *self = umo_cache_get(&carve->slot);
     umo_caches_block(carve->caches, self);
     umo_carve_peak_note(carve, NULL, 0);
@@ -448,7 +445,7 @@ static uint64_t activity_of(const umo_carve *carve)
 
 uint64_t umo_carve_activity(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     carve->clock_ns = umo_os_now_ns();
     uint64_t sum = activity_of(carve);
     (void)pthread_mutex_unlock(&carve->lock);
@@ -457,7 +454,7 @@ uint64_t umo_carve_activity(umo_carve *carve)
 
 bool umo_carve_disarm(umo_carve *carve, uint64_t activity)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_cache *self = umo_cache_get(&carve->slot);
     umo_caches_block(carve->caches, self);
     bool same = activity_of(carve) == activity;
@@ -477,7 +474,7 @@ bool umo_carve_disarm(umo_carve *carve, uint64_t activity)
 
 void umo_carve_keep(umo_carve *carve, uint64_t bytes_max, uint32_t percent)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     carve->keep_bytes_max = bytes_max;
     carve->keep_percent = percent;
     umo_cache *self = umo_cache_get(&carve->slot);
@@ -493,7 +490,7 @@ void umo_carve_keep(umo_carve *carve, uint64_t bytes_max, uint32_t percent)
 
 void umo_carve_fork_lock(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_caches_block(carve->caches, umo_cache_get(&carve->slot));
 }
 
@@ -513,7 +510,7 @@ void umo_carve_fork_unlock(umo_carve *carve, bool child)
 
 uint64_t umo_carve_reserved(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     uint64_t bytes = reserved_of(carve);
     (void)pthread_mutex_unlock(&carve->lock);
     return bytes;
@@ -521,7 +518,7 @@ uint64_t umo_carve_reserved(umo_carve *carve)
 
 uint64_t umo_carve_kept(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     uint64_t bytes = umo_carve_kept_now(carve);
     (void)pthread_mutex_unlock(&carve->lock);
     return bytes;
@@ -529,7 +526,7 @@ uint64_t umo_carve_kept(umo_carve *carve)
 
 uint64_t umo_carve_used(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     int64_t live = umo_carve_live(carve);
     (void)pthread_mutex_unlock(&carve->lock);
     return live > 0 ? (uint64_t)live : 0;
@@ -537,7 +534,7 @@ uint64_t umo_carve_used(umo_carve *carve)
 
 uint64_t umo_carve_peak(umo_carve *carve)
 {
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     uint64_t bytes = carve->stats.peak_live_bytes;
     (void)pthread_mutex_unlock(&carve->lock);
     return bytes;
@@ -549,7 +546,7 @@ uint64_t umo_carve_peak(umo_carve *carve)
 static void cache_retire(void *user, umo_cache *cache)
 {
     umo_carve *carve = user;
-    umo_carve_lock(carve);
+    (void)umo_carve_lock(carve);
     umo_carve_cache_empty(carve, cache);
     carve->live_bytes += atomic_load_explicit(&cache->live_bytes, memory_order_relaxed);
     carve->stats.hits += relaxed(&cache->takes);

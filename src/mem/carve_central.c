@@ -30,17 +30,21 @@
 /* The scope is charged ahead by this share of what is held, so that few takes walk its parents. */
 #define CHARGE_SHARE 512u
 
+/* The longest block that any cache holds. */
+#define LONG_MAX_BYTES ((uint64_t)1 << 20)
+
 #define LOCK_TRIES 100
 
-void umo_carve_lock(umo_carve *carve)
+bool umo_carve_lock(umo_carve *carve)
 {
     for (int i = 0; i < LOCK_TRIES; i++) {
         if (pthread_mutex_trylock(&carve->lock) == 0) {
-            return;
+            return i > 0;
         }
         umo_os_pause();
     }
     (void)pthread_mutex_lock(&carve->lock);
+    return true;
 }
 
 int64_t umo_carve_live(const umo_carve *carve)
@@ -194,6 +198,9 @@ uint64_t umo_carve_bin_stash(umo_carve *carve, umo_cache_bin *bin)
     if (bin->first == 0) {
         return 0;
     }
+    if (bin->granules > UMO_CACHE_LONG) {
+        return list_release(carve, bin);
+    }
     unsigned index = stash_index(bin->granules);
     umo_cache_bin *stash = &carve->stash[index];
     if (stash->granules != bin->granules) {
@@ -230,6 +237,41 @@ void umo_carve_cache_room(umo_carve *carve, umo_cache *cache, uint64_t room_byte
     }
 }
 
+/* Takes the place for a long block away: the thread has to meet others again. */
+static void long_bin_drop(umo_carve *carve, umo_cache *cache)
+{
+    umo_cache_bin *bin = cache->long_bin;
+    if (bin != NULL && bin->granules > UMO_CACHE_LONG) {
+        cache_room_add(cache, list_release(carve, bin));
+        bin->granules = 0;
+    }
+    cache->long_bin = NULL;
+}
+
+bool umo_carve_cacheable(umo_carve *carve, umo_cache *cache, const umo_extent *extent, bool met)
+{
+    size_t granules = granules_of(extent);
+    if (granules <= UMO_CACHE_LONG) {
+        return true;
+    }
+    umo_cache_bin *bin = umo_cache_bin_of(cache, granules);
+    if (cache->long_bin == bin && bin->granules == granules) {
+        return bin->first == 0 && extent->size_bytes <= relaxed(&cache->room_bytes);
+    }
+    if (!met || extent->size_bytes > LONG_MAX_BYTES) {
+        return false;
+    }
+    long_bin_drop(carve, cache);
+    if (extent->size_bytes > relaxed(&cache->room_bytes)) {
+        umo_carve_cache_limit(carve, cache);
+    }
+    if (extent->size_bytes > relaxed(&cache->room_bytes)) {
+        return false;
+    }
+    cache->long_bin = bin;
+    return true;
+}
+
 void umo_carve_cache_empty(umo_carve *carve, umo_cache *cache)
 {
     for (unsigned i = 0; i < UMO_CACHE_SMALL; i++) {
@@ -238,6 +280,7 @@ void umo_carve_cache_empty(umo_carve *carve, umo_cache *cache)
     for (unsigned i = 0; i < UMO_CACHE_LARGE; i++) {
         cache_room_add(cache, list_release(carve, &cache->large[i]));
     }
+    long_bin_drop(carve, cache);
 }
 
 void umo_carve_caches_empty(umo_carve *carve)

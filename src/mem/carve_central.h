@@ -33,8 +33,9 @@ static inline void cache_room_add(umo_cache *cache, uint64_t bytes)
     UMO_CACHE_ADD(cache->room_bytes, bytes);
 }
 
-/* Locks, by waiting for a moment before sleeping: it is held for some hundred instructions. */
-void umo_carve_lock(umo_carve *carve);
+/* Locks, by waiting for a moment before sleeping: it is held for some hundred instructions. True
+ * when somebody else had it. */
+bool umo_carve_lock(umo_carve *carve);
 
 /* All below: the lock is held. */
 
@@ -59,6 +60,9 @@ uint64_t umo_carve_bin_stash(umo_carve *carve, umo_cache_bin *bin);
 /* Empties bins of a cache that nobody else is in, in turn, until it has this much room; or all. */
 void umo_carve_cache_room(umo_carve *carve, umo_cache *cache, uint64_t room_bytes);
 void umo_carve_cache_empty(umo_carve *carve, umo_cache *cache);
+/* May this thread's cache hold an extent that is given? `met`: it met another thread at the lock.
+ */
+bool umo_carve_cacheable(umo_carve *carve, umo_cache *cache, const umo_extent *extent, bool met);
 /* Gives all that threads and the stash hold to the heaps. */
 void umo_carve_caches_empty(umo_carve *carve);
 /* Lets a cache hold what it may now, which follows the peak. */

@@ -1,7 +1,8 @@
 /*
  * A heap: one reserved range of addresses, cut into extents without gaps. Extents in use, free ones
  * whose pages are there, and *hollow* ones, whose pages are not: addresses cost nothing, pages do,
- * so the two are kept apart and pages move to where addresses are free.
+ * so the two are kept apart and pages move to where addresses are free. A hollow extent lacks a
+ * whole page at least: where all of its bytes are in pages that its neighbours keep, it is free.
  *
  * All books are outside of the memory. No extent is shorter than a *unit* of addresses, so at most
  * one starts in each: a number a unit says which entry of the table is its own, and an address

@@ -182,7 +182,7 @@ static size_t source_cut(const umo_heap *heap, const umo_extent *source, size_t 
     if (last - first <= want_bytes) {
         return start;
     }
-    size_t cut = last - want_bytes;
+    size_t cut = last - page_up(heap, want_bytes);
     if (!source_cuts(heap, source, cut)) {
         cut -= heap->page_bytes; /* its last page is shared with a hollow neighbour */
     }
@@ -217,7 +217,8 @@ static void pages_mix(const umo_heap *heap, umo_extent *target, const umo_extent
 }
 
 /* Takes pages of a source, from its end and about max_bytes, out of the free extents: they go
- * behind [to, to + max_bytes) if that pays, else back to the system. Returns the bytes. */
+ * behind [to, to + max_bytes) of a target if that pays, else (and without one, NULL) back to the
+ * system. Returns the bytes. */
 static size_t source_use(umo_heap *heap, umo_extent *source, size_t to, size_t max_bytes,
                          umo_extent *target)
 {
@@ -233,7 +234,8 @@ static size_t source_use(umo_heap *heap, umo_extent *source, size_t to, size_t m
         pages_leaving(heap, source, from, &first, &last);
     }
     size_t bytes = last - first < max_bytes ? last - first : max_bytes;
-    if (bytes >= MOVE_MIN_BYTES && !crowded && heap->moves && heap->seam_count <= SEAMS_MAX &&
+    if (target != NULL && bytes >= MOVE_MIN_BYTES && !crowded && heap->moves &&
+        heap->seam_count <= SEAMS_MAX &&
         umo_os_pages_move(heap->base + first, bytes, heap->base + to)) {
         seam_set(heap, to);
         seam_set(heap, to + bytes);
@@ -296,19 +298,36 @@ bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out)
     return true;
 }
 
-/* Fills [from, to) with pages of free extents, as far as they reach. */
+/* Fills [from, to) with pages of free extents, as far as they reach. A page that also lies beyond
+ * the target is not moved: it would bring somebody's bytes to where they are taken for zeros. */
 static void place_fill(umo_heap *heap, umo_extent *target, size_t from, size_t to)
 {
+    const size_t whole = page_down(heap, umo_extent_offset(heap, target) + target->size_bytes);
     while (from < to) {
+        bool inside = from < whole;
+        size_t end = inside && whole < to ? whole : to;
         umo_extent *source = source_find(heap);
         if (source == NULL) {
             return;
         }
-        size_t used = source_use(heap, source, from, to - from, target);
+        size_t used = source_use(heap, source, from, end - from, inside ? target : NULL);
         if (used == 0) {
             return;
         }
         from += used;
+    }
+}
+
+/* What a place leaves of its hollow extent. Without a whole page it is free: its neighbours keep
+ * its bytes present, and as a hollow one between them it would hide that all of a page is free. */
+static void hollow_rest(umo_heap *heap, umo_extent *rest)
+{
+    size_t start = umo_extent_offset(heap, rest);
+    if (page_up(heap, start) < page_down(heap, start + rest->size_bytes)) {
+        umo_extent_state_set(rest, UMO_EXTENT_HOLLOW);
+        umo_heap_bin_add(heap, &heap->hollow, rest);
+    } else {
+        umo_heap_give(heap, rest, rest->stamp);
     }
 }
 
@@ -328,9 +347,7 @@ umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, siz
     }
     umo_extent_state_set(extent, UMO_EXTENT_OTHER);
     if ((extent->size_bytes - place->size_bytes) >> heap->unit_shift != 0) {
-        umo_extent *rest = umo_heap_split(heap, extent, place->size_bytes);
-        umo_extent_state_set(rest, UMO_EXTENT_HOLLOW);
-        umo_heap_bin_add(heap, &heap->hollow, rest);
+        hollow_rest(heap, umo_heap_split(heap, extent, place->size_bytes));
     }
     size_t missing = umo_heap_place_missing(place);
     heap->reserved_bytes += missing;

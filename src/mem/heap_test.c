@@ -68,10 +68,12 @@ static void assert_sound(const umo_heap *heap)
         assert_int_equal(extent->before, before);
         assert_false(state == last && (state == UMO_EXTENT_FREE || state == UMO_EXTENT_HOLLOW));
         assert_true(extent->size_bytes >> heap->unit_shift != 0);
+        assert_int_equal((at | extent->size_bytes) % UMO_HEAP_GRANULE, 0);
         if (state == UMO_EXTENT_FREE) {
             free_bytes += extent->size_bytes;
             free_count++;
         } else if (state == UMO_EXTENT_HOLLOW) {
+            assert_true(whole_pages(at, at + extent->size_bytes) > 0);
             hollow_pages += whole_pages(at, at + extent->size_bytes);
             hollow_count++;
         }
@@ -143,8 +145,8 @@ static void play(umo_heap *heap, size_t unit_bytes, unsigned seed)
         }
         if (step % 97 == 0) {
             uint64_t reserved = heap->reserved_bytes;
-            size_t gone =
-                umo_heap_empty(heap, 3 * page_bytes(), step % 2 != 0 ? UINT64_MAX : step / 2);
+            size_t most = 2 * page_bytes() + step % page_bytes(); /* of no whole granules */
+            size_t gone = umo_heap_empty(heap, most, step % 2 != 0 ? UINT64_MAX : step / 2);
             assert_int_equal(heap->reserved_bytes, reserved - gone);
         }
         if (step % 16 == 0) {
@@ -216,6 +218,60 @@ static void pages_of_holes_serve_a_longer_block(void **state)
         const unsigned char *data = umo_extent_data(&heap, extents[i]);
         assert_int_equal(data[0], i + 1);
         assert_int_equal(data[size - 1], i + 1);
+    }
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+}
+
+/* A page that two free extents share with what is left of a hole goes once nobody uses any of it.
+ */
+static void a_page_of_several_free_extents_goes(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t page = page_bytes();
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 64));
+    umo_extent *hole = extent_take(&heap, 4 * page + page / 2, false);
+    umo_extent *wall = extent_take(&heap, page / 4, false);
+    umo_heap_give(&heap, hole, 0);
+    assert_int_equal(umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX), 4 * page);
+    /* All of the hole but its last bytes, in the page that the wall keeps. */
+    umo_extent *most = extent_take(&heap, 4 * page + page / 4, false);
+    assert_int_equal(umo_extent_offset(&heap, most), page);
+    assert_sound(&heap);
+    umo_heap_give(&heap, most, 0);
+    umo_heap_give(&heap, wall, 0);
+    assert_sound(&heap);
+    assert_int_equal(umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX), 5 * page);
+    assert_int_equal(heap.reserved_bytes, 0);
+    umo_heap_finish(&heap);
+}
+
+/* The last page that was moved may reach beyond the block: whoever comes there sees zeros. */
+static void what_a_moved_page_brings_beyond_a_block_is_not_seen(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = (size_t)256 << 10;
+    umo_extent *extents[8];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    for (size_t i = 0; i < 8; i++) {
+        extents[i] = extent_take(&heap, size, false);
+        memset(umo_extent_data(&heap, extents[i]), 99, size);
+        extents[i]->owner = 1;
+        extents[i]->marks = 0;
+    }
+    for (size_t i = 0; i < 8; i += 2) {
+        umo_heap_give(&heap, extents[i], 0);
+    }
+    umo_extent *longer = extent_take(&heap, 4 * size - page_bytes() / 2, true);
+    umo_extent *next = extent_take(&heap, 2 * size, false);
+    assert_non_null(longer);
+    assert_int_equal(umo_extent_offset(&heap, next),
+                     umo_extent_offset(&heap, longer) + longer->size_bytes);
+    const unsigned char *data = umo_extent_data(&heap, next);
+    for (size_t i = 0; i < next->size_bytes && (next->marks & UMO_EXTENT_FRESH) != 0; i++) {
+        assert_int_equal(data[i], 0);
     }
     assert_sound(&heap);
     umo_heap_finish(&heap);
@@ -296,6 +352,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_keep_the_books_and_the_bytes),
         cmocka_unit_test(pages_of_holes_serve_a_longer_block),
+        cmocka_unit_test(a_page_of_several_free_extents_goes),
+        cmocka_unit_test(what_a_moved_page_brings_beyond_a_block_is_not_seen),
         cmocka_unit_test(an_extent_knows_whose_bytes_it_holds),
         cmocka_unit_test(an_address_outside_is_in_no_extent),
         cmocka_unit_test(a_range_that_is_full_says_so),

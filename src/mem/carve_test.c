@@ -1,0 +1,121 @@
+/*
+ * Carved memory from inside: which blocks a thread's cache holds. Whether a thread meets another
+ * one at the lock is made certain here, by holding it.
+ */
+#include "mem/carve_central.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB ((size_t)1 << 20)
+
+enum {
+    BLOCKS = 3
+};
+
+typedef struct scene {
+    umo_carve carve;
+    void *blocks[BLOCKS];
+    _Atomic bool ready; /* the thread is about to give */
+} scene;
+
+static uint64_t cached_bytes(umo_carve *carve)
+{
+    uint64_t bytes = 0;
+    (void)umo_carve_lock(carve);
+    for (const umo_cache *cache = carve->caches; cache != NULL; cache = cache->next) {
+        bytes += umo_carve_cached(cache);
+    }
+    (void)pthread_mutex_unlock(&carve->lock);
+    return bytes;
+}
+
+static void scene_open(scene *s, umo_scope *scope, size_t size_bytes)
+{
+    *s = (scene){0};
+    assert_true(umo_carve_init(&s->carve, scope, 64));
+    for (int i = 0; i < BLOCKS; i++) {
+        assert_int_equal(umo_carve_take(&s->carve, size_bytes, 1, &s->blocks[i]), UMO_OK);
+    }
+}
+
+static void scene_close(scene *s)
+{
+    assert_int_equal(umo_carve_used(&s->carve), 0);
+    (void)umo_carve_trim(&s->carve, 0, UINT64_MAX);
+    assert_int_equal(umo_carve_reserved(&s->carve), 0);
+    umo_carve_finish(&s->carve);
+}
+
+/* Gives a block while the lock is another's. Returns the bytes that are cached then. */
+static void *give_first(void *user)
+{
+    scene *s = user;
+    atomic_store(&s->ready, true);
+    static uint64_t cached;
+    cached = umo_carve_give(&s->carve, s->blocks[0]) == UMO_OK ? cached_bytes(&s->carve) : 1;
+    for (int i = 1; i < BLOCKS; i++) {
+        if (umo_carve_give(&s->carve, s->blocks[i]) != UMO_OK ||
+            cached_bytes(&s->carve) != cached) {
+            cached = 1; /* no more than one */
+        }
+    }
+    return &cached;
+}
+
+static uint64_t cached_after_meeting(umo_scope *scope, size_t size_bytes)
+{
+    scene s;
+    pthread_t thread;
+    void *cached = NULL;
+    scene_open(&s, scope, size_bytes);
+    (void)umo_carve_lock(&s.carve);
+    assert_int_equal(pthread_create(&thread, NULL, give_first, &s), 0);
+    while (!atomic_load(&s.ready)) {
+        (void)usleep(1000);
+    }
+    (void)usleep(20000);
+    (void)pthread_mutex_unlock(&s.carve.lock);
+    assert_int_equal(pthread_join(thread, &cached), 0);
+    assert_int_equal(cached_bytes(&s.carve), 0); /* its thread has ended */
+    scene_close(&s);
+    return *(uint64_t *)cached;
+}
+
+static void a_thread_that_met_another_caches_one_long_block(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    assert_int_equal(cached_after_meeting(scope, MIB), MIB);
+    assert_int_equal(cached_after_meeting(scope, MIB / 2), MIB / 2);
+    assert_int_equal(cached_after_meeting(scope, 2 * MIB), 0);
+    umo_scope_destroy(scope);
+}
+
+static void a_thread_that_met_nobody_caches_no_long_block(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    scene s;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    scene_open(&s, scope, MIB);
+    for (int i = 0; i < BLOCKS; i++) {
+        assert_int_equal(umo_carve_give(&s.carve, s.blocks[i]), UMO_OK);
+    }
+    assert_int_equal(cached_bytes(&s.carve), 0);
+    scene_close(&s);
+    umo_scope_destroy(scope);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_thread_that_met_another_caches_one_long_block),
+        cmocka_unit_test(a_thread_that_met_nobody_caches_no_long_block),
+    };
+    return cmocka_run_group_tests_name("carve", tests, NULL, NULL);
+}
