@@ -16,7 +16,14 @@ from .conftest import ROOT, FakeMetal, Macho
 BUILT = ROOT / "build" / "macos" / "arm64"
 NOT_BUILT = "build/macos/arm64 is not built (scripts/macos --arch arm64)"
 # What takes long under the emulator.
-SLOW = {"fault.sweep", "kit.faults", "kit.property", "contract.host_delayed", "contract.host_delayed_test_mode"}
+SLOW = {
+    "fault.sweep",
+    "kit.engines",
+    "kit.faults",
+    "kit.property",
+    "contract.host_delayed",
+    "contract.host_delayed_test_mode",
+}
 # Why a program is not run, by its test's name.
 NO_OPENCL = "there is no OpenCL for the loaded programs: on a Mac it is a framework of the system"
 NO_CXX = "C++'s library is linked into it, and asks the system for locales and for unwinding"
