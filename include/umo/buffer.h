@@ -81,9 +81,10 @@ typedef struct umo_import {
  *            REFUSED  see why. The caller may copy instead.
  *            NOMEM, LIMIT.
  * Ownership: one reference. The memory stays its owner's and must live until deleter runs, or,
- * without a deleter, until the last umo_buffer_release() has returned. On an error the deleter is
- * not called. Threads:   any. Cost:      no copy; one driver call; at most one system call where
- * pages have to be looked up.
+ *            without a deleter, until the last umo_buffer_release() has returned. On an error the
+ *            deleter is not called.
+ * Threads:   any.
+ * Cost:      no copy; one driver call; at most one system call where pages have to be looked up.
  */
 UMO_API UMO_MUST_USE umo_status umo_buffer_import(umo_device *device, umo_scope *scope,
                                                   const umo_import *import, umo_buffer **out,

@@ -33,7 +33,7 @@ UMO_API UMO_MUST_USE umo_status umo_driver_register(const umo_driver *driver, um
  * How many devices a driver sees.
  *
  * Errors:    NOT_FOUND  no driver of that name, or its system library is missing (the text says
- * which). Threads:   any.
+ * so). Threads:   any.
  */
 UMO_API UMO_MUST_USE umo_status umo_driver_count(const char *driver, uint32_t *out,
                                                  umo_error *error);
@@ -47,8 +47,8 @@ UMO_API UMO_MUST_USE umo_status umo_driver_count(const char *driver, uint32_t *o
  * Errors:    NOT_FOUND    no such driver or ordinal.
  *            UNSUPPORTED  the driver promises a group of functions that it does not have, or its
  *                         facts cannot be (no queue, an alignment that is no power of two).
- * Ownership: one reference, given back by umo_device_release(). Buffers and programs hold their
- * own. Threads:   any.
+ * Ownership: one reference, given back by umo_device_release(). Buffers and programs hold theirs.
+ * Threads:   any.
  */
 UMO_API UMO_MUST_USE umo_status umo_device_open(const char *driver, uint32_t ordinal,
                                                 const umo_driver_options *options, umo_device **out,
@@ -92,9 +92,9 @@ UMO_API UMO_MUST_USE umo_status umo_fence_wait(umo_fence fence, uint64_t timeout
 /**
  * Builds a program.
  *
- * Errors:    INVAL        the text does not build; the error holds what fits of the compiler's
- * message. UNSUPPORTED  the device runs no kernels. Ownership: destroyed by umo_program_destroy(),
- * after its kernels.
+ * Errors:    INVAL        the text does not build; the error holds what fits of the message.
+ *            UNSUPPORTED  the device runs no kernels.
+ * Ownership: destroyed by umo_program_destroy(), after its kernels.
  */
 UMO_API UMO_MUST_USE umo_status umo_program_create(umo_device *device,
                                                    const umo_program_source *source,
