@@ -26,7 +26,15 @@ static umo_storage_mode choose_mode(const umo_model *model, umo_device *device,
     if (umo_device_calibrate(device, NULL, &costs, NULL) != UMO_OK) {
         umo_cost_model_assume(info, &costs);
     }
-    return umo_placement_initial(&costs, argument->weights_bytes, argument->pattern);
+    /* What the argument says, else what the model says of its weights, else what kernels do. */
+    umo_pattern pattern = argument->pattern;
+    if (pattern == UMO_PATTERN_UNKNOWN) {
+        pattern = umo_model_unified(model)->weights;
+    }
+    if (pattern == UMO_PATTERN_UNKNOWN) {
+        pattern = UMO_PATTERN_GPU_DOMINANT;
+    }
+    return umo_placement_initial(&costs, argument->weights_bytes, pattern);
 }
 
 static umo_status open_file(umo_model *model, const umo_argument *argument, umo_constant *out,

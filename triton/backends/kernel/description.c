@@ -376,7 +376,6 @@ static umo_status read_weights(reader *r, const char *where, const json_t *objec
     if (status == UMO_OK) {
         status = read_text(r, where, object, "pattern", &pattern);
     }
-    argument->pattern = UMO_PATTERN_GPU_DOMINANT;
     if (status == UMO_OK && pattern != NULL) {
         status = read_pattern(r, join(place, where, "pattern"), pattern, &argument->pattern);
     }

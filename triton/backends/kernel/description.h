@@ -72,7 +72,7 @@ typedef struct umo_argument {
     char *weights_file;        /* WEIGHTS */
     size_t weights_offset_bytes;
     size_t weights_bytes;
-    umo_pattern pattern; /* WEIGHTS: who reads them; GPU_DOMINANT unless said */
+    umo_pattern pattern; /* WEIGHTS: who reads them; UNKNOWN unless said */
 } umo_argument;
 
 /* An output's dimensions, without the batch dimension. */
