@@ -34,7 +34,7 @@ typedef struct umo_optimizer_config {
     size_t prefetch_bytes;               /**< 4 MiB: what a prefetch of size 0 brings */
     bool pressure_adaptation;            /**< true: memory pressure is watched and answered */
     double pressure_threshold;           /**< 0.8: share of the limit at which the answers begin */
-    bool numa;                           /**< true: umo_optimizer_alloc_numa() may place */
+    bool numa;               /**< true; compared, and of no effect while nodes cannot be chosen */
     size_t cache_line_bytes; /**< 128: what blocks of the pools are aligned to at least */
     bool zero_copy;          /**< true: umo_optimizer_wrap() wraps */
     /** 64 KiB x128, 1 MiB x32, 16 MiB x8: together the bytes that each pool keeps for reuse. */
@@ -117,7 +117,7 @@ UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc_batch(const size_t *sizes, s
  *
  * @param node  -1: the node of the thread that first touches it.
  *
- * Errors:    UNSUPPORTED  a node that is asked for by number and is not the only one; NUMA is off.
+ * Errors:    UNSUPPORTED  a node that is asked for by number.
  *            else as umo_optimizer_alloc().
  * Ownership, threads: as umo_optimizer_alloc().
  */

@@ -22,26 +22,41 @@ static umo_status mode_choose(optimizer *o, umo_device *device, size_t size_byte
     return UMO_OK;
 }
 
+/* The running optimizer and one of its devices, each with a reference; nothing on an error. */
+static umo_status device_enter(uint32_t number, optimizer **o, umo_device **device,
+                               umo_error *error)
+{
+    umo_status status = umo_optimizer_enter(o, error);
+    if (status == UMO_OK) {
+        status = umo_optimizer_device(*o, number, device, error);
+        if (status != UMO_OK) {
+            umo_optimizer_leave(*o);
+        }
+    }
+    return status;
+}
+
+static void device_leave(optimizer *o, umo_device *device)
+{
+    umo_device_release(device);
+    umo_optimizer_leave(o);
+}
+
 umo_status umo_optimizer_mode(size_t size_bytes, umo_pattern pattern, uint32_t device,
                               umo_storage_mode *out, umo_error *error)
 {
     optimizer *o;
-    umo_status status = umo_optimizer_enter(&o, error);
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
     if (status != UMO_OK) {
         return status;
     }
-    umo_device *opened = NULL;
-    status = umo_optimizer_device(o, device, &opened, error);
-    if (status == UMO_OK) {
-        status = mode_choose(o, opened, size_bytes, pattern, out, error);
-    }
-    umo_device_release(opened);
-    umo_optimizer_leave(o);
+    status = mode_choose(o, opened, size_bytes, pattern, out, error);
+    device_leave(o, opened);
     return status;
 }
 
-/* Has a buffer found by its address and its uses counted. Without that it is a buffer all the same.
- * */
+/* Has a buffer found by its address and its uses counted. It is a buffer without that too. */
 static void found_by_address(umo_buffer *buffer, umo_pattern pattern)
 {
     umo_status_ignore(umo_buffer_track(buffer));
@@ -77,17 +92,13 @@ umo_status umo_optimizer_alloc(size_t size_bytes, umo_pattern pattern, uint32_t 
                                umo_buffer **out, umo_error *error)
 {
     optimizer *o;
-    umo_status status = umo_optimizer_enter(&o, error);
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
     if (status != UMO_OK) {
         return status;
     }
-    umo_device *opened = NULL;
-    status = umo_optimizer_device(o, device, &opened, error);
-    if (status == UMO_OK) {
-        status = movable_alloc(o, opened, size_bytes, pattern, out, error);
-    }
-    umo_device_release(opened);
-    umo_optimizer_leave(o);
+    status = movable_alloc(o, opened, size_bytes, pattern, out, error);
+    device_leave(o, opened);
     return status;
 }
 
@@ -107,16 +118,13 @@ umo_status umo_optimizer_wrap(void *data, size_t size_bytes, uint32_t device, um
                               umo_error *error)
 {
     optimizer *o;
-    umo_status status = umo_optimizer_enter(&o, error);
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
     if (status != UMO_OK) {
         return status;
     }
-    umo_device *opened = NULL;
     if (!o->config.zero_copy) {
         status = umo_error_set(error, UMO_E_REFUSED, 0, "zero copy is off in the configuration");
-    }
-    if (status == UMO_OK) {
-        status = umo_optimizer_device(o, device, &opened, error);
     }
     if (status == UMO_OK) {
         const umo_import import = {.data = data, .size_bytes = size_bytes, .writable = true};
@@ -126,8 +134,7 @@ umo_status umo_optimizer_wrap(void *data, size_t size_bytes, uint32_t device, um
     if (status == UMO_OK) {
         found_by_address(*out, UMO_PATTERN_UNKNOWN);
     }
-    umo_device_release(opened);
-    umo_optimizer_leave(o);
+    device_leave(o, opened);
     return status;
 }
 
@@ -244,17 +251,14 @@ umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_patt
                                      uint32_t device, umo_buffer **out, umo_error *error)
 {
     optimizer *o;
-    umo_status status = umo_optimizer_enter(&o, error);
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
     if (status != UMO_OK) {
         return status;
     }
-    umo_device *opened = NULL;
     umo_buffer **made = calloc(count + 1, sizeof(umo_buffer *));
     if (made == NULL) {
         status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a batch");
-    }
-    if (status == UMO_OK) {
-        status = umo_optimizer_device(o, device, &opened, error);
     }
     if (status == UMO_OK) {
         status = batch_alloc(o, opened, sizes, count, pattern, made, error);
@@ -264,8 +268,7 @@ umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_patt
         out[i] = made[i];
     }
     free(made);
-    umo_device_release(opened);
-    umo_optimizer_leave(o);
+    device_leave(o, opened);
     return status;
 }
 
@@ -314,17 +317,14 @@ umo_status umo_optimizer_take(size_t size_bytes, umo_pattern pattern, uint32_t d
                               umo_buffer **out, umo_error *error)
 {
     optimizer *o;
-    umo_status status = umo_optimizer_enter(&o, error);
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
     if (status != UMO_OK) {
         return status;
     }
-    umo_device *opened = NULL;
     umo_pool *pool = NULL;
     umo_storage_mode mode = UMO_UNIFIED;
-    status = umo_optimizer_device(o, device, &opened, error);
-    if (status == UMO_OK) {
-        status = mode_choose(o, opened, size_bytes, pattern, &mode, error);
-    }
+    status = mode_choose(o, opened, size_bytes, pattern, &mode, error);
     if (status == UMO_OK) {
         status = pool_find(o, opened, mode, &pool, error);
     }
@@ -337,8 +337,7 @@ umo_status umo_optimizer_take(size_t size_bytes, umo_pattern pattern, uint32_t d
         umo_optimizer_hold(o); /* until the block comes back */
         *out = block;
     }
-    umo_device_release(opened);
-    umo_optimizer_leave(o);
+    device_leave(o, opened);
     return status;
 }
 
