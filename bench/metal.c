@@ -8,6 +8,8 @@
  * Metal is the fake of tests/fake, so messages and instructions are exact and times mean nothing.
  * Prints one JSON line; under callgrind only the measured operations are counted (bench/metal.py).
  */
+#include "callgrind.h"
+
 #include <umo/umo.h>
 
 #include "fake_metal.h"
@@ -17,15 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#ifdef BENCH_HAVE_CALLGRIND
-#include <valgrind/callgrind.h>
-#else
-#define CALLGRIND_START_INSTRUMENTATION (void)0
-#define CALLGRIND_STOP_INSTRUMENTATION (void)0
-#define CALLGRIND_ZERO_STATS (void)0
-#define CALLGRIND_DUMP_STATS_AT(name) (void)0
-#endif
 
 enum {
     BYTES = 1 << 20,

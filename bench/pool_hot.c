@@ -13,6 +13,8 @@
  * their quartiles. Before any time counts, each must hand out blocks that are distinct and can be
  * written from end to end. The timed loops write one word to each block.
  */
+#include "callgrind.h"
+
 #include <umo/umo.h>
 
 #include <mimalloc.h>
@@ -23,15 +25,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifdef BENCH_HAVE_CALLGRIND
-#include <valgrind/callgrind.h>
-#else
-#define CALLGRIND_START_INSTRUMENTATION (void)0
-#define CALLGRIND_STOP_INSTRUMENTATION (void)0
-#define CALLGRIND_ZERO_STATS (void)0
-#define CALLGRIND_DUMP_STATS_AT(name) (void)0
-#endif
 
 enum {
     TURNS_DEFAULT = 31,

@@ -7,6 +7,8 @@
  * Linked with the layer itself, as the library is, since the part that runs while it is off is
  * inline. The opponent of "off" is the same loop without the event.
  */
+#include "callgrind.h"
+
 #include "base/scope.h"
 #include "trace/trace.h"
 
@@ -15,15 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#ifdef BENCH_HAVE_CALLGRIND
-#include <valgrind/callgrind.h>
-#else
-#define CALLGRIND_START_INSTRUMENTATION (void)0
-#define CALLGRIND_STOP_INSTRUMENTATION (void)0
-#define CALLGRIND_ZERO_STATS (void)0
-#define CALLGRIND_DUMP_STATS_AT(name) (void)0
-#endif
 
 enum {
     TURNS_MAX = 64

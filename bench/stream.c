@@ -9,6 +9,8 @@
  *
  * Prints one JSON line. Sums are compared before a time counts.
  */
+#include "callgrind.h"
+
 #include <umo/stream.h>
 #include <umo/umo.h>
 
@@ -17,15 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#ifdef BENCH_HAVE_CALLGRIND
-#include <valgrind/callgrind.h>
-#else
-#define CALLGRIND_START_INSTRUMENTATION (void)0
-#define CALLGRIND_STOP_INSTRUMENTATION (void)0
-#define CALLGRIND_ZERO_STATS (void)0
-#define CALLGRIND_DUMP_STATS_AT(name) (void)0
-#endif
 
 enum {
     SLOTS = 8,
