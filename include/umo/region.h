@@ -123,6 +123,25 @@ UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data
 UMO_API void umo_view_release(umo_view *view);
 
 /**
+ * Whether a byte of [own, own + size_bytes), inside the view, was no longer in the file when it was
+ * used: its client has cut the file short. From the first such byte on, the view reads as zeros and
+ * what is written goes nowhere.
+ *
+ * Threads: any. Cost: one load where nothing is lost.
+ */
+UMO_API bool umo_view_lost(const umo_view *view, const void *own, size_t size_bytes);
+
+/**
+ * Copies bytes out of, or into, memory of this process that somebody may take away meanwhile.
+ *
+ * @return  How many were copied, from the first on: fewer than size_bytes where the memory ended.
+ *
+ * Threads: any. Cost: a system call, and several times memcpy's time.
+ */
+UMO_API size_t umo_memory_read(void *to, const void *from, size_t size_bytes);
+UMO_API size_t umo_memory_write(void *to, const void *from, size_t size_bytes);
+
+/**
  * Drops idle views whose first mapping is gone, so that an unregistered region's memory is not kept
  * alive. umo_view_find() does it by itself, at most once a second. Returns how many were dropped.
  *

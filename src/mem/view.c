@@ -12,6 +12,7 @@
 #include "os/os.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define SWEEP_EVERY_NS UINT64_C(1000000000)
@@ -28,6 +29,7 @@ struct umo_view {
     uint64_t device;
     uint64_t inode;
     uint64_t offset_bytes; /* of base in the file */
+    _Atomic uintptr_t lost_from; /* what lies from here on is gone; UINTPTR_MAX for nothing */
     umo_region *region;
 };
 
@@ -104,6 +106,7 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a view");
     }
     view->registry = registry;
+    view->lost_from = UINTPTR_MAX;
     view->size_bytes = (size_t)(mapping->end - mapping->start);
     void *base = NULL;
     umo_status status = umo_os_mapping_duplicate((void *)mapping->start, view->size_bytes, &base);
@@ -245,6 +248,12 @@ void umo_view_release(umo_view *view)
         view->users--;
         (void)pthread_mutex_unlock(&view->registry->lock);
     }
+}
+
+bool umo_view_lost(const umo_view *view, const void *own, size_t size_bytes)
+{
+    uintptr_t end = (uintptr_t)own + size_bytes;
+    return end > atomic_load_explicit(&view->lost_from, memory_order_acquire);
 }
 
 /* Marks the views whose file is mapped somewhere else than in views: those of one file must not

@@ -30,6 +30,9 @@
 kern_return_t mach_vm_region_recurse(vm_map_read_t task, mach_vm_address_t *address,
                                      mach_vm_size_t *size, natural_t *depth,
                                      vm_region_recurse_info_t info, mach_msg_type_number_t *count);
+kern_return_t mach_vm_read_overwrite(vm_map_read_t target, mach_vm_address_t address,
+                                     mach_vm_size_t size, mach_vm_address_t data,
+                                     mach_vm_size_t *out_size);
 kern_return_t mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,
                             mach_vm_offset_t mask, int flags, vm_map_read_t source,
                             mach_vm_address_t source_address, boolean_t copy, vm_prot_t *protection,
@@ -506,4 +509,18 @@ bool umo_os_release(char *out, size_t out_bytes)
     return sysctlbyname("kern.osrelease", kernel, &kernel_bytes, NULL, 0) == 0 &&
            sysctlbyname("kern.osversion", build, &build_bytes, NULL, 0) == 0 &&
            umo_os_written(out, out_bytes, snprintf(out, out_bytes, "%s %s", kernel, build));
+}
+
+size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
+{
+    mach_vm_size_t copied = 0;
+    kern_return_t failed =
+        mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)(uintptr_t)from, size_bytes,
+                               (mach_vm_address_t)(uintptr_t)to, &copied);
+    return failed == KERN_SUCCESS ? (size_t)copied : 0;
+}
+
+size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes)
+{
+    return umo_os_copy_from(to, from, size_bytes);
 }

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -457,4 +458,34 @@ bool umo_os_release(char *out, size_t out_bytes)
     return uname(&system) == 0 &&
            umo_os_written(out, out_bytes,
                           snprintf(out, out_bytes, "%s %s", system.release, system.version));
+}
+
+size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
+{
+    size_t done = 0;
+    while (done < size_bytes) {
+        struct iovec here = {(char *)to + done, size_bytes - done};
+        struct iovec there = {(char *)(uintptr_t)from + done, size_bytes - done};
+        ssize_t copied = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+        if (copied <= 0) {
+            break;
+        }
+        done += (size_t)copied;
+    }
+    return done;
+}
+
+size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes)
+{
+    size_t done = 0;
+    while (done < size_bytes) {
+        struct iovec here = {(char *)(uintptr_t)from + done, size_bytes - done};
+        struct iovec there = {(char *)to + done, size_bytes - done};
+        ssize_t copied = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
+        if (copied <= 0) {
+            break;
+        }
+        done += (size_t)copied;
+    }
+    return done;
 }

@@ -146,6 +146,11 @@ umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out);
 bool umo_os_mapping_duplicates(void);
 void umo_os_mapping_drop(void *start, size_t size_bytes);
 
+/* Copies between memory of this process and memory that may vanish meanwhile: comes back short
+ * instead of a signal. Returns the bytes copied, from the first on. */
+size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes);
+size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes);
+
 /* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of
  * the whole map). */
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user);

@@ -174,6 +174,7 @@ static void batch_run(umo_instance *instance, size_t count)
     if (status == UMO_OK) {
         status = kit_outputs_deliver(batch, &error);
     }
+    kit_batch_check_places(batch);
     if (status != UMO_OK) {
         for (size_t i = 0; i < count; i++) {
             (void)kit_request_fail(batch->members[i], status, "%s",
@@ -264,6 +265,7 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     /* Before the answers: who has one and reads /metrics then finds it counted. */
     kit_metrics_update(instance->model->metrics, instance->model->scope);
     for (uint32_t i = 0; i < count; i++) {
+        kit_request_leave(instance->model, &instance->requests[i]);
         response_send(instance->model, &instance->requests[i]);
     }
     uint64_t end_ns = kit_now_ns();

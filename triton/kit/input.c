@@ -82,8 +82,18 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
     char *target = umo_buffer_host(slot->block);
     slot->tensor.data = target;
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
-        const kit_input *in = &batch->members[i]->inputs[input];
-        status = kit_input_gather(in, target, error);
+        kit_input *in = &batch->members[i]->inputs[input];
+        umo_error why = {0};
+        status = kit_input_gather(instance, batch->members[i], in, target, &why);
+        if (status == UMO_E_INVAL) {
+            /* Its client's doing: the others of the batch live, and the engine gets zeros. */
+            (void)kit_request_fail(batch->members[i], status, "input '%s': %s",
+                                   model->inputs[input].name, why.text);
+            memset(target, 0, (size_t)in->size_bytes);
+            status = UMO_OK;
+        } else if (status != UMO_OK) {
+            (void)umo_error_set(error, status, 0, "%s", why.text);
+        }
         if (status == UMO_OK && in->dtype == UMO_BYTES) {
             status = strings_check_again(batch->members[i], in, target, error);
         }
@@ -102,6 +112,7 @@ typedef struct upload_state {
     umo_batch *batch;
     umo_buffer *block;
     size_t offset_bytes;
+    bool wait; /* the piece is good for the call alone */
 } upload_state;
 
 static umo_status upload_piece(const void *data, size_t size_bytes, void *user)
@@ -110,10 +121,12 @@ static umo_status upload_piece(const void *data, size_t size_bytes, void *user)
     umo_fence fence;
     umo_status status = umo_buffer_upload(state->block, state->offset_bytes, data, size_bytes,
                                           state->batch->instance->queue, &fence);
-    if (status == UMO_OK) {
+    if (status == UMO_OK && state->wait) {
+        status = umo_fence_wait(fence, UINT64_MAX);
+    } else if (status == UMO_OK) {
         kit_batch_wait_for(state->batch, fence);
-        state->offset_bytes += size_bytes;
     }
+    state->offset_bytes += size_bytes;
     return status;
 }
 
@@ -130,9 +143,12 @@ static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, um
     slot->tensor.offset_bytes = 0;
     slot->tensor.data = NULL;
     slot->reason = UMO_REASON_DISABLED;
-    upload_state state = {batch, slot->block, 0};
+    upload_state state = {batch, slot->block, 0, false};
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
-        status = kit_input_visit(&batch->members[i]->inputs[input], upload_piece, &state, error);
+        kit_request *request = batch->members[i];
+        kit_input *in = &request->inputs[input];
+        state.wait = in->data != NULL && !kit_input_place(instance, request, in)->guarded;
+        status = kit_input_visit(instance, request, in, upload_piece, &state, error);
         if (status != UMO_OK) {
             (void)umo_error_set(error, status, 0, "a tensor could not be copied to the device");
         }
@@ -162,6 +178,10 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *sl
     slot->view = place.view;
     if (io->control && place.client_writable && !model->unified.trusted_clients) {
         *why = UMO_REASON_CONTROL_DATA;
+        return UMO_OK;
+    }
+    if (!place.guarded) {
+        *why = place.why;
         return UMO_OK;
     }
     slot->tensor.data = place.data;

@@ -45,28 +45,6 @@ struct umo_model {
     kit_metrics *metrics;
 };
 
-/* One input of one request, read once. */
-typedef struct kit_input {
-    TRITONBACKEND_Input *triton;
-    bool present;
-    umo_dtype dtype;
-    umo_shape shape;
-    uint64_t size_bytes;
-    uint32_t pieces;  /* as the server has them */
-    const char *data; /* where all pieces lie in one run, else NULL */
-} kit_input;
-
-typedef struct kit_request {
-    TRITONBACKEND_Request *triton;
-    TRITONBACKEND_Response *response;
-    kit_input *inputs;
-    bool *wants;     /* per output */
-    char **out_data; /* per output: the response's memory */
-    int64_t rows;
-    umo_error error; /* status UMO_OK while alive */
-    bool grouped;
-} kit_request;
-
 /* A range of the server's memory, and of the file behind it: one file may be mapped twice. */
 typedef struct kit_extent {
     const char *data;
@@ -76,13 +54,53 @@ typedef struct kit_extent {
     uint64_t offset_bytes;
 } kit_extent;
 
-/* What the kit knows about a piece of the server's memory. */
+/*
+ * What the kit knows about a piece of the server's memory, and the only way to touch what may be a
+ * client's: a client can take its shared memory away at any moment. In a view of ours that ends in
+ * zeros and a lost place; elsewhere it would end the server, so there the bytes are copied by calls
+ * that cannot fault.
+ */
 typedef struct kit_place {
     char *data; /* own address, where there is a view */
     umo_view *view;
     bool client_writable; /* shared memory, or nobody can tell */
+    bool guarded;         /* may be touched: it is ours, or no client's */
+    umo_reason why;       /* why it is not guarded */
     kit_extent extent;
 } kit_place;
+
+/* One input of one request, read once. */
+typedef struct kit_input {
+    TRITONBACKEND_Input *triton;
+    bool present;
+    bool placed; /* place was found, by kit_input_place() */
+    umo_dtype dtype;
+    umo_shape shape;
+    uint64_t size_bytes;
+    uint32_t pieces;  /* as the server has them */
+    const char *data; /* where all pieces lie in one run, else NULL */
+    kit_place place;
+} kit_input;
+
+/* One output of one request. */
+typedef struct kit_output {
+    bool wanted;
+    bool placed;
+    char *data; /* the response's memory; NULL until it was asked for */
+    size_t size_bytes;
+    kit_place place; /* by kit_output_place() */
+} kit_output;
+
+typedef struct kit_request {
+    TRITONBACKEND_Request *triton;
+    TRITONBACKEND_Response *response;
+    kit_input *inputs;
+    kit_output *outputs;
+    int64_t rows;
+    umo_error error; /* status UMO_OK while alive */
+    bool grouped;
+    bool places; /* some were found, to be released before the response is sent */
+} kit_request;
 
 /* One tensor of a batch, in or out, while it is in use. */
 typedef struct kit_slot {
@@ -170,9 +188,11 @@ umo_status kit_instance_reserve(umo_instance *instance, size_t requests);
 /* request.c */
 void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEND_Request *triton);
 /* Copies an input's bytes to target, piece by piece. */
-umo_status kit_input_gather(const kit_input *input, char *target, umo_error *error);
-/* Calls visit for every piece of an input. */
-umo_status kit_input_visit(const kit_input *input,
+umo_status kit_input_gather(umo_instance *instance, kit_request *request, kit_input *input,
+                            char *target, umo_error *error);
+/* Calls visit for every piece of an input, in order. data is good during the call alone if the
+ * input's place is not guarded. */
+umo_status kit_input_visit(umo_instance *instance, kit_request *request, kit_input *input,
                            umo_status (*visit)(const void *data, size_t size_bytes, void *user),
                            void *user, umo_error *error);
 
@@ -180,6 +200,19 @@ umo_status kit_input_visit(const kit_input *input,
 /* What an empty tensor points to: never read or written, but not NULL for engines that check. */
 extern char kit_nothing[64];
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
+/* Where an input that lies in one run, or an output whose memory was asked for, is to be touched.
+ * Found once, held until kit_request_leave(). */
+const kit_place *kit_input_place(umo_instance *instance, kit_request *request, kit_input *input);
+const kit_place *kit_output_place(umo_instance *instance, kit_request *request, kit_output *output);
+/* Copies bytes from or to a place. INVAL: its client has taken the memory away. */
+umo_status kit_place_read(const kit_place *place, size_t offset_bytes, void *to, size_t size_bytes,
+                          umo_error *error);
+umo_status kit_place_write(const kit_place *place, size_t offset_bytes, const void *from,
+                           size_t size_bytes, umo_error *error);
+/* After the work: fails each request of the batch whose memory was taken away during it. */
+void kit_batch_check_places(umo_batch *batch);
+/* Lets go of the places of a request; nothing of its memory is touched afterwards. */
+void kit_request_leave(const umo_model *model, kit_request *request);
 /* What a range is made of; empty memory is NULL. */
 kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes);
 /* Opens the device bracket of a slot and joins its waits to the batch's. BUSY: another instance

@@ -456,8 +456,7 @@ void kit_instance_destroy(umo_instance *instance)
     umo_pool_destroy(instance->staging);
     for (size_t i = 0; i < instance->request_capacity; i++) {
         free(instance->requests[i].inputs);
-        free(instance->requests[i].wants);
-        free(instance->requests[i].out_data);
+        free(instance->requests[i].outputs);
     }
     free(instance->requests);
     free(instance->members);
@@ -489,12 +488,10 @@ umo_status kit_instance_reserve(umo_instance *instance, size_t requests)
         kit_request *request = &grown[instance->request_capacity];
         memset(request, 0, sizeof *request);
         request->inputs = calloc(model->input_count + 1, sizeof *request->inputs);
-        request->wants = calloc(model->output_count + 1, sizeof *request->wants);
-        request->out_data = calloc(model->output_count + 1, sizeof *request->out_data);
-        if (request->inputs == NULL || request->wants == NULL || request->out_data == NULL) {
+        request->outputs = calloc(model->output_count + 1, sizeof *request->outputs);
+        if (request->inputs == NULL || request->outputs == NULL) {
             free(request->inputs);
-            free(request->wants);
-            free(request->out_data);
+            free(request->outputs);
             return UMO_E_NOMEM;
         }
         instance->request_capacity++;

@@ -12,7 +12,7 @@
 bool umo_batch_wants_output(const umo_batch *batch, size_t output)
 {
     for (size_t i = 0; i < batch->count; i++) {
-        if (batch->members[i]->wants[output]) {
+        if (batch->members[i]->outputs[output].wanted) {
             return true;
         }
     }
@@ -74,7 +74,8 @@ static umo_status response_ask(umo_batch *batch, size_t output, kit_request *req
                                "the server gave GPU memory for output '%s'", io->name);
     }
     if (status == UMO_OK) {
-        request->out_data[output] = data;
+        request->outputs[output].data = data;
+        request->outputs[output].size_bytes = size_bytes;
     }
     return status;
 }
@@ -91,7 +92,7 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
     for (size_t i = 0; i < batch->count; i++) {
         kit_request *request = batch->members[i];
         size_t size_bytes = row_bytes * (size_t)request->rows;
-        if (!request->wants[output] || request->error.status != UMO_OK) {
+        if (!request->outputs[output].wanted || request->error.status != UMO_OK) {
             one_run = false;
             continue;
         }
@@ -105,7 +106,7 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
             one_run = false;
             continue;
         }
-        char *data = request->out_data[output];
+        char *data = request->outputs[output].data;
         if (size_bytes == 0) {
             continue; /* lies nowhere, so it is in nobody's way */
         }
@@ -179,6 +180,10 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
     kit_place place;
     kit_place_find(instance, run, size_bytes, &place);
     slot->view = place.view;
+    if (!place.guarded) {
+        *why = place.why;
+        return UMO_OK;
+    }
     if (output_overlaps(batch, slot, &place.extent)) {
         *why = UMO_REASON_OVERLAP;
         return UMO_OK;
@@ -269,18 +274,31 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
     return status;
 }
 
+/* Copies bytes into a response's memory, and counts them. */
+static void response_write(umo_batch *batch, kit_request *request, size_t output,
+                           const void *source, size_t size_bytes, umo_reason reason)
+{
+    umo_instance *instance = batch->instance;
+    const kit_place *place = kit_output_place(instance, request, &request->outputs[output]);
+    umo_error why = {0};
+    if (kit_place_write(place, 0, source, size_bytes, &why) != UMO_OK) {
+        (void)kit_request_fail(request, why.status, "output '%s': %s",
+                               instance->model->outputs[output].name, why.text);
+        return;
+    }
+    umo_scope_count_copy(instance->model->scope, UMO_DIRECTION_OUT, reason, size_bytes);
+}
+
 /* Copies rows of host memory to each response. */
 static void responses_scatter(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
                               umo_reason reason)
 {
-    umo_scope *scope = batch->instance->model->scope;
     for (size_t i = 0; i < batch->count; i++) {
         kit_request *request = batch->members[i];
         size_t size_bytes = row_bytes * (size_t)request->rows;
-        char *target = request->out_data[output];
-        if (target != NULL && request->error.status == UMO_OK && size_bytes > 0) {
-            memmove(target, source, size_bytes); /* a late source may be the client's memory */
-            umo_scope_count_copy(scope, UMO_DIRECTION_OUT, reason, size_bytes);
+        if (request->outputs[output].data != NULL && request->error.status == UMO_OK &&
+            size_bytes > 0) {
+            response_write(batch, request, output, source, size_bytes, reason);
         }
         source += size_bytes;
     }
@@ -310,7 +328,7 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
             size_t element_bytes;
             umo_status_ignore(umo_bytes_next(data, size_bytes, &cursor, &element, &element_bytes));
         }
-        if (!request->wants[output] || request->error.status != UMO_OK) {
+        if (!request->outputs[output].wanted || request->error.status != UMO_OK) {
             continue;
         }
         umo_shape own = *shape;
@@ -321,9 +339,8 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
         if (response_ask(batch, output, request, &own, cursor - start, &why) != UMO_OK) {
             (void)kit_request_fail(request, why.status, "%s", why.text);
         } else if (cursor > start) {
-            memmove(request->out_data[output], (const char *)data + start, cursor - start);
-            umo_scope_count_copy(batch->instance->model->scope, UMO_DIRECTION_OUT, reason,
-                                 cursor - start);
+            response_write(batch, request, output, (const char *)data + start, cursor - start,
+                           reason);
         }
     }
     return UMO_OK;
@@ -382,6 +399,51 @@ static umo_status host_bracket(const umo_batch *batch, const kit_slot *slot, umo
     return status;
 }
 
+/* Memory that must not be touched gets its bytes by way of ours. */
+static umo_status response_download_around(umo_batch *batch, const kit_slot *slot,
+                                           size_t offset_bytes, const kit_place *place,
+                                           size_t size_bytes, umo_error *why)
+{
+    umo_instance *instance = batch->instance;
+    umo_buffer *block = NULL;
+    umo_status status =
+        umo_pool_alloc(instance->scratch, size_bytes, instance->model->owner, &block, NULL);
+    if (status != UMO_OK) {
+        return status;
+    }
+    umo_fence fence;
+    status = umo_buffer_download(slot->block, offset_bytes, umo_buffer_host(block), size_bytes,
+                                 instance->queue, &fence);
+    if (status == UMO_OK) {
+        status = umo_fence_wait(fence, UINT64_MAX);
+    }
+    if (status == UMO_OK) {
+        umo_status_ignore(kit_place_write(place, 0, umo_buffer_host(block), size_bytes, why));
+    }
+    umo_status_ignore(umo_pool_free(instance->scratch, block));
+    return status;
+}
+
+static umo_status response_download(umo_batch *batch, kit_request *request, size_t output,
+                                    const kit_slot *slot, size_t offset_bytes, umo_fence *fence)
+{
+    umo_instance *instance = batch->instance;
+    kit_output *out = &request->outputs[output];
+    const kit_place *place = kit_output_place(instance, request, out);
+    if (place->guarded) {
+        return umo_buffer_download(slot->block, offset_bytes, place->data, out->size_bytes,
+                                   instance->queue, fence);
+    }
+    umo_error why = {0};
+    umo_status status =
+        response_download_around(batch, slot, offset_bytes, place, out->size_bytes, &why);
+    if (status == UMO_OK && why.status != UMO_OK) {
+        (void)kit_request_fail(request, why.status, "output '%s': %s",
+                               instance->model->outputs[output].name, why.text);
+    }
+    return status;
+}
+
 /* The conventional way back: each request's rows straight from the device into its response. */
 static umo_status responses_download(umo_batch *batch, size_t output, const kit_slot *slot)
 {
@@ -391,10 +453,9 @@ static umo_status responses_download(umo_batch *batch, size_t output, const kit_
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
         kit_request *request = batch->members[i];
         size_t size_bytes = slot->row_bytes * (size_t)request->rows;
-        if (request->out_data[output] != NULL && size_bytes > 0) {
-            umo_fence fence;
-            status = umo_buffer_download(slot->block, offset_bytes, request->out_data[output],
-                                         size_bytes, batch->instance->queue, &fence);
+        if (request->outputs[output].data != NULL && size_bytes > 0) {
+            umo_fence fence = {0};
+            status = response_download(batch, request, output, slot, offset_bytes, &fence);
             if (status == UMO_OK && !umo_fence_set_add(&waits, fence)) {
                 status = umo_fence_wait(fence, UINT64_MAX);
             }

@@ -57,14 +57,152 @@ void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes,
      * several mappings is as little known as what lies in none. */
     out->client_writable =
         mapping == NULL || mapping->shared || size_bytes > mapping->end - (uintptr_t)data;
+    out->guarded = !out->client_writable;
+    out->why = mapping == NULL    ? UMO_REASON_NO_IDENTITY
+               : out->guarded     ? UMO_REASON_NONE
+               : !mapping->shared ? UMO_REASON_NOT_ONE_MAPPING
+                                  : UMO_REASON_LIMIT;
     if (mapping != NULL && mapping->shared) {
         void *own = NULL;
         umo_status status = umo_view_find(umo_context_registry(instance->model->context), out->data,
                                           size_bytes, mapping, &own, &out->view, NULL);
         if (status == UMO_OK) {
             out->data = own;
+            out->guarded = true;
         }
     }
+}
+
+const kit_place *kit_input_place(umo_instance *instance, kit_request *request, kit_input *input)
+{
+    if (!input->placed) {
+        kit_place_find(instance, input->data, (size_t)input->size_bytes, &input->place);
+        input->placed = true;
+        request->places = true;
+    }
+    return &input->place;
+}
+
+const kit_place *kit_output_place(umo_instance *instance, kit_request *request, kit_output *output)
+{
+    if (!output->placed) {
+        kit_place_find(instance, output->data, output->size_bytes, &output->place);
+        output->placed = true;
+        request->places = true;
+    }
+    return &output->place;
+}
+
+static umo_status place_gone(umo_error *error)
+{
+    return umo_error_set(error, UMO_E_INVAL, 0, "its shared memory shrank while it was used");
+}
+
+umo_status kit_place_read(const kit_place *place, size_t offset_bytes, void *to, size_t size_bytes,
+                          umo_error *error)
+{
+    if (place->guarded) {
+        memcpy(to, place->data + offset_bytes, size_bytes);
+        return UMO_OK;
+    }
+    return umo_memory_read(to, place->data + offset_bytes, size_bytes) == size_bytes
+               ? UMO_OK
+               : place_gone(error);
+}
+
+umo_status kit_place_write(const kit_place *place, size_t offset_bytes, const void *from,
+                           size_t size_bytes, umo_error *error)
+{
+    if (place->guarded) {
+        /* A late source may be the client's memory. */
+        memmove(place->data + offset_bytes, from, size_bytes);
+        return UMO_OK;
+    }
+    return umo_memory_write(place->data + offset_bytes, from, size_bytes) == size_bytes
+               ? UMO_OK
+               : place_gone(error);
+}
+
+static bool place_lost(const kit_place *place, size_t size_bytes)
+{
+    return place->view != NULL && umo_view_lost(place->view, place->data, size_bytes);
+}
+
+static void request_lose(kit_request *request, const char *what, const char *name)
+{
+    (void)kit_request_fail(request, UMO_E_INVAL,
+                           "the shared memory of %s '%s' shrank while it was used", what, name);
+}
+
+/* A tensor in place lies in one view for the whole batch: whose part of it is gone? */
+static void slot_check(umo_batch *batch, const kit_slot *slot, const char *what, size_t index,
+                       bool output)
+{
+    const umo_io *io =
+        output ? &batch->instance->model->outputs[index] : &batch->instance->model->inputs[index];
+    const char *data = slot->tensor.data;
+    if (!slot->in_place || slot->view == NULL ||
+        !umo_view_lost(slot->view, data, slot->tensor.size_bytes)) {
+        return;
+    }
+    for (size_t i = 0; i < batch->count; i++) {
+        kit_request *request = batch->members[i];
+        size_t size_bytes = output ? slot->row_bytes * (size_t)request->rows
+                                   : (size_t)request->inputs[index].size_bytes;
+        if (size_bytes > 0 && umo_view_lost(slot->view, data, size_bytes)) {
+            request_lose(request, what, io->name);
+        }
+        data += size_bytes;
+    }
+}
+
+void kit_batch_check_places(umo_batch *batch)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->input_count; i++) {
+        slot_check(batch, &batch->inputs[i], "input", i, false);
+    }
+    for (size_t i = 0; i < model->output_count; i++) {
+        slot_check(batch, &batch->outputs[i], "output", i, true);
+    }
+    for (size_t m = 0; m < batch->count; m++) {
+        kit_request *request = batch->members[m];
+        if (!request->places) {
+            continue;
+        }
+        for (size_t i = 0; i < model->input_count; i++) {
+            const kit_input *in = &request->inputs[i];
+            if (in->placed && place_lost(&in->place, (size_t)in->size_bytes)) {
+                request_lose(request, "input", model->inputs[i].name);
+            }
+        }
+        for (size_t i = 0; i < model->output_count; i++) {
+            const kit_output *out = &request->outputs[i];
+            if (out->placed && place_lost(&out->place, out->size_bytes)) {
+                request_lose(request, "output", model->outputs[i].name);
+            }
+        }
+    }
+}
+
+void kit_request_leave(const umo_model *model, kit_request *request)
+{
+    if (!request->places) {
+        return;
+    }
+    for (size_t i = 0; i < model->input_count; i++) {
+        if (request->inputs[i].placed) {
+            umo_view_release(request->inputs[i].place.view);
+            request->inputs[i].placed = false;
+        }
+    }
+    for (size_t i = 0; i < model->output_count; i++) {
+        if (request->outputs[i].placed) {
+            umo_view_release(request->outputs[i].place.view);
+            request->outputs[i].placed = false;
+        }
+    }
+    request->places = false;
 }
 
 void kit_batch_wait_for(umo_batch *batch, umo_fence fence)

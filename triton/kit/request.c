@@ -88,13 +88,14 @@ static umo_status strings_step(const void *data, size_t size_bytes, void *user)
 
 /* In a batch, strings lie one behind the other: one too many or too few in a request would move
  * those of the next. */
-static umo_status strings_check(const kit_input *input, umo_error *error)
+static umo_status strings_check(umo_instance *instance, kit_request *request, kit_input *input,
+                                umo_error *error)
 {
     strings_walk walk = {0};
     uint64_t count = 0;
     umo_status status = umo_shape_count(&input->shape, &count);
     if (status == UMO_OK) {
-        status = kit_input_visit(input, strings_step, &walk, error);
+        status = kit_input_visit(instance, request, input, strings_step, &walk, error);
     }
     if (status == UMO_OK && (walk.elements != count || walk.length_bytes != 0)) {
         status = umo_error_set(error, UMO_E_INVAL, 0, "its bytes are not %llu strings",
@@ -230,7 +231,7 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
     umo_error why = {0};
     status = pieces_read(input, &why);
     if (status == UMO_OK && input->dtype == UMO_BYTES) {
-        status = strings_check(input, &why);
+        status = strings_check(instance, request, input, &why);
     }
     if (status != UMO_OK) {
         return umo_error_set(error, status, 0, "input '%s' of model '%s': %s", name, model->name,
@@ -276,7 +277,7 @@ static umo_status outputs_read(umo_instance *instance, kit_request *request, umo
             status = umo_error_set(error, UMO_E_INVAL, 0, "model '%s' has no output '%s'",
                                    model->name, name);
         } else {
-            request->wants[found] = true;
+            request->outputs[found].wanted = true;
         }
     }
     return status;
@@ -288,14 +289,17 @@ void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEN
     request->triton = triton;
     request->response = NULL;
     request->grouped = false;
+    request->places = false;
     request->error.status = UMO_OK;
     request->rows = model->batch_max > 0 ? -1 : 1;
     for (size_t i = 0; i < model->input_count; i++) {
         request->inputs[i].present = false;
+        request->inputs[i].placed = false;
     }
     for (size_t i = 0; i < model->output_count; i++) {
-        request->wants[i] = false;
-        request->out_data[i] = NULL;
+        request->outputs[i].wanted = false;
+        request->outputs[i].placed = false;
+        request->outputs[i].data = NULL;
     }
     umo_error error = {0};
     umo_status status = inputs_read(instance, request, &error);
@@ -310,12 +314,33 @@ void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEN
     }
 }
 
-umo_status kit_input_visit(const kit_input *input,
+/* A place that must not be touched comes in copies of its parts. */
+static umo_status place_visit(const kit_place *place, size_t size_bytes,
+                              umo_status (*visit)(const void *data, size_t size_bytes, void *user),
+                              void *user, umo_error *error)
+{
+    if (place->guarded) {
+        return visit(place->data, size_bytes, user);
+    }
+    char part[4096];
+    umo_status status = UMO_OK;
+    for (size_t at = 0; at < size_bytes && status == UMO_OK; at += sizeof part) {
+        size_t part_bytes = size_bytes - at < sizeof part ? size_bytes - at : sizeof part;
+        status = kit_place_read(place, at, part, part_bytes, error);
+        if (status == UMO_OK) {
+            status = visit(part, part_bytes, user);
+        }
+    }
+    return status;
+}
+
+umo_status kit_input_visit(umo_instance *instance, kit_request *request, kit_input *input,
                            umo_status (*visit)(const void *data, size_t size_bytes, void *user),
                            void *user, umo_error *error)
 {
     if (input->data != NULL) {
-        return visit(input->data, (size_t)input->size_bytes, user);
+        return place_visit(kit_input_place(instance, request, input), (size_t)input->size_bytes,
+                           visit, user, error);
     }
     uint64_t left = input->size_bytes;
     umo_status status = UMO_OK;
@@ -349,7 +374,12 @@ static umo_status gather_piece(const void *data, size_t size_bytes, void *user)
     return UMO_OK;
 }
 
-umo_status kit_input_gather(const kit_input *input, char *target, umo_error *error)
+umo_status kit_input_gather(umo_instance *instance, kit_request *request, kit_input *input,
+                            char *target, umo_error *error)
 {
-    return kit_input_visit(input, gather_piece, &target, error);
+    if (input->data != NULL) {
+        return kit_place_read(kit_input_place(instance, request, input), 0, target,
+                              (size_t)input->size_bytes, error);
+    }
+    return kit_input_visit(instance, request, input, gather_piece, &target, error);
 }
