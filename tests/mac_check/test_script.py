@@ -19,6 +19,8 @@ SHELLS = [("dash",), ("bash", "--posix")]
 
 def test_all_steps_pass_against_the_fake(mac_check, build):
     ran = mac_check("--programs", build, "--fake", build / "lib")
+    failed = [i for i, verdict in enumerate(ran.verdicts().values(), 1) if verdict != "passed"]
+    assert failed == [], "\n".join(ran.section(f"log of step {i}:") for i in failed)
     assert ran.rc == 0, ran.report
     assert "RAN ON THE FAKE" in ran.report.splitlines()[0]
     verdicts = ran.verdicts()
