@@ -1,8 +1,8 @@
 """What the kit itself costs a request: instructions and allocations, counted by callgrind on the in-process API.
 
 umo_identity with mode touch_nothing is the backend, so that what is left in its library and in libumo is the kit. Calls
-into the server and what they cost are the server's own. Valgrind refuses to duplicate a mapping, so the
-figure for shared memory holds a failed attempt instead of a found view; both kinds of memory are shown.
+into the server and what they cost are the server's own. Valgrind refuses to duplicate a mapping, so a preloaded library
+does it in another way, once a region; both kinds of memory are shown.
 
     python bench/kit.py
 
@@ -100,7 +100,12 @@ def measure(*memory: str) -> tuple[float, float]:
                 "20",
                 *memory,
             ],
-            env=dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY, UMO_ROOT=str(ROOT)),
+            env=dict(
+                os.environ,
+                GLIBC_TUNABLES=LINEAR_MEMCPY,
+                UMO_ROOT=str(ROOT),
+                LD_PRELOAD=str(RELEASE / "lib" / "libumo_duplicate.so"),
+            ),
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

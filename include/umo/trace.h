@@ -77,6 +77,17 @@ UMO_API const char *umo_scope_name(const umo_scope *scope);
 /** Reads all counters. Threads: any. Cost: some 100 relaxed loads. */
 UMO_API void umo_scope_read(const umo_scope *scope, umo_counters *out);
 
+/**
+ * The same for who reads often: copy_performed, most of the counters, is read only when a copy was
+ * counted since the last call, and stays as it was in out otherwise.
+ *
+ * @param copies  The caller's, 0 before the first call; out is all zeros then.
+ * @return        Whether copy_performed was read.
+ *
+ * Threads: any, with a copies and an out of their own. Cost: some 20 relaxed loads.
+ */
+UMO_API bool umo_scope_read_again(const umo_scope *scope, uint64_t *copies, umo_counters *out);
+
 /** Counts one transfer of size_bytes. Threads: any. Cost: two relaxed additions a level. */
 UMO_API void umo_scope_count_transfer(umo_scope *scope, umo_direction direction, bool performed,
                                       uint64_t size_bytes);

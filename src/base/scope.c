@@ -22,6 +22,7 @@ struct umo_scope {
     atomic_tally transfer_performed[UMO_DIRECTIONS];
     atomic_tally transfer_eliminated[UMO_DIRECTIONS];
     atomic_tally copy_performed[UMO_DIRECTIONS][UMO_REASON_COUNT];
+    _Atomic uint64_t copies; /* of all of them, counted last */
     atomic_tally copy_avoided[UMO_DIRECTIONS];
     atomic_tally imported;
     atomic_tally import_hits;
@@ -107,15 +108,12 @@ static umo_tally tally_read(const atomic_tally *tally)
     };
 }
 
-void umo_scope_read(const umo_scope *scope, umo_counters *out)
+static void rest_read(const umo_scope *scope, umo_counters *out)
 {
     for (int d = 0; d < UMO_DIRECTIONS; d++) {
         out->transfer_performed[d] = tally_read(&scope->transfer_performed[d]);
         out->transfer_eliminated[d] = tally_read(&scope->transfer_eliminated[d]);
         out->copy_avoided[d] = tally_read(&scope->copy_avoided[d]);
-        for (int r = 0; r < UMO_REASON_COUNT; r++) {
-            out->copy_performed[d][r] = tally_read(&scope->copy_performed[d][r]);
-        }
     }
     out->imported = tally_read(&scope->imported);
     out->import_hits = tally_read(&scope->import_hits);
@@ -124,6 +122,33 @@ void umo_scope_read(const umo_scope *scope, umo_counters *out)
     out->peak_bytes = atomic_load_explicit(&scope->peak_bytes, memory_order_relaxed);
     out->live_buffers = atomic_load_explicit(&scope->live_buffers, memory_order_relaxed);
     out->moves = tally_read(&scope->moves);
+}
+
+static void copies_read(const umo_scope *scope, umo_counters *out)
+{
+    for (int d = 0; d < UMO_DIRECTIONS; d++) {
+        for (int r = 0; r < UMO_REASON_COUNT; r++) {
+            out->copy_performed[d][r] = tally_read(&scope->copy_performed[d][r]);
+        }
+    }
+}
+
+bool umo_scope_read_again(const umo_scope *scope, uint64_t *copies, umo_counters *out)
+{
+    uint64_t now = atomic_load_explicit(&scope->copies, memory_order_acquire);
+    bool moved = now != *copies;
+    *copies = now;
+    if (moved) {
+        copies_read(scope, out);
+    }
+    rest_read(scope, out);
+    return moved;
+}
+
+void umo_scope_read(const umo_scope *scope, umo_counters *out)
+{
+    copies_read(scope, out);
+    rest_read(scope, out);
 }
 
 uint64_t umo_scope_limit(const umo_scope *scope)
@@ -180,6 +205,7 @@ void umo_scope_count_copy(umo_scope *scope, umo_direction direction, umo_reason 
 {
     for (umo_scope *level = scope; level != NULL; level = level->parent) {
         tally_add(&level->copy_performed[direction][reason], size_bytes);
+        (void)atomic_fetch_add_explicit(&level->copies, 1, memory_order_release);
     }
     listener_tell(&(umo_scope_event){.scope = scope,
                                      .size_bytes = size_bytes,

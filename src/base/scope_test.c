@@ -208,9 +208,31 @@ static void threads_lose_no_count_and_pass_no_limit(void **state)
     umo_scope_destroy(root);
 }
 
+static void reading_again_finds_every_copy(void **state)
+{
+    (void)state;
+    umo_scope *root = NULL;
+    umo_scope *scope = NULL;
+    umo_counters counters = {0};
+    uint64_t copies = 0;
+    assert_int_equal(umo_scope_create(NULL, "root", 0, &root, NULL), UMO_OK);
+    assert_int_equal(umo_scope_create(root, "model", 0, &scope, NULL), UMO_OK);
+    umo_scope_count_copy_avoided(scope, UMO_DIRECTION_IN, 3);
+    assert_false(umo_scope_read_again(root, &copies, &counters));
+    assert_int_equal(counters.copy_avoided[UMO_DIRECTION_IN].bytes, 3);
+    umo_scope_count_copy(scope, UMO_DIRECTION_OUT, UMO_REASON_OVERLAP, 5);
+    assert_true(umo_scope_read_again(root, &copies, &counters));
+    assert_int_equal(counters.copy_performed[UMO_DIRECTION_OUT][UMO_REASON_OVERLAP].bytes, 5);
+    assert_false(umo_scope_read_again(root, &copies, &counters));
+    assert_int_equal(counters.copy_performed[UMO_DIRECTION_OUT][UMO_REASON_OVERLAP].bytes, 5);
+    umo_scope_destroy(scope);
+    umo_scope_destroy(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reading_again_finds_every_copy),
         cmocka_unit_test(a_charge_counts_on_every_level),
         cmocka_unit_test(a_limit_is_reached_exactly),
         cmocka_unit_test(a_refused_charge_leaves_no_trace),

@@ -64,6 +64,11 @@ def count(command):
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "callgrind")
         environment = dict(os.environ, GLIBC_TUNABLES=LINEAR_MEMCPY)
+        # Valgrind cannot duplicate a mapping: without this, shared memory would go another way.
+        folder_of_build = os.path.dirname(os.path.dirname(os.path.abspath(command[0])))
+        duplicate = os.path.join(folder_of_build, "lib", "libumo_duplicate.so")
+        if os.path.exists(duplicate):
+            environment["LD_PRELOAD"] = duplicate
         ran = subprocess.run(
             [
                 "valgrind",

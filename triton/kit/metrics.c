@@ -62,6 +62,8 @@ struct kit_metrics {
     series ready;
     series level;
     umo_pressure_listener listener;
+    umo_counters now; /* as last read */
+    uint64_t copies_seen;
 };
 
 static void series_move(const kit_metrics *metrics, family_index family, const label *labels,
@@ -215,21 +217,23 @@ void kit_metrics_update(kit_metrics *metrics, umo_scope *scope)
     if (metrics == NULL) {
         return;
     }
-    umo_counters now;
     (void)pthread_mutex_lock(&metrics->lock);
-    umo_scope_read(scope, &now);
+    const umo_counters *now = &metrics->now;
+    bool copies = umo_scope_read_again(scope, &metrics->copies_seen, &metrics->now);
     for (int d = 0; d < UMO_DIRECTIONS; d++) {
-        transfer_report(metrics, d, false, now.transfer_performed[d].bytes);
-        transfer_report(metrics, d, true, now.transfer_eliminated[d].bytes);
-        copies_report(metrics, d, now.copy_performed[d]);
-        if (now.copy_avoided[d].bytes != metrics->avoided[d].reported) {
+        transfer_report(metrics, d, false, now->transfer_performed[d].bytes);
+        transfer_report(metrics, d, true, now->transfer_eliminated[d].bytes);
+        if (copies) {
+            copies_report(metrics, d, now->copy_performed[d]);
+        }
+        if (now->copy_avoided[d].bytes != metrics->avoided[d].reported) {
             const label labels[] = {{"direction", side_names[d]}};
-            series_move(metrics, FAMILY_AVOIDED, labels, 1, now.copy_avoided[d].bytes,
+            series_move(metrics, FAMILY_AVOIDED, labels, 1, now->copy_avoided[d].bytes,
                         &metrics->avoided[d]);
         }
     }
-    if (now.live_bytes != metrics->live.reported) {
-        series_move(metrics, FAMILY_LIVE, NULL, 0, now.live_bytes, &metrics->live);
+    if (now->live_bytes != metrics->live.reported) {
+        series_move(metrics, FAMILY_LIVE, NULL, 0, now->live_bytes, &metrics->live);
     }
     (void)pthread_mutex_unlock(&metrics->lock);
 }

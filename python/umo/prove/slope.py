@@ -319,6 +319,10 @@ def _run(
         engine = find_onnxruntime()
         if engine is not None:
             surroundings.setdefault("UMO_ONNXRUNTIME", str(engine))  # as TritonServer tells its server
+        # Valgrind cannot duplicate a mapping: without this, shared memory would go another way than outside of it.
+        duplicate = Path(command[0]).resolve().parent.parent / "lib" / "libumo_duplicate.so"
+        if duplicate.is_file():
+            surroundings["LD_PRELOAD"] = str(duplicate)
         surroundings.update(env or {})
         try:
             done = subprocess.run(
