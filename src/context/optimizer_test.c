@@ -520,6 +520,10 @@ static void a_deleter_on_the_workers_thread_may_shut_down(void **state)
     }
     assert_int_equal(status, UMO_OK);
     umo_context_default_release(context);
+    /* The context goes inside that call, and the thread may rest before it says so. */
+    for (int i = 0; i < 2000 && atomic_load(&shut_down_there) == 1; i++) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
     assert_int_equal(atomic_load(&shut_down_there), 2);
     assert_false(umo_optimizer_running());
 }
