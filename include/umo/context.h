@@ -9,6 +9,7 @@
 #define UMO_CONTEXT_H
 
 #include <umo/buffer.h>
+#include <umo/copy.h>
 #include <umo/pool.h>
 #include <umo/pressure.h>
 #include <umo/region.h>
@@ -54,6 +55,10 @@ UMO_API void umo_context_default_release(umo_context *context);
 UMO_API umo_scope *umo_context_scope(umo_context *context);
 /** The registration cache. Lives as long as the context. Threads: any. */
 UMO_API umo_registry *umo_context_registry(umo_context *context);
+
+/** What copies for everybody in the context, so that a process has its threads once. Lives as long
+ * as the context. Threads: any. */
+UMO_API umo_copier *umo_context_copier(umo_context *context);
 
 /**
  * A device of the context, opened at first use.

@@ -170,6 +170,27 @@ UMO_API UMO_MUST_USE umo_status umo_device_calibrate(umo_device *device,
                                                      const umo_calibrate_options *options,
                                                      umo_cost_model *out, umo_error *error);
 
+/** From how many bytes on a device should use memory where it lies instead of a copy of it. */
+typedef struct umo_zero_copy {
+    /** of memory that is bound for one use (umo_buffer_import()); UINT64_MAX for never */
+    uint64_t import_bytes;
+    /** of memory whose binding is found again (umo_registry_wrap()); never more than import_bytes
+     */
+    uint64_t cached_bytes;
+    bool measured; /**< false: both are 1 MiB, as the device could not or should not be measured */
+} umo_zero_copy;
+
+/**
+ * Measures, on the device, what a use of host memory costs that is bound for it, found bound, and
+ * copied into prepared memory, each with its brackets, at 4 KiB to 4 MiB. The answer is the least
+ * of these sizes from which on binding was never slower. Known to this process afterwards; no file
+ * keeps it, since it takes but a few milliseconds. UMO_CALIBRATION=off measures nothing, and
+ * devices of tests (delayed, or poisoned) are not measured.
+ *
+ * Threads: any; one measures at a time. Cost: about 15 ms and 8 MiB when it measures.
+ */
+UMO_API void umo_device_zero_copy(umo_device *device, umo_zero_copy *out);
+
 /**
  * The mode for a new buffer: the one that is cheapest for such uses of all its bytes as the pattern
  * says. UNKNOWN gets the mode whose worst case over the patterns is the least. Where two cost the

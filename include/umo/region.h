@@ -23,8 +23,9 @@ typedef struct umo_view umo_view;
 
 /** Limits of a registry; zero means the default. */
 typedef struct umo_registry_options {
-    size_t wraps_max;         /**< cached wraps; default 4096 */
-    size_t views_max;         /**< own views; default 1024 */
+    size_t wraps_max; /**< cached wraps; default 16384 */
+    /** own views; default 16384, or a quarter of the mappings that a process may have */
+    size_t views_max;
     uint64_t views_bytes_max; /**< address space in views; default: the size of physical memory */
 } umo_registry_options;
 
@@ -97,6 +98,45 @@ typedef struct umo_mapping {
 UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mapping *out);
 
 /**
+ * What was learned about this process's mappings for as long as they cannot change: those behind
+ * the requests of one execution, which the server holds meanwhile.
+ *
+ * Where the system has no quick answer for one address (Linux before 6.11), its whole map is read
+ * once, when that is worth it: copying so far unknown memory is cheaper for few bytes. The map is
+ * read as soon as the bytes that were asked about would have taken as long to copy, so both
+ * together cost at most twice what knowing beforehand would have cost.
+ */
+typedef struct umo_mappings umo_mappings;
+
+/** Errors: NOMEM. Ownership: umo_mappings_destroy(). */
+UMO_API UMO_MUST_USE umo_status umo_mappings_create(umo_mappings **out, umo_error *error);
+/** NULL is allowed. */
+UMO_API void umo_mappings_destroy(umo_mappings *mappings);
+
+/** Mappings may have changed: nothing is known any more. Threads: one at a time. Cost: none. */
+UMO_API void umo_mappings_forget(umo_mappings *mappings);
+
+/**
+ * Which mapping an address lies in.
+ *
+ * @param size_bytes  How many bytes there are at stake.
+ * @param[out] out    Good until the next call.
+ *
+ * Errors:    NOT_FOUND    nothing is mapped there.
+ *            REFUSED      not known, and cheaper to copy than to find out.
+ *            UNSUPPORTED, SYSTEM, NOMEM  it cannot be found out.
+ * Threads:   one at a time.
+ * Cost:      nothing for a mapping that is known; else one system call, or one read of the map.
+ */
+UMO_API UMO_MUST_USE umo_status umo_mappings_find(umo_mappings *mappings, const void *address,
+                                                  size_t size_bytes, const umo_mapping **out);
+
+/** From how many bytes on the process's map is read on a system without a quick answer: the time of
+ * a read, measured, times the rate of umo_memory_read(), measured. Threads: any. Cost: the first
+ * call measures, for less than 1 ms as a rule. */
+UMO_API uint64_t umo_mappings_crossover_bytes(void);
+
+/**
  * Gives an own view of shared memory that somebody else mapped into this process.
  *
  * The view is a second mapping of the same memory, made by address alone, so it outlives the first
@@ -112,14 +152,15 @@ UMO_API UMO_MUST_USE umo_status umo_mapping_query(const void *address, umo_mappi
  *            LIMIT        all views are in use.
  *            NOMEM.
  * Threads:   any.
- * Cost:      known: one hash look-up. New: two system calls, and one read of the process's map at
- * most once a second to drop views whose first mapping is gone.
+ * Cost:      known: one hash look-up, whatever the number of views. New: three system calls, and
+ * one read of the process's map where it has no quick answer for an address.
  */
 UMO_API UMO_MUST_USE umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
                                               const umo_mapping *mapping, void **own,
                                               umo_view **view, umo_error *error);
 
-/** NULL is allowed. Threads: any. */
+/** A view that has lost bytes goes with its last user; any other one stays until its first mapping
+ * is gone, or somebody else needs its room. NULL is allowed. Threads: any. */
 UMO_API void umo_view_release(umo_view *view);
 
 /**
@@ -143,7 +184,8 @@ UMO_API size_t umo_memory_write(void *to, const void *from, size_t size_bytes);
 
 /**
  * Drops idle views whose first mapping is gone, so that an unregistered region's memory is not kept
- * alive. umo_view_find() does it by itself, at most once a second. Returns how many were dropped.
+ * alive. It is done about once a second while there are idle views, on umo's keeper thread. Returns
+ * how many were dropped.
  *
  * Threads: any. Cost: one read of the process's map.
  */

@@ -9,6 +9,7 @@
 #include <umo/arena.h>
 #include <umo/buffer.h>
 #include <umo/context.h>
+#include <umo/copy.h>
 #include <umo/device.h>
 #include <umo/dlpack.h>
 #include <umo/driver.h>
@@ -21,6 +22,7 @@
 #include <umo/profile.h>
 #include <umo/reason.h>
 #include <umo/region.h>
+#include <umo/ring.h>
 #include <umo/status.h>
 #include <umo/stream.h>
 #include <umo/tensor.h>

@@ -135,7 +135,9 @@ inline TRITONSERVER_Error *CreateUnifiedConfigFromModelConfig(const std::string 
     made.enable_unified_memory = read.enable;
     made.enable_batch_optimization = read.batch_optimization;
     made.enable_profiling = read.profiling;
-    made.zero_copy_threshold = read.zero_copy_threshold;
+    if (read.zero_copy_threshold != UMO_THRESHOLD_AUTO) {
+        made.zero_copy_threshold = read.zero_copy_threshold;
+    }
     config = std::move(made);
     return nullptr;
 }

@@ -88,14 +88,14 @@ def test_taken_port_is_replaced(empty, monkeypatch):
     with socket.socket() as taken:
         taken.bind((under_test.HOST, 0))
         taken.listen()
-        free_ports, calls = under_test._free_ports, []
+        free_ports, calls = under_test.free_ports, []
 
         def first_is_taken(count: int) -> list[int]:
             ports = free_ports(count)
             calls.append(ports)
             return [taken.getsockname()[1], *ports[1:]] if len(calls) == 1 else ports
 
-        monkeypatch.setattr(under_test, "_free_ports", first_is_taken)
+        monkeypatch.setattr(under_test, "free_ports", first_is_taken)
         with TritonServer(**empty, explicit=True) as server:
             assert len(calls) == 2
             assert server.http_port == calls[1][0]

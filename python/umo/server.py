@@ -32,6 +32,7 @@ from typing import Any, Self
 
 HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
+_REPEATED = frozenset({"--backend-config", "--load-model", "--model-repository"})  # each time adds to them
 
 # argv: the expected parent, the environment's changes as JSON (null removes), then the server's own command line.
 _BECOME_SERVER = """
@@ -172,7 +173,7 @@ def parse_metrics(text: str) -> Metrics:
     return Metrics(samples)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all are held at once so that they differ."""
     with contextlib.ExitStack() as held:
         ports = []
@@ -194,7 +195,9 @@ class TritonServer:
     allow_failing      serve although a model failed to load
     explicit           load only `load_models` and what load() names
     backend_config     {"backend": {"key": "value"}}; the key "" of the outer mapping is the global setting
-    extra_args         further command line options, as they are
+    extra_args         further command line options, as they are; one that we would give too is theirs
+    ports              of HTTP, gRPC and metrics; default: free ones. A port that is taken is then an error
+    shares_output      the server writes to our own output and not to a log
     command_prefix     a program that runs the server, e.g. ("valgrind", "--tool=callgrind")
     """
 
@@ -212,6 +215,8 @@ class TritonServer:
         backend_config: Mapping[str, Mapping[str, str]] | None = None,
         extra_args: Sequence[str] = (),
         command_prefix: Sequence[str] = (),
+        ports: tuple[int, int, int] | None = None,
+        shares_output: bool = False,
         ready_timeout_s: float = 120.0,
         stop_timeout_s: float = 30.0,
     ) -> None:
@@ -234,10 +239,13 @@ class TritonServer:
         self._backend_config = {name: dict(pairs) for name, pairs in (backend_config or {}).items()}
         self._extra_args = list(extra_args)
         self._command_prefix = list(command_prefix)
+        self._ports = ports
+        self._shares_output = shares_output
         self._ready_timeout_s = ready_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
+        self._host = self._asked("--http-address") or HOST
         self.binary = find_tritonserver()
         self.http_port = self.grpc_port = self.metrics_port = 0
 
@@ -261,14 +269,16 @@ class TritonServer:
                 raise ServerError(f"no model repository at {repository}")
         if not self._backend_directory.is_dir():
             raise ServerError(f"no backends at {self._backend_directory}: run `make build`, or set UMO_BACKENDS")
-        if self._log_path is None:
+        if self._log_path is None and not self._shares_output:
             handle, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
             os.close(handle)
             self._log_path = Path(name)
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
+        if self._log_path is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        attempts = 1 if self._ports else _PORT_ATTEMPTS
+        for attempt in range(1, attempts + 1):
             # Somebody may take a port between our look and the server's bind: then it ends, and is started again.
-            self.http_port, self.grpc_port, self.metrics_port = _free_ports(3)
+            self.http_port, self.grpc_port, self.metrics_port = self._ports or free_ports(3)
             self._spawn()
             try:
                 self._wait_ready()
@@ -277,7 +287,7 @@ class TritonServer:
                 log = self.log()
                 self.stop(keep_log=True)
                 taken = re.search(r"already in use|failed to start (HTTP|GRPC|Metrics)|Address already", log, re.I)
-                if not taken or attempt == _PORT_ATTEMPTS:
+                if not taken or attempt == attempts:
                     raise
 
     def _command(self) -> list[str]:
@@ -310,10 +320,11 @@ class TritonServer:
         for backend, pairs in self._backend_config.items():
             prefix = f"{backend}," if backend else ""
             command += [f"--backend-config={prefix}{key}={value}" for key, value in pairs.items()]
-        return command + self._extra_args
+        theirs = {argument.partition("=")[0] for argument in self._extra_args}
+        ours = [argument for argument in command if argument.partition("=")[0] not in theirs - _REPEATED]
+        return ours + self._extra_args
 
     def _spawn(self) -> None:
-        assert self._log_path is not None
         command = self._command()
         program = shutil.which(command[0]) or command[0]
         wrapped = [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid()), json.dumps(self._env), program]
@@ -324,7 +335,7 @@ class TritonServer:
 
         def keep() -> None:
             try:
-                with log_path.open("wb") as log:
+                with log_path.open("wb") if log_path else contextlib.nullcontext() as log:
                     process = subprocess.Popen(
                         wrapped, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                     )
@@ -342,8 +353,15 @@ class TritonServer:
         if trouble:
             raise ServerError(f"cannot start {program}: {trouble[0]}") from trouble[0]
 
+    def _asked(self, option: str) -> str | None:
+        """What the further options say of one of the server's."""
+        values = [a.partition("=")[2] for a in self._extra_args if a.partition("=")[0] == option]
+        return values[-1] if values else None
+
     def _wait_ready(self) -> None:
         assert self._process is not None
+        if self._asked("--allow-http") in ("false", "0"):
+            return  # nobody to ask
         deadline = time.monotonic() + self._ready_timeout_s
         pause_s = 0.02
         while True:
@@ -363,6 +381,8 @@ class TritonServer:
 
     def _why(self) -> str:
         """The lines of the log that say what went wrong, else its last lines."""
+        if self._shares_output:
+            return "  (what it said is above)"
         lines = self.log().splitlines()
         # A server without a GPU always says the one about CUDA.
         errors = [
@@ -372,6 +392,12 @@ class TritonServer:
         ]
         shown = errors[-12:] or lines[-12:]
         return "\n".join("  " + line for line in shown) + f"\n  (all of the log: {self._log_path})"
+
+    def wait(self) -> int:
+        """Waits until the server ends by itself, and returns its exit status (negative: the signal)."""
+        if self._process is None:
+            raise ServerError("the server is not running")
+        return self._process.wait()
 
     def stop(self, keep_log: bool = False) -> int | None:
         """Ends the server, politely first. Returns its exit status (negative: the signal), None if there was none."""
@@ -490,7 +516,8 @@ class TritonServer:
     def _request(
         self, method: str, path: str, body: bytes | None, port: int | None = None, timeout_s: float = 30.0
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(HOST, port or self.http_port, timeout=timeout_s)
+        host = HOST if self._host in ("0.0.0.0", "::", "[::]") else self._host
+        connection = http.client.HTTPConnection(host, port or self.http_port, timeout=timeout_s)
         try:
             connection.request(method, path, body=body)
             answer = connection.getresponse()

@@ -25,6 +25,7 @@ struct umo_context {
     umo_context_options options;
     umo_scope *scope;
     umo_registry *registry;
+    umo_copier *copier;
     pthread_mutex_t lock; /* devices, and starting the pressure */
     context_device devices[DEVICES_MAX];
     size_t device_count;
@@ -76,6 +77,9 @@ umo_status umo_context_create(const umo_context_options *options, umo_context **
         status = umo_registry_create(&context->options.registry, context->scope, &context->registry,
                                      error);
     }
+    if (status == UMO_OK) {
+        status = umo_copier_create(UINT32_MAX, 0, &context->copier, error);
+    }
     if (status != UMO_OK) {
         umo_context_destroy(context);
         return status;
@@ -90,6 +94,7 @@ void umo_context_destroy(umo_context *context)
         return;
     }
     umo_pressure_destroy(atomic_load_explicit(&context->pressure, memory_order_relaxed));
+    umo_copier_destroy(context->copier);
     umo_registry_destroy(context->registry);
     for (size_t i = 0; i < context->device_count; i++) {
         umo_device_release(context->devices[i].device);
@@ -178,6 +183,11 @@ void umo_context_default_release(umo_context *context)
 umo_scope *umo_context_scope(umo_context *context)
 {
     return context->scope;
+}
+
+umo_copier *umo_context_copier(umo_context *context)
+{
+    return context->copier;
 }
 
 umo_registry *umo_context_registry(umo_context *context)

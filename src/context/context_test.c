@@ -140,7 +140,7 @@ static void a_second_configuration_must_agree(void **state)
     umo_context_default_release(context);
     /* Defaults that were spelled out agree with defaults that were not. */
     assert_int_equal(umo_context_default_acquire(NULL, &context, NULL), UMO_OK);
-    const umo_context_options spelled = {.registry = {.wraps_max = 4096, .views_max = 1024}};
+    const umo_context_options spelled = {.registry = {.wraps_max = 16384}};
     umo_context *joined = NULL;
     assert_int_equal(umo_context_default_acquire(&spelled, &joined, NULL), UMO_OK);
     umo_context_default_release(joined);

@@ -59,8 +59,45 @@ static void keeper_main(void *mine)
     (void)pthread_mutex_unlock(&keeper_lock);
 }
 
+static void fork_prepare(void)
+{
+    (void)pthread_mutex_lock(&keeper_lock);
+}
+
+static void fork_parent(void)
+{
+    (void)pthread_mutex_unlock(&keeper_lock);
+}
+
+/* The thread is gone; the next wake makes another one. */
+static void fork_child(void)
+{
+    if (prepared) {
+        umo_os_condition_init(&keeper_wakes);
+    }
+    started = false;
+    shift++;
+    running = NULL;
+    for (umo_list_link *link = tasks.next; link != &tasks; link = link->next) {
+        UMO_LIST_ENTRY(link, umo_keeper_task, link)->due_ns = UINT64_MAX;
+    }
+    (void)pthread_mutex_unlock(&keeper_lock);
+}
+
+static void fork_register(void)
+{
+    (void)pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+void umo_keeper_fork_register(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, fork_register);
+}
+
 void umo_keeper_add(umo_keeper_task *task)
 {
+    umo_keeper_fork_register();
     task->due_ns = UINT64_MAX;
     (void)pthread_mutex_lock(&keeper_lock);
     if (!prepared) {
@@ -107,25 +144,6 @@ void umo_keeper_wake(umo_keeper_task *task, uint64_t due_ns)
     }
     if (!started) {
         task->due_ns = UINT64_MAX;
-    }
-    (void)pthread_mutex_unlock(&keeper_lock);
-}
-
-void umo_keeper_fork_lock(void)
-{
-    (void)pthread_mutex_lock(&keeper_lock);
-}
-
-void umo_keeper_fork_unlock(bool child)
-{
-    if (child) {
-        umo_os_condition_init(&keeper_wakes);
-        started = false;
-        shift++;
-        running = NULL;
-        for (umo_list_link *link = tasks.next; link != &tasks; link = link->next) {
-            UMO_LIST_ENTRY(link, umo_keeper_task, link)->due_ns = UINT64_MAX;
-        }
     }
     (void)pthread_mutex_unlock(&keeper_lock);
 }

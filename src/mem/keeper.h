@@ -30,9 +30,8 @@ void umo_keeper_remove(umo_keeper_task *task);
  * has no thread for it, nothing is looked after, and the next wake tries again. */
 void umo_keeper_wake(umo_keeper_task *task, uint64_t due_ns);
 
-/* Around a fork: lock before, unlock after; in the child the thread is gone, and the next wake
- * makes another one. */
-void umo_keeper_fork_lock(void);
-void umo_keeper_fork_unlock(bool child);
+/* Its part of a fork: called by whoever holds locks during one that are held while a task is woken,
+ * before it registers itself. */
+void umo_keeper_fork_register(void);
 
 #endif

@@ -59,12 +59,10 @@ static void fork_prepare(void)
             umo_carve_fork_lock(&pool->carve);
         }
     }
-    umo_keeper_fork_lock();
 }
 
 static void fork_done(bool child)
 {
-    umo_keeper_fork_unlock(child);
     for (umo_list_link *link = pools.next; link != &pools; link = link->next) {
         umo_pool *pool = UMO_LIST_ENTRY(link, umo_pool, link);
         if (child) {
@@ -94,6 +92,7 @@ static void fork_child(void)
 static void fork_register(void)
 {
     umo_buffer_fork_register(); /* pools make buffers, not the other way round */
+    umo_keeper_fork_register(); /* and wake the keeper under their locks */
     (void)pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 

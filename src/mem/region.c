@@ -16,14 +16,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EVICTION_LOOKS 64
+
+/* What a hit looks at comes first; see umo_view. */
 typedef struct wrap {
     umo_hash_link link;
-    umo_list_link by_use;
     umo_device *device;
     uintptr_t data;
     size_t size_bytes;
-    bool writable;
     umo_buffer *buffer;
+    bool writable;
+    bool used_again; /* since its turn to make room came last */
+    umo_list_link by_age;
+    umo_list_link in_region;
     struct wrap *next_surplus; /* unlinked, to be freed */
 } wrap;
 
@@ -31,7 +36,8 @@ typedef struct wrap {
 static void wrap_unlink(umo_registry *registry, wrap *w)
 {
     umo_hash_remove(&registry->wraps, &w->link);
-    umo_list_remove(&w->by_use);
+    umo_list_remove(&w->by_age);
+    umo_list_remove(&w->in_region);
     registry->stats.wraps--;
 }
 
@@ -42,29 +48,16 @@ static void wrap_free(wrap *w)
     free(w);
 }
 
-/* Unlinks the least used wrap for which pick says yes and that nobody else holds; NULL if there is
- * none. */
-static wrap *wrap_take_oldest(umo_registry *registry, const umo_region *inside)
-{
-    umo_list_link *head = &registry->wraps_by_use;
-    for (umo_list_link *at = head->previous; at != head; at = at->previous) {
-        wrap *w = UMO_LIST_ENTRY(at, wrap, by_use);
-        bool belongs = inside == NULL ||
-                       (w->data >= inside->start && w->data - inside->start < inside->size_bytes);
-        /* Anybody's wrap goes with its region; only an idle one makes room. */
-        if (belongs && (inside != NULL || umo_buffer_refs(w->buffer) == 1)) {
-            wrap_unlink(registry, w);
-            return w;
-        }
-    }
-    return NULL;
-}
-
-void umo_registry_drop_wraps(umo_registry *registry, const umo_region *region)
+/* Anybody's wrap goes with its region. */
+void umo_registry_drop_wraps(umo_registry *registry, umo_region *region)
 {
     for (;;) {
+        wrap *w = NULL;
         (void)pthread_mutex_lock(&registry->lock);
-        wrap *w = wrap_take_oldest(registry, region);
+        if (region->wraps.previous != &region->wraps) {
+            w = UMO_LIST_ENTRY(region->wraps.previous, wrap, in_region);
+            wrap_unlink(registry, w);
+        }
         (void)pthread_mutex_unlock(&registry->lock);
         if (w == NULL) {
             return;
@@ -90,14 +83,13 @@ static size_t region_after(const umo_registry *registry, uintptr_t address)
 }
 
 /* The region that holds the whole range, or NULL. */
-static const umo_region *region_holding(const umo_registry *registry, uintptr_t start,
-                                        size_t size_bytes)
+static umo_region *region_holding(const umo_registry *registry, uintptr_t start, size_t size_bytes)
 {
     size_t after = region_after(registry, start);
     if (after == 0) {
         return NULL;
     }
-    const umo_region *region = registry->regions[after - 1];
+    umo_region *region = registry->regions[after - 1];
     size_t offset = (size_t)(start - region->start);
     return offset < region->size_bytes && size_bytes <= region->size_bytes - offset ? region : NULL;
 }
@@ -115,6 +107,7 @@ umo_status umo_region_register(umo_registry *registry, void *data, size_t size_b
     }
     *region = (umo_region){
         .registry = registry, .start = start, .size_bytes = size_bytes, .writable = writable};
+    umo_list_init(&region->wraps);
 
     umo_status status = UMO_OK;
     (void)pthread_mutex_lock(&registry->lock);
@@ -191,24 +184,32 @@ static wrap *wrap_find(const umo_registry *registry, uint64_t hash, const umo_de
 }
 
 /* Marks a wrap as used and gives out a reference. */
-static umo_buffer *wrap_use(umo_registry *registry, wrap *w)
+static umo_buffer *wrap_use(wrap *w)
 {
-    umo_list_remove(&w->by_use);
-    umo_list_push(&registry->wraps_by_use, &w->by_use);
+    w->used_again = true;
     umo_buffer_acquire(w->buffer);
     return w->buffer;
 }
 
-/* Unlinks idle wraps until the cache is within its limit; the caller frees them without the lock.
+/*
+ * Unlinks idle wraps until the cache is within its limit; the caller frees them without the lock.
+ * A wrap that was used again since its turn came last, or that somebody holds now, has a second
+ * chance. However many have, only a few are looked at each time.
  */
 static wrap *wraps_make_room(umo_registry *registry)
 {
     wrap *surplus = NULL;
-    while (registry->stats.wraps > registry->options.wraps_max) {
-        wrap *oldest = wrap_take_oldest(registry, NULL);
-        if (oldest == NULL) {
-            break;
+    umo_list_link *head = &registry->wraps_by_age;
+    for (int looks = 0;
+         looks < EVICTION_LOOKS && registry->stats.wraps > registry->options.wraps_max; looks++) {
+        wrap *oldest = UMO_LIST_ENTRY(head->previous, wrap, by_age);
+        if (oldest->used_again || umo_buffer_refs(oldest->buffer) > 1) {
+            oldest->used_again = false;
+            umo_list_remove(&oldest->by_age);
+            umo_list_push(head, &oldest->by_age);
+            continue;
         }
+        wrap_unlink(registry, oldest);
         registry->stats.evictions++;
         oldest->next_surplus = surplus;
         surplus = oldest;
@@ -226,7 +227,7 @@ static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash,
     umo_buffer *buffer = NULL;
     fresh->next_surplus = NULL;
     (void)pthread_mutex_lock(&registry->lock);
-    const umo_region *region = region_holding(registry, fresh->data, fresh->size_bytes);
+    umo_region *region = region_holding(registry, fresh->data, fresh->size_bytes);
     wrap *w =
         wrap_find(registry, hash, fresh->device, fresh->data, fresh->size_bytes, fresh->writable);
     if (region == NULL || region->number != number) {
@@ -234,12 +235,15 @@ static umo_buffer *wrap_keep(umo_registry *registry, wrap *fresh, uint64_t hash,
     } else if (w == NULL) {
         w = fresh;
         umo_hash_insert(&registry->wraps, &w->link, hash);
-        umo_list_push(&registry->wraps_by_use, &w->by_use);
+        umo_list_push(&registry->wraps_by_age, &w->by_age);
+        umo_list_push(&region->wraps, &w->in_region);
         registry->stats.wraps++;
     }
     if (w != NULL) {
-        buffer = wrap_use(registry, w);
-        if (w == fresh) {
+        bool again = w != fresh;
+        buffer = wrap_use(w);
+        w->used_again = again;
+        if (!again) {
             surplus = wraps_make_room(registry);
         }
     }
@@ -293,7 +297,7 @@ umo_status umo_registry_wrap(umo_registry *registry, umo_device *device, umo_sco
     (void)pthread_mutex_lock(&registry->lock);
     wrap *w = wrap_find(registry, hash, device, start, size_bytes, writable);
     if (w != NULL) {
-        umo_buffer *buffer = wrap_use(registry, w);
+        umo_buffer *buffer = wrap_use(w);
         registry->stats.wrap_hits++;
         (void)pthread_mutex_unlock(&registry->lock);
         umo_buffer_refresh(buffer);

@@ -15,86 +15,126 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define SWEEP_EVERY_NS UINT64_C(1000000000)
-
-struct umo_view {
-    umo_hash_link link;
-    umo_list_link by_use;
-    umo_registry *registry;
-    uint32_t users;
-    bool seen; /* by a sweep: the first mapping is still there */
-    bool writable;
-    char *base;
-    size_t size_bytes;
-    uint64_t device;
-    uint64_t inode;
-    uint64_t offset_bytes; /* of base in the file */
-    _Atomic uintptr_t lost_from; /* what lies from here on is gone; UINTPTR_MAX for nothing */
-    umo_region *region;
-};
-
-static uint64_t view_hash(uint64_t device, uint64_t inode)
+/* By the whole place: a client may map one file thousands of times. */
+static uint64_t view_hash(uint64_t device, uint64_t inode, uint64_t offset_bytes, size_t size_bytes)
 {
-    return umo_hash_mix(umo_hash_mix(0, device), inode);
+    return umo_hash_mix(umo_hash_mix(device, inode), offset_bytes ^ (uint64_t)size_bytes << 16);
 }
 
-static void view_unlink(umo_registry *registry, umo_view *view)
+umo_hash_link *umo_view_chain(const umo_registry *registry, const umo_mapping *mapping,
+                              uint64_t *hash)
+{
+    *hash = view_hash(mapping->device, mapping->inode, mapping->offset_bytes,
+                      (size_t)(mapping->end - mapping->start));
+    return umo_hash_chain(&registry->views, *hash);
+}
+
+bool umo_view_matches(const umo_view *view, const umo_mapping *mapping)
+{
+    return view->device == mapping->device && view->inode == mapping->inode &&
+           view->offset_bytes == mapping->offset_bytes &&
+           view->size_bytes == mapping->end - mapping->start;
+}
+
+static bool view_whole(const umo_view *view)
+{
+    return atomic_load_explicit(&view->whole_bytes, memory_order_acquire) == view->size_bytes;
+}
+
+void umo_view_unlink(umo_registry *registry, umo_view *view)
 {
     umo_hash_remove(&registry->views, &view->link);
-    umo_list_remove(&view->by_use);
+    umo_list_remove(&view->by_age);
+    view->linked = false;
+    registry->idle_count -= view->users == 0 ? 1 : 0;
     registry->stats.views--;
     registry->stats.view_bytes -= view->size_bytes;
 }
 
-static void view_free(umo_view *view)
+void umo_view_free(umo_view *view)
 {
     umo_region_release(view->region);
-    if (view->base != NULL) {
+    /* In a child of fork() neither is there, and something else may be mapped at its address. */
+    if (view->forks == umo_os_forks() && view->base != NULL) {
+        umo_os_guard_remove(view->guard);
         umo_os_mapping_drop(view->base, view->size_bytes);
     }
     free(view);
 }
 
-/* The view that holds [offset, offset + size) of a file, or NULL. */
-static umo_view *view_lookup(const umo_registry *registry, const umo_mapping *mapping,
-                             uint64_t offset_bytes, size_t size_bytes)
+/* The view that shows a mapping, or NULL. One that has lost bytes is nobody's any more: *gone is to
+ * be freed without the lock, where it has no user. */
+static umo_view *view_lookup(umo_registry *registry, const umo_mapping *mapping, umo_view **gone)
 {
-    uint64_t hash = view_hash(mapping->device, mapping->inode);
-    for (umo_hash_link *link = umo_hash_chain(&registry->views, hash); link != NULL;
+    uint64_t hash;
+    for (umo_hash_link *link = umo_view_chain(registry, mapping, &hash); link != NULL;
          link = link->next) {
         umo_view *view = UMO_LIST_ENTRY(link, umo_view, link);
-        if (link->hash != hash || view->device != mapping->device ||
-            view->inode != mapping->inode || offset_bytes < view->offset_bytes ||
+        if (link->hash != hash || !umo_view_matches(view, mapping) ||
             (mapping->writable && !view->writable)) {
             continue;
         }
-        uint64_t inside = offset_bytes - view->offset_bytes;
-        if (inside <= view->size_bytes && size_bytes <= view->size_bytes - inside) {
+        if (view_whole(view)) {
             return view;
         }
+        umo_view_unlink(registry, view);
+        *gone = view->users == 0 ? view : NULL;
+        return NULL;
     }
     return NULL;
 }
 
 static void view_use(umo_registry *registry, umo_view *view)
 {
-    view->users++;
-    umo_list_remove(&view->by_use);
-    umo_list_push(&registry->views_by_use, &view->by_use);
+    registry->idle_count -= view->users++ == 0 ? 1 : 0;
+    view->used_again = true;
 }
 
-/* Unlinks the least used idle view; NULL if all are in use. */
-static umo_view *view_take_idle(umo_registry *registry)
+/* Second chance, since moving each view to the front of a list when it is found would touch its two
+ * neighbours as well. A look takes back what a hit has marked, so it costs no more than those. */
+umo_view *umo_view_take_idle(umo_registry *registry)
 {
-    umo_list_link *head = &registry->views_by_use;
-    for (umo_list_link *at = head->previous; at != head; at = at->previous) {
-        umo_view *view = UMO_LIST_ENTRY(at, umo_view, by_use);
-        if (view->users == 0) {
-            view_unlink(registry, view);
+    while (registry->idle_count > 0) {
+        umo_list_link *oldest = registry->views_by_age.previous;
+        umo_view *view = UMO_LIST_ENTRY(oldest, umo_view, by_age);
+        if (view->users == 0 && !view->used_again) {
+            umo_view_unlink(registry, view);
             return view;
         }
+        view->used_again = false;
+        umo_list_remove(oldest);
+        umo_list_push(&registry->views_by_age, oldest);
     }
     return NULL;
+}
+
+/* What a duplicate shows. Where the system has no quick answer, the whole map is read: a view is
+ * made seldom. */
+typedef struct own_search {
+    uintptr_t address;
+    umo_mapping *out;
+    bool found;
+} own_search;
+
+static bool own_visit(const umo_mapping *mapping, void *user)
+{
+    own_search *search = user;
+    search->found = search->address >= mapping->start && search->address < mapping->end;
+    if (search->found) {
+        *search->out = *mapping;
+    }
+    return !search->found;
+}
+
+static umo_status own_query(const void *base, umo_mapping *out)
+{
+    umo_status status = umo_os_mapping_query(base, out);
+    if (status == UMO_E_UNSUPPORTED) {
+        own_search search = {.address = (uintptr_t)base, .out = out};
+        status = umo_os_mapping_visit(own_visit, &search);
+        status = status == UMO_OK && !search.found ? UMO_E_NOT_FOUND : status;
+    }
+    return status;
 }
 
 /* Duplicates the mapping and checks, on the duplicate, that it is what the caller saw. */
@@ -106,7 +146,7 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a view");
     }
     view->registry = registry;
-    view->lost_from = UINTPTR_MAX;
+    view->forks = umo_os_forks();
     view->size_bytes = (size_t)(mapping->end - mapping->start);
     void *base = NULL;
     umo_status status = umo_os_mapping_duplicate((void *)mapping->start, view->size_bytes, &base);
@@ -116,7 +156,7 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     }
     view->base = base;
     umo_mapping own;
-    status = umo_os_mapping_query(base, &own);
+    status = own_query(base, &own);
     if (status != UMO_OK || own.inode != mapping->inode || own.device != mapping->device ||
         own.offset_bytes + ((uintptr_t)base - own.start) != mapping->offset_bytes ||
         own.end - (uintptr_t)base < view->size_bytes) {
@@ -128,6 +168,12 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     view->offset_bytes = mapping->offset_bytes; /* own may start at a neighbouring view */
     view->writable = own.writable;
     status =
+        umo_os_guard_add(base, view->size_bytes, view->writable, &view->whole_bytes, &view->guard);
+    if (status != UMO_OK && status != UMO_E_UNSUPPORTED) {
+        (void)umo_error_set(error, status, 0, "no more views can be watched over");
+        goto fail;
+    }
+    status =
         umo_region_register(registry, base, view->size_bytes, view->writable, &view->region, error);
     if (status != UMO_OK) {
         goto fail;
@@ -136,27 +182,30 @@ static umo_status view_create(umo_registry *registry, const umo_mapping *mapping
     return UMO_OK;
 
 fail:
-    view_free(view);
+    umo_view_free(view);
     return status;
 }
 
-/* Links a new view, or finds the one that another thread linked first; *surplus is to be freed
- * without the lock. */
+/* Links a new view, or finds the one that another thread linked first. What is in *gone afterwards
+ * is to be freed without the lock. */
 static umo_view *view_keep(umo_registry *registry, umo_view *fresh, const umo_mapping *mapping,
-                           uint64_t offset_bytes, size_t size_bytes, umo_view **surplus)
+                           umo_view **gone)
 {
-    umo_view *view = view_lookup(registry, mapping, offset_bytes, size_bytes);
+    umo_view *view = view_lookup(registry, mapping, gone);
     if (view != NULL) {
-        *surplus = fresh;
-    } else {
-        view = fresh;
-        umo_hash_insert(&registry->views, &view->link, view_hash(view->device, view->inode));
-        umo_list_push(&registry->views_by_use, &view->by_use);
-        registry->stats.views++;
-        registry->stats.view_bytes += view->size_bytes;
+        *gone = fresh;
+        view_use(registry, view);
+        return view;
     }
-    view_use(registry, view);
-    return view;
+    umo_hash_insert(&registry->views, &fresh->link,
+                    view_hash(fresh->device, fresh->inode, fresh->offset_bytes, fresh->size_bytes));
+    umo_list_push(&registry->views_by_age, &fresh->by_age);
+    fresh->linked = true;
+    fresh->users = 1;
+    fresh->seen = registry->sweeps;
+    registry->stats.views++;
+    registry->stats.view_bytes += fresh->size_bytes;
+    return fresh;
 }
 
 /* Makes room for one more view of size_bytes by dropping idle ones. */
@@ -171,7 +220,7 @@ static umo_status views_make_room(umo_registry *registry, size_t size_bytes, umo
         bool fits = registry->stats.views < registry->options.views_max &&
                     registry->stats.view_bytes <= registry->options.views_bytes_max &&
                     size_bytes <= registry->options.views_bytes_max - registry->stats.view_bytes;
-        umo_view *idle = fits ? NULL : view_take_idle(registry);
+        umo_view *idle = fits ? NULL : umo_view_take_idle(registry);
         registry->stats.evictions += idle != NULL ? 1 : 0;
         (void)pthread_mutex_unlock(&registry->lock);
         if (fits) {
@@ -180,8 +229,60 @@ static umo_status views_make_room(umo_registry *registry, size_t size_bytes, umo
         if (idle == NULL) {
             return umo_error_set(error, UMO_E_LIMIT, 0, "no room for one more view");
         }
-        view_free(idle);
+        umo_view_free(idle);
     }
+}
+
+/* In a child of fork() no view is mapped, and what is at its address may be anything. */
+static void views_forget(umo_registry *registry)
+{
+    umo_view *gone = NULL;
+    (void)pthread_mutex_lock(&registry->lock);
+    registry->sweep_due = registry->forks == umo_os_forks() && registry->sweep_due;
+    for (size_t slot = 0; registry->forks != umo_os_forks() && slot < registry->views.slot_count;
+         slot++) {
+        while (registry->views.slots[slot] != NULL) {
+            umo_view *view = UMO_LIST_ENTRY(registry->views.slots[slot], umo_view, link);
+            umo_view_unlink(registry, view);
+            view->users++;
+            view->next_gone = gone;
+            gone = view;
+        }
+    }
+    registry->forks = umo_os_forks();
+    (void)pthread_mutex_unlock(&registry->lock);
+    while (gone != NULL) {
+        umo_view *next = gone->next_gone;
+        umo_region_release(gone->region);
+        gone->region = NULL;
+        umo_view_release(gone);
+        gone = next;
+    }
+}
+
+static umo_status view_make(umo_registry *registry, const umo_mapping *mapping, bool sweep,
+                            umo_view **out, umo_error *error)
+{
+    if (sweep) {
+        (void)umo_registry_sweep(registry);
+    }
+    umo_view *fresh = NULL;
+    umo_view *gone = NULL;
+    umo_status status = views_make_room(registry, (size_t)(mapping->end - mapping->start), error);
+    if (status == UMO_OK) {
+        status = view_create(registry, mapping, &fresh, error);
+    }
+    if (status != UMO_OK) {
+        return status;
+    }
+    assert(fresh != NULL);
+    (void)pthread_mutex_lock(&registry->lock);
+    *out = view_keep(registry, fresh, mapping, &gone);
+    (void)pthread_mutex_unlock(&registry->lock);
+    if (gone != NULL) {
+        umo_view_free(gone);
+    }
+    return UMO_OK;
 }
 
 umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
@@ -198,134 +299,81 @@ umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
         size_bytes > mapping->end - address) {
         return umo_error_set(error, UMO_E_REFUSED, 0, "the range is not in one mapping");
     }
-    uint64_t offset_bytes = mapping->offset_bytes + (address - mapping->start);
-
+    umo_view *gone = NULL;
+    bool sweep = false;
     (void)pthread_mutex_lock(&registry->lock);
-    umo_view *view = view_lookup(registry, mapping, offset_bytes, size_bytes);
+    if (registry->forks != umo_os_forks()) {
+        (void)pthread_mutex_unlock(&registry->lock);
+        views_forget(registry);
+        (void)pthread_mutex_lock(&registry->lock);
+    }
+    umo_view *view = view_lookup(registry, mapping, &gone);
     if (view != NULL) {
         view_use(registry, view);
         registry->stats.view_hits++;
     } else {
         registry->stats.view_misses++;
+        sweep = umo_registry_sweep_overdue(registry);
     }
     (void)pthread_mutex_unlock(&registry->lock);
-
+    if (gone != NULL) {
+        umo_view_free(gone);
+    }
     if (view == NULL) {
-        uint64_t now = umo_os_now_ns();
-        (void)pthread_mutex_lock(&registry->lock);
-        bool sweep = registry->stats.views > 0 && now - registry->sweep_ns >= SWEEP_EVERY_NS;
-        (void)pthread_mutex_unlock(&registry->lock);
-        if (sweep) {
-            (void)umo_registry_sweep(registry);
-        }
-        umo_status status =
-            views_make_room(registry, (size_t)(mapping->end - mapping->start), error);
-        umo_view *fresh = NULL;
-        umo_view *surplus = NULL;
-        if (status == UMO_OK) {
-            status = view_create(registry, mapping, &fresh, error);
-        }
+        umo_status status = view_make(registry, mapping, sweep, &view, error);
         if (status != UMO_OK) {
             return status;
         }
-        assert(fresh != NULL);
-        (void)pthread_mutex_lock(&registry->lock);
-        view = view_keep(registry, fresh, mapping, offset_bytes, size_bytes, &surplus);
-        (void)pthread_mutex_unlock(&registry->lock);
-        if (surplus != NULL) {
-            view_free(surplus);
-        }
     }
-    *own = view->base + (offset_bytes - view->offset_bytes);
+    *own = view->base + (address - mapping->start);
     *out = view;
     return UMO_OK;
 }
 
 void umo_view_release(umo_view *view)
 {
-    if (view != NULL) {
-        (void)pthread_mutex_lock(&view->registry->lock);
-        view->users--;
-        (void)pthread_mutex_unlock(&view->registry->lock);
+    if (view == NULL) {
+        return;
+    }
+    umo_registry *registry = view->registry;
+    bool gone = false;
+    bool wake = false;
+    (void)pthread_mutex_lock(&registry->lock);
+    if (--view->users == 0) {
+        registry->idle_count += view->linked ? 1 : 0;
+        if (view->linked && !view_whole(view)) {
+            umo_view_unlink(registry, view); /* nobody will find it: its memory goes now */
+        }
+        gone = !view->linked;
+        wake = !gone && !registry->sweep_due;
+        registry->sweep_due = registry->sweep_due || wake;
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    if (gone) {
+        umo_view_free(view);
+    }
+    if (wake) {
+        umo_registry_sweep_soon(registry);
     }
 }
 
 bool umo_view_lost(const umo_view *view, const void *own, size_t size_bytes)
 {
-    uintptr_t end = (uintptr_t)own + size_bytes;
-    return end > atomic_load_explicit(&view->lost_from, memory_order_acquire);
-}
-
-/* Marks the views whose file is mapped somewhere else than in views: those of one file must not
- * keep each other, and the system may show neighbouring ones as one mapping. */
-static bool sweep_visit(const umo_mapping *mapping, void *user)
-{
-    umo_registry *registry = user;
-    if (!mapping->shared || mapping->inode == 0) {
-        return true;
-    }
-    uint64_t hash = view_hash(mapping->device, mapping->inode);
-    (void)pthread_mutex_lock(&registry->lock);
-    umo_hash_link *first = umo_hash_chain(&registry->views, hash);
-    bool ours = false;
-    for (umo_hash_link *link = first; link != NULL && !ours; link = link->next) {
-        const umo_view *view = UMO_LIST_ENTRY(link, umo_view, link);
-        ours = mapping->start - (uintptr_t)view->base < view->size_bytes;
-    }
-    for (umo_hash_link *link = first; link != NULL && !ours; link = link->next) {
-        umo_view *view = UMO_LIST_ENTRY(link, umo_view, link);
-        if (link->hash == hash && view->device == mapping->device &&
-            view->inode == mapping->inode) {
-            view->seen = true;
-        }
-    }
-    (void)pthread_mutex_unlock(&registry->lock);
-    return true;
-}
-
-size_t umo_registry_sweep(umo_registry *registry)
-{
-    umo_list_link *head = &registry->views_by_use;
-    (void)pthread_mutex_lock(&registry->lock);
-    registry->sweep_ns = umo_os_now_ns();
-    for (umo_list_link *at = head->next; at != head; at = at->next) {
-        UMO_LIST_ENTRY(at, umo_view, by_use)->seen = false;
-    }
-    (void)pthread_mutex_unlock(&registry->lock);
-
-    if (umo_os_mapping_visit(sweep_visit, registry) != UMO_OK) {
-        return 0;
-    }
-
-    size_t dropped = 0;
-    for (;;) {
-        umo_view *gone = NULL;
-        (void)pthread_mutex_lock(&registry->lock);
-        for (umo_list_link *at = head->previous; at != head && gone == NULL; at = at->previous) {
-            umo_view *view = UMO_LIST_ENTRY(at, umo_view, by_use);
-            if (!view->seen && view->users == 0) {
-                gone = view;
-                view_unlink(registry, gone);
-            }
-        }
-        (void)pthread_mutex_unlock(&registry->lock);
-        if (gone == NULL) {
-            return dropped;
-        }
-        view_free(gone);
-        dropped++;
-    }
+    size_t whole_bytes = atomic_load_explicit(&view->whole_bytes, memory_order_acquire);
+    size_t offset_bytes = (size_t)((const char *)own - view->base);
+    return whole_bytes < view->size_bytes && size_bytes > 0 &&
+           (offset_bytes >= whole_bytes || size_bytes > whole_bytes - offset_bytes);
 }
 
 void umo_registry_drop_views(umo_registry *registry)
 {
     for (;;) {
         (void)pthread_mutex_lock(&registry->lock);
-        umo_view *view = view_take_idle(registry);
+        umo_view *view = umo_view_take_idle(registry);
         (void)pthread_mutex_unlock(&registry->lock);
         if (view == NULL) {
             return;
         }
-        view_free(view);
+        umo_view_free(view);
     }
 }

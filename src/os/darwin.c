@@ -486,6 +486,11 @@ bool umo_os_mapping_duplicates(void)
     return answer == 2;
 }
 
+size_t umo_os_mappings_max(void)
+{
+    return SIZE_MAX;
+}
+
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user)
 {
     umo_mapping mapping = {.end = 0};

@@ -272,26 +272,28 @@ enum {
 };
 
 /* /proc/self/maps, opened once for the life of the process and again after a fork: the file shows
- * its opener's. */
+ * its opener's. -1 also where UMO_PROCMAP_QUERY=off has this kernel be an older one. */
 static int maps_file(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static _Atomic int file = -1;
-    static _Atomic int owner = -1;
-    int pid = (int)getpid();
-    if (atomic_load_explicit(&owner, memory_order_acquire) == pid) {
+    static _Atomic uint32_t owner = UINT32_MAX;
+    uint32_t forks = umo_os_forks();
+    if (atomic_load_explicit(&owner, memory_order_acquire) == forks) {
         return atomic_load_explicit(&file, memory_order_relaxed);
     }
     (void)pthread_mutex_lock(&lock);
-    if (atomic_load_explicit(&owner, memory_order_relaxed) != pid) {
+    if (atomic_load_explicit(&owner, memory_order_relaxed) != forks) {
         int previous = atomic_load_explicit(&file, memory_order_relaxed);
         if (previous >= 0) {
             (void)close(previous);
         }
-        int opened = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+        const char *wish = getenv("UMO_PROCMAP_QUERY");
+        bool off = wish != NULL && strcmp(wish, "off") == 0;
+        int opened = off ? -1 : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
         atomic_store_explicit(&file, opened, memory_order_relaxed);
-        if (opened >= 0) {
-            atomic_store_explicit(&owner, pid, memory_order_release);
+        if (opened >= 0 || off) {
+            atomic_store_explicit(&owner, forks, memory_order_release);
         }
     }
     (void)pthread_mutex_unlock(&lock);
@@ -397,53 +399,103 @@ bool umo_os_mapping_duplicates(void)
     return answer == 2;
 }
 
-/* One line of /proc/self/maps: "start-end perms offset major:minor inode path". */
-static bool maps_line(const char *line, umo_mapping *out)
+size_t umo_os_mappings_max(void)
 {
-    unsigned long start;
-    unsigned long end;
-    unsigned long long offset;
-    unsigned long long inode;
-    unsigned major;
-    unsigned minor;
-    char mode[5];
-    /* The kernel wrote the line: its numbers fit. NOLINTNEXTLINE(cert-err34-c) */
-    if (sscanf(line, "%lx-%lx %4s %llx %x:%x %llu", &start, &end, mode, &offset, &major, &minor,
-               &inode) != 7) {
-        return false;
+    char text[32] = {0};
+    int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+    ssize_t got = file >= 0 ? read(file, text, sizeof text - 1) : -1;
+    if (file >= 0) {
+        (void)close(file);
     }
-    *out = (umo_mapping){
-        .start = start,
-        .end = end,
-        .device = makedev(major, minor),
-        .inode = inode,
-        .offset_bytes = offset,
-        .shared = mode[3] == 's',
-        .readable = mode[0] == 'r',
-        .writable = mode[1] == 'w',
-    };
-    return true;
+    unsigned long most = got > 0 ? strtoul(text, NULL, 10) : 0;
+    return most > 0 ? most : SIZE_MAX;
 }
 
+/* Reads a number and the character behind it; 0 where there is none, as the kernel writes none. */
+static uint64_t maps_number(const char **text, unsigned base)
+{
+    uint64_t value = 0;
+    for (;; (*text)++) {
+        unsigned char c = (unsigned char)**text;
+        unsigned digit = base;
+        if (c >= '0' && c <= '9') {
+            digit = c - (unsigned)'0';
+        } else if (c >= 'a' && c <= 'f') {
+            digit = c - (unsigned)'a' + 10;
+        }
+        if (digit >= base) {
+            break;
+        }
+        value = value * base + digit;
+    }
+    *text += **text != '\0' ? 1 : 0;
+    return value;
+}
+
+/* One line of /proc/self/maps: "start-end perms offset major:minor inode path". */
+static umo_mapping maps_line(const char *line)
+{
+    umo_mapping out = {.start = (uintptr_t)maps_number(&line, 16)};
+    out.end = (uintptr_t)maps_number(&line, 16);
+    for (; *line != ' ' && *line != '\0'; line++) {
+        out.readable = out.readable || *line == 'r';
+        out.writable = out.writable || *line == 'w';
+        out.shared = out.shared || *line == 's';
+    }
+    line += *line == ' ' ? 1 : 0;
+    out.offset_bytes = maps_number(&line, 16);
+    unsigned major = (unsigned)maps_number(&line, 16);
+    out.device = makedev(major, (unsigned)maps_number(&line, 16));
+    out.inode = maps_number(&line, 10);
+    return out;
+}
+
+/* The kernel hands out whole lines, but a path may be longer than what is left of the buffer: what
+ * is cut off a line's end is only ever its path. */
 umo_status umo_os_mapping_visit(bool (*visit)(const umo_mapping *mapping, void *user), void *user)
 {
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (maps == NULL) {
+    char text[16384];
+    size_t filled = 0;
+    bool in_path = false; /* of a line that was visited already */
+    bool more = true;
+    int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
         return UMO_E_SYSTEM;
     }
-    char *line = NULL;
-    size_t line_bytes = 0;
-    umo_mapping mapping;
-    bool more = true;
-    while (more && getline(&line, &line_bytes, maps) > 0) {
-        if (maps_line(line, &mapping)) {
-            more = visit(&mapping, user);
+    ssize_t got = 0;
+    while (more) {
+        got = read(file, text + filled, sizeof text - 1 - filled);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            break;
+        }
+        filled += (size_t)got;
+        text[filled] = '\0';
+        char *line = text;
+        for (char *end = strchr(line, '\n'); more && end != NULL; end = strchr(line, '\n')) {
+            *end = '\0';
+            if (!in_path) {
+                umo_mapping mapping = maps_line(line);
+                more = visit(&mapping, user);
+            }
+            in_path = false;
+            line = end + 1;
+        }
+        filled -= (size_t)(line - text);
+        memmove(text, line, filled);
+        if (filled == sizeof text - 1) {
+            if (more && !in_path) {
+                umo_mapping mapping = maps_line(text);
+                more = visit(&mapping, user);
+            }
+            in_path = true;
+            filled = 0;
         }
     }
-    free(line);
-    bool failed = ferror(maps) != 0;
-    (void)fclose(maps);
-    return failed ? UMO_E_SYSTEM : UMO_OK;
+    (void)close(file);
+    return got < 0 ? UMO_E_SYSTEM : UMO_OK;
 }
 
 size_t umo_os_cache_line_bytes(void)
@@ -460,6 +512,12 @@ bool umo_os_release(char *out, size_t out_bytes)
                           snprintf(out, out_bytes, "%s %s", system.release, system.version));
 }
 
+/* Refused by a sandbox or a kernel without it, as opposed to memory that is not there. */
+static bool call_refused(ssize_t result)
+{
+    return result < 0 && errno != EFAULT && errno != ENOMEM;
+}
+
 size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
 {
     size_t done = 0;
@@ -467,6 +525,10 @@ size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
         struct iovec here = {(char *)to + done, size_bytes - done};
         struct iovec there = {(char *)(uintptr_t)from + done, size_bytes - done};
         ssize_t copied = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+        if (call_refused(copied)) {
+            return done + umo_os_copy_by_pipe((char *)to + done, (const char *)from + done,
+                                              size_bytes - done);
+        }
         if (copied <= 0) {
             break;
         }
@@ -482,6 +544,10 @@ size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes)
         struct iovec here = {(char *)(uintptr_t)from + done, size_bytes - done};
         struct iovec there = {(char *)to + done, size_bytes - done};
         ssize_t copied = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
+        if (call_refused(copied)) {
+            return done + umo_os_copy_by_pipe((char *)to + done, (const char *)from + done,
+                                              size_bytes - done);
+        }
         if (copied <= 0) {
             break;
         }

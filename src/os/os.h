@@ -146,10 +146,38 @@ umo_status umo_os_mapping_duplicate(void *start, size_t size_bytes, void **out);
 bool umo_os_mapping_duplicates(void);
 void umo_os_mapping_drop(void *start, size_t size_bytes);
 
+/*
+ * Watches over shared memory that is mapped here, whole pages, whose file may be cut short: a touch
+ * of what is gone finds zeros there and to the end, instead of ending the process, and what is
+ * written goes nowhere. whole_bytes, its owner's, is size_bytes now and less when something was
+ * lost: from there on. The first one takes SIGBUS over; what is not about a guarded page goes to
+ * who had it before. UNSUPPORTED where UMO_SIGBUS=off said no to that when the first one asked,
+ * LIMIT, SYSTEM.
+ *
+ * It is removed (NULL is allowed) before the memory is unmapped, and by nobody after a fork: see
+ * umo_os_forks().
+ */
+typedef struct umo_os_guard umo_os_guard;
+umo_status umo_os_guard_add(void *start, size_t size_bytes, bool writable,
+                            _Atomic size_t *whole_bytes, umo_os_guard **out);
+void umo_os_guard_remove(umo_os_guard *guard);
+/* Whether an address lies in memory that is watched over. */
+bool umo_os_guarded(const void *address);
+
+/* How many forks lie between this process and the one that first asked: what was made under another
+ * count belongs to the parent. A child that was not made by fork() is not counted. No system call.
+ */
+uint32_t umo_os_forks(void);
+
 /* Copies between memory of this process and memory that may vanish meanwhile: comes back short
  * instead of a signal. Returns the bytes copied, from the first on. */
 size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes);
 size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes);
+/* The same in both directions, slower, on any system. */
+size_t umo_os_copy_by_pipe(void *to, const void *from, size_t size_bytes);
+
+/* How many mappings a process may have; SIZE_MAX where that is not limited or not known. */
+size_t umo_os_mappings_max(void);
 
 /* Calls visit for every mapping of the process until it returns false. One pass, slow (a read of
  * the whole map). */

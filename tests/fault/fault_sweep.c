@@ -19,6 +19,7 @@
 #include <mach/mach.h>
 #endif
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -138,6 +139,12 @@ void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...);
 ssize_t __real___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
 ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file);
 ssize_t __wrap_getline(char **line, size_t *line_bytes, FILE *file);
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+ssize_t __real_read(int file, void *out, size_t size);
+ssize_t __wrap_read(int file, void *out, size_t size);
+int __real_sigaction(int number, const struct sigaction *action, struct sigaction *before);
+int __wrap_sigaction(int number, const struct sigaction *action, struct sigaction *before);
 
 void *__wrap_mremap(void *at, size_t old_size, size_t size, int flags, ...)
 {
@@ -169,6 +176,34 @@ ssize_t __wrap___getdelim(char **line, size_t *line_bytes, int end, FILE *file)
 ssize_t __wrap_getline(char **line, size_t *line_bytes, FILE *file)
 {
     return __wrap___getdelim(line, line_bytes, '\n', file);
+}
+
+/* The library makes no file, so there is no mode. */
+int __wrap_open(const char *path, int flags, ...)
+{
+    if (fault("open")) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_open(path, flags);
+}
+
+ssize_t __wrap_read(int file, void *out, size_t size)
+{
+    if (fault("read")) {
+        errno = EIO;
+        return -1;
+    }
+    return __real_read(file, out, size);
+}
+
+int __wrap_sigaction(int number, const struct sigaction *action, struct sigaction *before)
+{
+    if (fault("sigaction")) {
+        errno = EINVAL;
+        return -1;
+    }
+    return __real_sigaction(number, action, before);
 }
 #else
 kern_return_t __real_mach_vm_remap(vm_map_t target, mach_vm_address_t *address, mach_vm_size_t size,

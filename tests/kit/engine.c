@@ -40,6 +40,9 @@ static umo_status model_init(umo_model *model, void **state, umo_error *error)
     if (engine.trouble == TROUBLE_MODEL_INIT) {
         return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the engine has no model");
     }
+    if (engine.prepare != NULL) {
+        engine.prepare(model);
+    }
     engine.config = umo_model_config(model);
     *state = model;
     return UMO_OK;
@@ -100,6 +103,7 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
         status = umo_program_create(engine.device, &source, &own->program, error);
         if (status == UMO_OK) {
             status = umo_kernel_create(own->program, "change", &own->change, error);
+            engine.change = own->change;
         }
         if (status == UMO_OK) {
             status = umo_kernel_create(own->program, "fill", &own->fill, error);
@@ -118,7 +122,14 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
 static size_t source_of(const umo_model *model, size_t output)
 {
     size_t count;
-    (void)umo_model_inputs((umo_model *)(uintptr_t)model, &count);
+    const umo_io *outputs = umo_model_outputs((umo_model *)(uintptr_t)model, &count);
+    if (outputs[output].source == UMO_IO_STATE) {
+        return outputs[output].pair;
+    }
+    const umo_io *inputs = umo_model_inputs((umo_model *)(uintptr_t)model, &count);
+    while (count > 1 && inputs[count - 1].source != UMO_IO_REQUEST) {
+        count--; /* those of the configuration come first */
+    }
     return output < count ? output : count - 1;
 }
 
@@ -283,13 +294,16 @@ static umo_status inputs_take(umo_batch *batch, size_t count, umo_tensor *tensor
 static umo_status execute(umo_instance *instance, void *state, umo_batch *batch, umo_error *error)
 {
     const engine_instance *own = state;
-    umo_tensor tensors[16];
+    umo_tensor tensors[32];
     size_t inputs;
     size_t outputs;
     umo_model *model = umo_instance_model(instance);
     (void)umo_model_inputs(model, &inputs);
     (void)umo_model_outputs(model, &outputs);
     atomic_fetch_add(&engine.batches, 1);
+    if (engine.run != NULL) {
+        return engine.run(instance, batch, error);
+    }
     if (engine.before != NULL) {
         engine.before(batch);
     }

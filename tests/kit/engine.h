@@ -52,11 +52,15 @@ typedef struct engine_settings {
     size_t which;
     void (*before)(umo_batch *batch);  /* called first in execute */
     void (*between)(umo_batch *batch); /* called when all inputs were taken */
+    void (*prepare)(umo_model *model); /* called in model_init */
+    /* Instead of all that: a test that is its own engine. */
+    umo_status (*run)(umo_instance *instance, umo_batch *batch, umo_error *error);
 
     /* What was seen. */
     const char *config; /* in model_init; the kit's */
     _Atomic uint64_t batches;
     _Atomic uint64_t launches;
+    umo_kernel *change; /* of the last instance: (in, out, output as a byte) */
 } engine_settings;
 
 extern engine_settings engine;

@@ -14,6 +14,8 @@ void fake_violation(const char *format, ...) __attribute__((format(printf, 1, 2)
 bool fake_fails(const char *name);
 /* The same as an error. */
 TRITONSERVER_Error *fake_gate(const char *name);
+/* A client that has its answer does what it likes with its memory. */
+void fake_regions_leave(TRITONBACKEND_Request *request);
 /* The server itself answers and forgets a request. */
 void fake_request_refuse(TRITONBACKEND_Request *request, const char *text);
 

@@ -24,6 +24,8 @@ void fake_request_expect_answered(const TRITONBACKEND_Request *request)
 {
     assert_int_equal(request->finals, 1);
     assert_int_equal(request->releases + request->release_refusals, 1);
+    assert_int_equal(request->factories, 0);
+    assert_int_equal(request->unsent, 0);
     assert_true(request->reports <= 1);
     if (request->reports == 1) {
         assert_int_equal(request->reported_success, request->text[0] == '\0');
@@ -39,7 +41,20 @@ void fake_request_destroy(TRITONBACKEND_Request *request)
         guarded_unmap(&request->response.outputs[i].own);
         free(request->response.outputs[i].received);
     }
+    for (uint32_t i = 0; i < request->streamed_count; i++) {
+        fake_response_free(request->streamed[i]);
+    }
+    free(request->streamed);
     free(request);
+}
+
+void fake_response_free(TRITONBACKEND_Response *response)
+{
+    for (uint32_t i = 0; i < response->output_count; i++) {
+        guarded_unmap(&response->outputs[i].own);
+        free(response->outputs[i].received);
+    }
+    free(response);
 }
 
 TRITONBACKEND_Input *fake_input(TRITONBACKEND_Request *request, const char *name,
@@ -97,16 +112,22 @@ void fake_region_destroy(fake_region *region)
 const struct TRITONBACKEND_Output *fake_received(const TRITONBACKEND_Request *request,
                                                  const char *name)
 {
-    for (uint32_t i = 0; i < request->response.output_count; i++) {
-        if (strcmp(request->response.outputs[i].name, name) == 0) {
-            return &request->response.outputs[i];
+    return fake_response_output(&request->response, name);
+}
+
+const struct TRITONBACKEND_Output *fake_response_output(const TRITONBACKEND_Response *response,
+                                                        const char *name)
+{
+    for (uint32_t i = 0; i < response->output_count; i++) {
+        if (strcmp(response->outputs[i].name, name) == 0) {
+            return &response->outputs[i];
         }
     }
     return NULL;
 }
 
 /* A client that has its answer does what it likes with its memory. */
-static void regions_leave(TRITONBACKEND_Request *request)
+void fake_regions_leave(TRITONBACKEND_Request *request)
 {
     for (uint32_t i = 0; i < request->region_count; i++) {
         fake_region *region = request->regions[i];
@@ -126,7 +147,7 @@ void fake_request_refuse(TRITONBACKEND_Request *request, const char *text)
     request->releases++;
     request->code = TRITONSERVER_ERROR_INTERNAL;
     (void)snprintf(request->text, sizeof request->text, "%s", text);
-    regions_leave(request);
+    fake_regions_leave(request);
 }
 
 static bool request_lives(const TRITONBACKEND_Request *request, const char *name)
@@ -255,7 +276,7 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseOutput(TRITONBACKEND_Response *respons
     if (failed != NULL || !request_lives(response->request, __func__)) {
         return failed;
     }
-    if (response->sent || fake_received(response->request, name) != NULL ||
+    if (response->sent || fake_response_output(response, name) != NULL ||
         response->output_count == FAKE_TENSORS_MAX) {
         fake_violation("output %s is made after the answer, or twice", name);
         return no_such("no more outputs");
@@ -343,10 +364,28 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseSend(TRITONBACKEND_Response *response,
     if (!request_lives(request, __func__)) {
         return failed;
     }
-    if (response->sent || send_flags != TRITONSERVER_RESPONSE_COMPLETE_FINAL) {
+    if (response->sent ||
+        (send_flags != TRITONSERVER_RESPONSE_COMPLETE_FINAL && !response->streamed)) {
         fake_violation("a response is sent twice or without FINAL");
     }
     response->sent = true;
+    if (response->streamed) {
+        if (request->finals != 0) {
+            fake_violation("a response is sent after FINAL");
+        }
+        if (error != NULL) {
+            response->code = TRITONSERVER_ErrorCode(error);
+            (void)snprintf(response->text, sizeof response->text, "%s",
+                           TRITONSERVER_ErrorMessage(error));
+        } else {
+            outputs_receive(response);
+        }
+        response->final = send_flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+        fake_stream_keep(response);
+        if (!response->final) {
+            return failed;
+        }
+    }
     request->finals++;
     if (error != NULL) {
         request->code = TRITONSERVER_ErrorCode(error);
@@ -354,10 +393,10 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseSend(TRITONBACKEND_Response *response,
         if (request->text[0] == '\0') {
             fake_violation("a request fails without words");
         }
-    } else {
+    } else if (!response->streamed) {
         outputs_receive(response);
     }
-    regions_leave(request);
+    fake_regions_leave(request);
     return failed;
 }
 
@@ -376,11 +415,7 @@ TRITONSERVER_Error *TRITONBACKEND_RequestRelease(TRITONBACKEND_Request *request,
     if (release_flags != TRITONSERVER_REQUEST_RELEASE_ALL) {
         fake_violation("a request is released with flags %u", release_flags);
     }
-    if (failed != NULL) {
-        request->release_refusals++;
-    } else {
-        request->releases++;
-    }
+    fake_stream_released(request, failed != NULL);
     return failed;
 }
 

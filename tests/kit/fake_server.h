@@ -14,7 +14,10 @@
 
 #include "kit/abi/triton_abi.h"
 
+#include <stdatomic.h>
+
 #define FAKE_TENSORS_MAX 8
+#define FAKE_STATES_MAX 4
 #define FAKE_RANK_MAX 40
 #define FAKE_TEXT_BYTES 512
 
@@ -64,9 +67,46 @@ struct TRITONBACKEND_Output {
 
 struct TRITONBACKEND_Response {
     TRITONBACKEND_Request *request;
+    bool streamed; /* made by a factory */
     bool sent;
+    bool final;
+    TRITONSERVER_Error_Code code; /* of a streamed one; text empty for success */
+    char text[FAKE_TEXT_BYTES];
     struct TRITONBACKEND_Output outputs[FAKE_TENSORS_MAX];
     uint32_t output_count;
+};
+
+/* One state of one sequence: the memory of the present one, and of the next while it is written. */
+typedef struct fake_state {
+    const char *input;
+    const char *output;
+    TRITONSERVER_DataType dtype;
+    uint32_t rank;
+    int64_t dims[FAKE_RANK_MAX];
+    size_t size_bytes;
+    guarded now;
+    guarded next;
+    bool one_memory; /* use_same_buffer_for_input_output */
+    unsigned updates;
+} fake_state;
+
+typedef struct fake_sequence {
+    fake_state states[FAKE_STATES_MAX];
+    uint32_t count;
+} fake_sequence;
+
+struct TRITONBACKEND_State {
+    TRITONBACKEND_Request *request;
+    fake_state *state;
+    uint32_t rank;
+    int64_t dims[FAKE_RANK_MAX];
+    size_t size_bytes;
+    bool asked;
+    bool updated;
+};
+
+struct TRITONBACKEND_ResponseFactory {
+    TRITONBACKEND_Request *request;
 };
 
 struct TRITONBACKEND_Request {
@@ -77,6 +117,16 @@ struct TRITONBACKEND_Request {
     fake_region *regions[2 * FAKE_TENSORS_MAX];
     uint32_t region_count;
     bool gpu_outputs;
+    _Atomic bool cancelled;
+    fake_sequence *sequence;
+    struct TRITONBACKEND_State states[FAKE_STATES_MAX];
+    uint32_t state_count;
+
+    /* By factories, in the order in which they were sent. */
+    TRITONBACKEND_Response **streamed;
+    uint32_t streamed_count;
+    unsigned factories; /* alive */
+    unsigned unsent;    /* responses of factories that are alive and not sent */
 
     struct TRITONBACKEND_Response response;
     unsigned responses_made;
@@ -155,6 +205,22 @@ void fake_input_piece(TRITONBACKEND_Input *input, const void *data, uint64_t siz
 void fake_want_output(TRITONBACKEND_Request *request, const char *name, char *data,
                       size_t size_bytes);
 void fake_request_hold(TRITONBACKEND_Request *request, fake_region *region);
+/* One more state of a sequence, whose first value is a copy of data. */
+fake_state *fake_sequence_add(fake_sequence *sequence, const char *input, const char *output,
+                              TRITONSERVER_DataType dtype, uint32_t rank, const int64_t *dims,
+                              const void *data, size_t size_bytes);
+/* Makes the request the next of its sequence: the states come as inputs. */
+void fake_sequence_join(fake_sequence *sequence, TRITONBACKEND_Request *request);
+void fake_sequence_destroy(fake_sequence *sequence);
+
+/* Waits until a request was released. False after ten seconds. */
+bool fake_request_wait(TRITONBACKEND_Request *request);
+/* What fake_requests.c and fake_streams.c share: a streamed response is kept. */
+void fake_stream_keep(TRITONBACKEND_Response *response);
+void fake_stream_released(TRITONBACKEND_Request *request, bool refused);
+void fake_response_free(TRITONBACKEND_Response *response);
+const struct TRITONBACKEND_Output *fake_response_output(const TRITONBACKEND_Response *response,
+                                                        const char *name);
 /* An output as it was at FINAL; NULL if there is none. */
 const struct TRITONBACKEND_Output *fake_received(const TRITONBACKEND_Request *request,
                                                  const char *name);

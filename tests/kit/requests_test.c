@@ -265,7 +265,7 @@ static void a_bad_request_is_refused_in_words_and_alone(void **state)
         {spoil_output, "model 'fake' has no output 'OUTPUT9'"},
         {spoil_rows_differ, "input 'INPUT1' of model 'fake' has batch size 2; another input has 1"},
         {spoil_rows_too_many, "input 'INPUT0' of model 'fake' has batch size 9; the most is 8"},
-        {spoil_gpu_outputs, "the server gave GPU memory for output 'OUTPUT0'"},
+        {spoil_gpu_outputs, "the server gave GPU memory for output 'OUTPUT1'"},
         {spoil_small_output, "too small"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

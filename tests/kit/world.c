@@ -88,7 +88,7 @@ void world_configure(world *w, const model_plan *plan)
         }
         used += (size_t)snprintf(text + used, size - used, "\"}}");
     }
-    (void)snprintf(text + used, size - used, "}");
+    (void)snprintf(text + used, size - used, "%s}", plan->extra != NULL ? plan->extra : "");
     fake.config = text;
 }
 

@@ -24,6 +24,7 @@ typedef struct model_plan {
     size_t output_count;
     model_tensor inputs[MODEL_TENSORS_MAX];
     const char *unified; /* JSON; NULL for none */
+    const char *extra;   /* more of the configuration: ", \"key\": value"; NULL for none */
 } model_plan;
 
 typedef struct world {

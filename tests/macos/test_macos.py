@@ -42,6 +42,7 @@ LEFT_OUT = {
     "fake_work_test": "likewise",
     "driver_metal_system_test": "steers the fake by the calls that libumo links to, which only GNU ld redirects in it",
     "mem_record_fault_test": "makes the library's allocations fail, which only GNU ld redirects to it",
+    "mem_ring_fault_test": "makes the library's calls fail, which only GNU ld redirects to it",
     "weights_fault": "likewise, with the calls on files",
     "os_linux_watch_test": "looks at Linux's cgroups and stall times",
     "pressure": "lives in a cgroup of Linux",

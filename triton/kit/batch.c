@@ -33,6 +33,21 @@ void umo_batch_complete(umo_batch *batch, umo_fence fence)
     batch->done = fence;
 }
 
+bool kit_request_is_cancelled(kit_request *request)
+{
+    bool cancelled = request->cancelled;
+    if (!cancelled && kit_from_triton(TRITONBACKEND_RequestIsCancelled(request->triton, &cancelled),
+                                      NULL) == UMO_OK) {
+        request->cancelled = cancelled;
+    }
+    return request->cancelled;
+}
+
+bool umo_batch_cancelled(const umo_batch *batch, size_t request)
+{
+    return request < batch->count && kit_request_is_cancelled(batch->members[request]);
+}
+
 void umo_batch_fail(umo_batch *batch, size_t request, umo_status status, const char *text)
 {
     if (request < batch->count) {
@@ -50,42 +65,14 @@ static bool requests_agree(const umo_model *model, const kit_request *a, const k
         if (x->present != y->present) {
             return false;
         }
-        if (x->present && (x->shape.rank != y->shape.rank ||
-                           memcmp(x->shape.dims + skip, y->shape.dims + skip,
-                                  (x->shape.rank - skip) * sizeof(int64_t)) != 0)) {
+        if (x->present && !model->inputs[i].ragged &&
+            (x->shape.rank != y->shape.rank ||
+             memcmp(x->shape.dims + skip, y->shape.dims + skip,
+                    (x->shape.rank - skip) * sizeof(int64_t)) != 0)) {
             return false;
         }
     }
     return true;
-}
-
-/* Address of the first input that lies in one run. */
-static uintptr_t request_address(const kit_request *request, size_t input_count)
-{
-    for (size_t i = 0; i < input_count; i++) {
-        if (request->inputs[i].present && request->inputs[i].data != NULL) {
-            return (uintptr_t)request->inputs[i].data;
-        }
-    }
-    return 0;
-}
-
-/* Insertion sort by address: batches are short, often nearly in order, and nothing is allocated. */
-static bool members_sort(kit_request **members, size_t count, size_t input_count)
-{
-    bool kept = true;
-    for (size_t i = 1; i < count; i++) {
-        kit_request *moving = members[i];
-        uintptr_t address = request_address(moving, input_count);
-        size_t at = i;
-        while (at > 0 && request_address(members[at - 1], input_count) > address) {
-            members[at] = members[at - 1];
-            at--;
-        }
-        members[at] = moving;
-        kept = kept && at == i;
-    }
-    return kept;
 }
 
 /* Collects the ungrouped requests that agree with the first of them. */
@@ -96,7 +83,12 @@ static size_t members_collect(umo_instance *instance, size_t count)
     int64_t rows = 0;
     for (size_t i = 0; i < count; i++) {
         kit_request *request = &instance->requests[i];
-        if (request->grouped || request->error.status != UMO_OK) {
+        if (request->grouped || (request->error.status != UMO_OK && !request->blank)) {
+            continue;
+        }
+        /* Under the strategy direct a sequence has no step without a row. */
+        if (!model->direct && kit_request_is_cancelled(request)) {
+            (void)kit_request_fail(request, UMO_E_REFUSED, "the request was cancelled");
             continue;
         }
         bool fits =
@@ -111,7 +103,7 @@ static size_t members_collect(umo_instance *instance, size_t count)
     return members;
 }
 
-static void slots_finish(umo_batch *batch, bool succeeded)
+void kit_batch_slots_finish(umo_batch *batch, bool succeeded)
 {
     const umo_model *model = batch->instance->model;
     for (size_t i = 0; i < model->input_count; i++) {
@@ -135,6 +127,16 @@ static umo_status outputs_check(const umo_batch *batch, umo_error *error)
     return UMO_OK;
 }
 
+/* Is every request of the group the server's own? Then there is nothing to compute. */
+static bool all_blank(const umo_batch *batch)
+{
+    size_t blank = 0;
+    while (blank < batch->count && batch->members[blank]->blank) {
+        blank++;
+    }
+    return blank == batch->count;
+}
+
 /* Runs one group. Its requests' errors are set where they failed. */
 static void batch_run(umo_instance *instance, size_t count)
 {
@@ -144,18 +146,27 @@ static void batch_run(umo_instance *instance, size_t count)
     batch->count = count;
     batch->waits.count = 0;
     batch->done = (umo_fence){0};
+    batch->flight = NULL;
     batch->rows = 0;
     for (size_t i = 0; i < count; i++) {
         batch->rows += batch->members[i]->rows;
     }
+    if (model->direct && all_blank(batch)) {
+        return;
+    }
     /* Under the sequence batcher a request's position is its slot. */
     batch->arrival_order = true;
-    if (count > 1 && !model->sequence && model->unified.enable &&
+    if (count > 1 && !model->sequence && !model->decoupled && model->unified.enable &&
         model->unified.batch_optimization) {
-        batch->arrival_order = members_sort(batch->members, count, model->input_count);
+        kit_outputs_foresee(batch);
+        batch->arrival_order = kit_order_choose(batch);
     }
     umo_error error = {0};
     umo_status status = umo_backend_table.execute(instance, instance->state, batch, &error);
+    if (batch->flight != NULL) {
+        kit_flight_depart(batch, status, &error);
+        return;
+    }
     if (status == UMO_OK) {
         status = outputs_check(batch, &error);
     }
@@ -181,7 +192,8 @@ static void batch_run(umo_instance *instance, size_t count)
                                    error.text[0] != '\0' ? error.text : umo_status_name(status));
         }
     }
-    slots_finish(batch, status == UMO_OK);
+    kit_batch_slots_finish(batch, status == UMO_OK);
+    kit_states_update(batch);
 }
 
 /* Makes the response of a request that has none yet. Without one nobody ever answers the client, so
@@ -199,6 +211,15 @@ static void response_make(const umo_model *model, kit_request *request)
     }
 }
 
+TRITONSERVER_Error *kit_request_failure(const kit_request *request)
+{
+    if (request->error.status == UMO_OK) {
+        return NULL;
+    }
+    return request->cancelled ? kit_error_cancelled(request->error.text)
+                              : kit_error(request->error.status, request->error.text);
+}
+
 /* Sends the FINAL response. The request itself is released afterwards. */
 static void response_send(const umo_model *model, kit_request *request)
 {
@@ -209,9 +230,7 @@ static void response_send(const umo_model *model, kit_request *request)
     if (request->response == NULL) {
         return;
     }
-    if (request->error.status != UMO_OK) {
-        failure = kit_error(request->error.status, request->error.text);
-    }
+    failure = kit_request_failure(request);
     (void)kit_from_triton(TRITONBACKEND_ResponseSend(request->response,
                                                      TRITONSERVER_RESPONSE_COMPLETE_FINAL, failure),
                           NULL);
@@ -239,8 +258,8 @@ static void requests_admit(umo_instance *instance, uint32_t count)
 void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint32_t count)
 {
     uint64_t start_ns = kit_now_ns();
-    instance->mapping_count = 0;
-    instance->mapping_next = 0;
+    instance->start_ns = start_ns;
+    umo_mappings_forget(instance->mappings);
     bool room = kit_instance_reserve(instance, count) == UMO_OK;
     if (!room) {
         /* Answer what fits one by one: a server that is out of memory still owes every request an
@@ -265,14 +284,19 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     /* Before the answers: who has one and reads /metrics then finds it counted. */
     kit_metrics_update(instance->model->metrics, instance->model->scope);
     for (uint32_t i = 0; i < count; i++) {
-        kit_request_leave(instance->model, &instance->requests[i]);
-        response_send(instance->model, &instance->requests[i]);
+        if (instance->requests[i].triton != NULL) { /* was not taken */
+            kit_request_leave(instance->model, &instance->requests[i]);
+            response_send(instance->model, &instance->requests[i]);
+        }
     }
     uint64_t end_ns = kit_now_ns();
     /* All statistics before the first release: who waits for a request's end may read them right
      * after. */
     for (uint32_t i = 0; i < count; i++) {
         const kit_request *request = &instance->requests[i];
+        if (request->triton == NULL) {
+            continue;
+        }
         (void)kit_from_triton(
             TRITONBACKEND_ModelInstanceReportStatistics(instance->triton, request->triton,
                                                         request->error.status == UMO_OK, start_ns,
@@ -286,8 +310,10 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
             NULL);
     }
     for (uint32_t i = 0; i < count; i++) {
-        (void)kit_from_triton(TRITONBACKEND_RequestRelease(instance->requests[i].triton,
-                                                           TRITONSERVER_REQUEST_RELEASE_ALL),
-                              NULL);
+        if (instance->requests[i].triton != NULL) {
+            (void)kit_from_triton(TRITONBACKEND_RequestRelease(instance->requests[i].triton,
+                                                               TRITONSERVER_REQUEST_RELEASE_ALL),
+                                  NULL);
+        }
     }
 }

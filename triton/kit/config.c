@@ -1,34 +1,12 @@
 /*
  * The model's configuration, read once from the server's JSON. The `unified_memory` object inside
- * it is unified.c's.
+ * it is unified.c's, its settings unified_model.c's.
  */
 #include "kit/kit.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A name that is no input or output is a group ("weights", "intermediate") or a tensor inside the
- * model. */
-static void pattern_note(const char *name, umo_pattern pattern, void *user)
-{
-    umo_model *model = user;
-    umo_io *ios[2] = {model->inputs, model->outputs};
-    const size_t counts[2] = {model->input_count, model->output_count};
-    for (int side = 0; side < 2; side++) {
-        for (size_t i = 0; i < counts[side]; i++) {
-            if (strcmp(ios[side][i].name, name) == 0) {
-                ios[side][i].pattern = pattern;
-            }
-        }
-    }
-}
-
-umo_status kit_config_unified(umo_model *model, umo_error *error)
-{
-    return umo_unified_config_parse(umo_model_parameter(model, "unified_memory"), &model->unified,
-                                    pattern_note, model, error);
-}
 
 void kit_ios_free(umo_io *ios, size_t count)
 {
@@ -76,7 +54,7 @@ static bool json_int64(const json_t *value, int64_t *out)
     return *end == '\0' && errno == 0;
 }
 
-static umo_status read_dims(const char *name, const json_t *entry, umo_shape *out, umo_error *error)
+umo_status kit_dims_read(const char *name, const json_t *entry, umo_shape *out, umo_error *error)
 {
     const json_t *dims = json_object_get(json_object_get(entry, "reshape"), "shape");
     if (dims == NULL) {
@@ -111,7 +89,7 @@ static umo_status read_ios(const json_t *array, umo_io **ios, size_t *count, umo
                                  name != NULL ? name : "");
         }
         umo_shape dims;
-        umo_status status = read_dims(name, entry, &dims, error);
+        umo_status status = kit_dims_read(name, entry, &dims, error);
         if (status == UMO_OK) {
             status = kit_io_append(ios, count, name, dtype, &dims,
                                    json_is_true(json_object_get(entry, "optional")));
@@ -119,6 +97,7 @@ static umo_status read_ios(const json_t *array, umo_io **ios, size_t *count, umo
         if (status != UMO_OK) {
             return status;
         }
+        (*ios)[*count - 1].ragged = json_is_true(json_object_get(entry, "allow_ragged_batch"));
     }
     return UMO_OK;
 }
@@ -156,12 +135,16 @@ umo_status kit_config_read(umo_model *model, umo_error *error)
     const json_t *outputs = json_object_get(model->config, "output");
     model->batch_unset =
         model->batch_max == 0 && json_array_size(inputs) == 0 && json_array_size(outputs) == 0;
-    model->sequence = json_object_get(model->config, "sequence_batching") != NULL;
+    model->decoupled = json_is_true(
+        json_object_get(json_object_get(model->config, "model_transaction_policy"), "decoupled"));
     status = read_ios(inputs, &model->inputs, &model->input_count, error);
     if (status == UMO_OK) {
         status = read_ios(outputs, &model->outputs, &model->output_count, error);
     }
-    return status;
+    if (status == UMO_OK) {
+        status = kit_sequence_read(model, error);
+    }
+    return status == UMO_OK ? kit_batch_io_read(model, error) : status;
 }
 
 static json_t *io_to_json(const umo_io *io)
@@ -191,7 +174,8 @@ static umo_status ios_complete(json_t *config, const char *key, const umo_io *io
         }
     }
     for (size_t i = json_array_size(array); i < count; i++) {
-        if (json_array_append_new(array, io_to_json(&ios[i])) != 0) {
+        if (ios[i].source == UMO_IO_REQUEST &&
+            json_array_append_new(array, io_to_json(&ios[i])) != 0) {
             return UMO_E_NOMEM;
         }
     }

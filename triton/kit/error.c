@@ -35,6 +35,11 @@ TRITONSERVER_Error *kit_error(umo_status status, const char *text)
     return TRITONSERVER_ErrorNew(code_of(status), text);
 }
 
+TRITONSERVER_Error *kit_error_cancelled(const char *text)
+{
+    return TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_CANCELLED, text);
+}
+
 static umo_status status_of(TRITONSERVER_Error_Code code)
 {
     switch (code) {

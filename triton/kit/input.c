@@ -7,7 +7,9 @@
 
 bool umo_batch_has_input(const umo_batch *batch, size_t input)
 {
-    return batch->members[0]->inputs[input].present;
+    return batch->instance->model->inputs[input].source == UMO_IO_BATCH
+               ? kit_batch_input_present(batch, input)
+               : batch->members[0]->inputs[input].present;
 }
 
 const umo_fence_set *umo_batch_waits(const umo_batch *batch)
@@ -35,29 +37,6 @@ static const char *run_find(const umo_batch *batch, size_t input)
     return first;
 }
 
-/* A client may have changed its strings since they were checked. Its request then fails alone: the
- * engine gets as many strings of as many bytes, one long and the others empty. */
-static umo_status strings_check_again(kit_request *request, const kit_input *in, char *copy,
-                                      umo_error *error)
-{
-    uint64_t count = 0;
-    umo_status status = umo_shape_count(&in->shape, &count);
-    if (status == UMO_OK) {
-        status = umo_bytes_check(copy, (size_t)in->size_bytes, count, error);
-    }
-    /* When the request was read, this many strings with their lengths were in as many bytes. */
-    uint64_t content = in->size_bytes - 4 * count;
-    if (status == UMO_OK || content > UINT32_MAX) {
-        return status;
-    }
-    (void)kit_request_fail(request, UMO_E_INVAL, "the strings of an input changed meanwhile");
-    memset(copy, 0, (size_t)in->size_bytes);
-    for (unsigned b = 0; b < 4; b++) {
-        copy[b] = (char)(content >> (8 * b));
-    }
-    return UMO_OK;
-}
-
 /* Takes scratch memory and copies the batch's bytes into it. */
 static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
                               umo_error *error)
@@ -81,23 +60,8 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
     status = umo_fence_set_wait(&waits, UINT64_MAX);
     char *target = umo_buffer_host(slot->block);
     slot->tensor.data = target;
-    for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
-        kit_input *in = &batch->members[i]->inputs[input];
-        umo_error why = {0};
-        status = kit_input_gather(instance, batch->members[i], in, target, &why);
-        if (status == UMO_E_INVAL) {
-            /* Its client's doing: the others of the batch live, and the engine gets zeros. */
-            (void)kit_request_fail(batch->members[i], status, "input '%s': %s",
-                                   model->inputs[input].name, why.text);
-            memset(target, 0, (size_t)in->size_bytes);
-            status = UMO_OK;
-        } else if (status != UMO_OK) {
-            (void)umo_error_set(error, status, 0, "%s", why.text);
-        }
-        if (status == UMO_OK && in->dtype == UMO_BYTES) {
-            status = strings_check_again(batch->members[i], in, target, error);
-        }
-        target += in->size_bytes;
+    if (status == UMO_OK) {
+        status = kit_batch_gather(batch, input, slot->tensor.size_bytes, target, error);
     }
     if (status != UMO_OK) {
         umo_status_ignore(umo_access_abort(slot->block, &access, (umo_fence){0}));
@@ -169,12 +133,16 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *sl
         *why = UMO_REASON_MISALIGNED;
         return UMO_OK;
     }
-    if (on_device && size_bytes < model->unified.zero_copy_threshold) {
+    if (on_device && size_bytes < instance->zero_copy_bytes) {
         *why = UMO_REASON_BELOW_THRESHOLD;
         return UMO_OK;
     }
     kit_place place;
-    kit_place_find(instance, data, size_bytes, &place);
+    if (kit_io_is_servers(io)) {
+        kit_place_servers(data, size_bytes, &place);
+    } else {
+        kit_place_find(instance, data, size_bytes, &place);
+    }
     slot->view = place.view;
     if (io->control && place.client_writable && !model->unified.trusted_clients) {
         *why = UMO_REASON_CONTROL_DATA;
@@ -208,6 +176,9 @@ static umo_status slot_place(umo_batch *batch, size_t input, kit_slot *slot, umo
     if (on_device && !model->unified.enable) {
         return slot_upload(batch, input, slot, error);
     }
+    if (model->decoupled && batch->count > 1) {
+        return slot_gather(batch, input, slot, UMO_REASON_OUTLIVES, error);
+    }
     const char *run = run_find(batch, input);
     if (run == NULL) {
         return slot_gather(batch, input, slot, UMO_REASON_SCATTERED, error);
@@ -223,12 +194,39 @@ static umo_status slot_place(umo_batch *batch, size_t input, kit_slot *slot, umo
     return status;
 }
 
+/* Requests lie one behind the other in rows; ragged ones in elements, whatever shapes they have. */
 static void shape_of_batch(const umo_batch *batch, size_t input, umo_shape *out)
 {
-    *out = batch->members[0]->inputs[input].shape;
-    if (batch->instance->model->batch_max > 0) {
+    if (!batch->instance->model->inputs[input].ragged) {
+        *out = batch->members[0]->inputs[input].shape;
         out->dims[0] = batch->rows;
+        return;
     }
+    *out = (umo_shape){.rank = 1};
+    for (size_t i = 0; i < batch->count; i++) {
+        uint64_t count = 0;
+        umo_status_ignore(umo_shape_count(&batch->members[i]->inputs[input].shape, &count));
+        out->dims[0] += (int64_t)count;
+    }
+}
+
+/* Places an input that the requests bring. */
+static umo_status input_take(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error)
+{
+    const umo_io *io = &batch->instance->model->inputs[input];
+    const umo_shape *shape = &batch->members[0]->inputs[input].shape;
+    umo_shape common;
+    if (batch->count > 1 || io->ragged) {
+        shape_of_batch(batch, input, &common);
+        shape = &common;
+    }
+    uint64_t total = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        total += batch->members[i]->inputs[input].size_bytes;
+    }
+    umo_status status =
+        umo_tensor_init(&slot->tensor, kit_nothing, (size_t)total, io->dtype, shape, error);
+    return status == UMO_OK && total > 0 ? slot_place(batch, input, slot, error) : status;
 }
 
 umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_error *error)
@@ -243,30 +241,22 @@ umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_
         *out = slot->tensor;
         return UMO_OK;
     }
-    umo_shape shape;
-    shape_of_batch(batch, input, &shape);
-    uint64_t total = 0;
-    for (size_t i = 0; i < batch->count; i++) {
-        total += batch->members[i]->inputs[input].size_bytes;
-    }
     slot->used = true;
     slot->in_place = false;
     slot->extent = (kit_extent){0};
     slot->reason = UMO_REASON_NONE;
-    umo_status status = umo_tensor_init(&slot->tensor, kit_nothing, (size_t)total,
-                                        model->inputs[input].dtype, &shape, error);
-    if (status == UMO_OK && total > 0) {
-        status = slot_place(batch, input, slot, error);
-        if (status == UMO_OK && instance->device != NULL) {
-            status = kit_slot_open(batch, slot, UMO_READ, error);
-            if (status == UMO_E_BUSY && slot->in_place) {
-                /* Another instance is writing an output there: what is read is the clients' race,
-                 * but not ours. */
-                kit_slot_unbind(slot);
-                status = slot_gather(batch, input, slot, UMO_REASON_OVERLAP, error);
-                if (status == UMO_OK) {
-                    status = kit_slot_open(batch, slot, UMO_READ, error);
-                }
+    umo_status status = model->inputs[input].source == UMO_IO_BATCH
+                            ? kit_batch_input_make(batch, input, slot, error)
+                            : input_take(batch, input, slot, error);
+    if (status == UMO_OK && slot->tensor.size_bytes > 0 && instance->device != NULL) {
+        status = kit_slot_open(batch, slot, UMO_READ, error);
+        if (status == UMO_E_BUSY && slot->in_place) {
+            /* Another instance is writing an output there: what is read is the clients' race,
+             * but not ours. */
+            kit_slot_unbind(slot);
+            status = slot_gather(batch, input, slot, UMO_REASON_OVERLAP, error);
+            if (status == UMO_OK) {
+                status = kit_slot_open(batch, slot, UMO_READ, error);
             }
         }
     }

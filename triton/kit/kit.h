@@ -16,6 +16,26 @@
 #include <pthread.h>
 
 typedef struct kit_metrics kit_metrics;
+typedef struct kit_streams kit_streams;
+typedef struct kit_flight kit_flight;
+
+/* The kinds of the configuration's batch_input (docs/batching.md). */
+typedef enum kit_batch_kind {
+    KIT_ELEMENT_COUNT,
+    KIT_ACCUMULATED_ELEMENT_COUNT,
+    KIT_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO,
+    KIT_MAX_ELEMENT_COUNT_AS_SHAPE,
+    KIT_ITEM_SHAPE,
+    KIT_ITEM_SHAPE_FLATTEN,
+    KIT_BATCH_KINDS
+} kit_batch_kind;
+
+/* An input that the kit makes of another one's shapes. */
+typedef struct kit_batch_input {
+    size_t input; /* of the model */
+    size_t source;
+    kit_batch_kind kind;
+} kit_batch_input;
 
 struct umo_model {
     TRITONBACKEND_Model *triton;
@@ -33,16 +53,23 @@ struct umo_model {
     int64_t batch_max;
     bool batch_unset;
     bool sequence;
+    bool direct;    /* its strategy: a request's position in a batch is its slot */
+    bool stateful;  /* some outputs are states */
+    bool decoupled; /* requests may have any number of responses */
     umo_unified_config unified;
     umo_io *inputs;
     size_t input_count;
     umo_io *outputs;
     size_t output_count;
+    kit_batch_input *batch_inputs;
+    size_t batch_input_count;
+    size_t *scatter_inputs; /* the source of each scattered output; NULL without any */
     umo_context *context;
     umo_pressure *pressure; /* the context's; NULL when it is off */
     umo_scope *scope;
     uint64_t owner; /* tags pool blocks */
     kit_metrics *metrics;
+    kit_streams *streams; /* of a decoupled model, else NULL */
 };
 
 /* A range of the server's memory, and of the file behind it: one file may be mapped twice. */
@@ -84,11 +111,15 @@ typedef struct kit_input {
 
 /* One output of one request. */
 typedef struct kit_output {
-    bool wanted;
+    bool wanted; /* by the client */
+    bool kept;   /* by the server, as a state */
     bool placed;
+    bool asked; /* the server, for the response's memory: once */
     char *data; /* the response's memory; NULL until it was asked for */
     size_t size_bytes;
     kit_place place; /* by kit_output_place() */
+    TRITONBACKEND_State *state;
+    char *state_data; /* the state's memory, where the client has the output too */
 } kit_output;
 
 typedef struct kit_request {
@@ -99,7 +130,9 @@ typedef struct kit_request {
     int64_t rows;
     umo_error error; /* status UMO_OK while alive */
     bool grouped;
-    bool places; /* some were found, to be released before the response is sent */
+    bool blank;     /* has a row, of zeros, and nobody reads its outputs: an empty slot */
+    bool cancelled; /* was seen to be; its error is then answered CANCELLED */
+    bool places;    /* some were found, to be released before the response is sent */
 } kit_request;
 
 /* One tensor of a batch, in or out, while it is in use. */
@@ -116,6 +149,8 @@ typedef struct kit_slot {
     umo_reason reason; /* why it is not in place */
     kit_extent extent; /* of an in-place tensor */
     size_t row_bytes;
+    size_t worth;     /* bytes that a run of the batch's requests saves, by kit_order_choose() */
+    size_t run_bytes; /* bytes of the tensor, if some order of the requests makes it a run */
 } kit_slot;
 
 struct umo_batch {
@@ -128,9 +163,9 @@ struct umo_batch {
     kit_slot *outputs;
     umo_fence_set waits;
     umo_fence done;
+    kit_flight *flight; /* of a batch that was taken */
+    bool crowded;       /* another response of the request writes to the client's memory */
 };
-
-#define KIT_MAPPINGS 4
 
 struct umo_instance {
     TRITONBACKEND_ModelInstance *triton;
@@ -147,15 +182,18 @@ struct umo_instance {
         staging; /* PRIVATE memory of the device, for the conventional way; NULL for a CPU engine */
     kit_request *requests;
     kit_request **members;
+    kit_request **spare; /* room for another order of the members */
     size_t request_capacity;
     umo_batch batch;
-    umo_mapping mappings[KIT_MAPPINGS]; /* asked of the system for the present requests */
-    size_t mapping_count;
-    size_t mapping_next;
+    umo_mappings *mappings; /* of the present requests */
+    size_t zero_copy_bytes; /* less is copied for a device; shared memory, whose wraps are kept */
+    size_t import_bytes;    /* the same of memory that is wrapped for one use */
+    uint64_t start_ns;      /* of the present execution */
 };
 
 /* error.c */
 TRITONSERVER_Error *kit_error(umo_status status, const char *text);
+TRITONSERVER_Error *kit_error_cancelled(const char *text);
 /* Takes over a server error; writes it and returns its status. NULL gives UMO_OK. */
 umo_status kit_from_triton(TRITONSERVER_Error *triton, umo_error *error);
 umo_status kit_request_fail(kit_request *request, umo_status status, const char *format, ...)
@@ -168,6 +206,8 @@ umo_status kit_config_unified(umo_model *model, umo_error *error);
 /* The configuration as the model completed it, for the server. */
 umo_status kit_config_complete(umo_model *model, umo_error *error);
 void kit_ios_free(umo_io *ios, size_t count);
+/* The dims (or reshape) of a tensor's entry. */
+umo_status kit_dims_read(const char *name, const json_t *entry, umo_shape *out, umo_error *error);
 umo_status kit_io_append(umo_io **ios, size_t *count, const char *name, umo_dtype dtype,
                          const umo_shape *dims, bool optional);
 
@@ -199,7 +239,16 @@ umo_status kit_input_visit(umo_instance *instance, kit_request *request, kit_inp
 /* place.c */
 /* What an empty tensor points to: never read or written, but not NULL for engines that check. */
 extern char kit_nothing[64];
+/* From how many bytes on the instance's device uses memory where it lies: as the configuration
+ * says, or as was measured. */
+void kit_thresholds_find(umo_instance *instance);
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
+/* Likewise memory of the server's own, which no client can reach: nothing has to be asked. */
+void kit_place_servers(const void *data, size_t size_bytes, kit_place *out);
+static inline bool kit_io_is_servers(const umo_io *io)
+{
+    return io->source == UMO_IO_STATE || io->source == UMO_IO_CONTROL;
+}
 /* Where an input that lies in one run, or an output whose memory was asked for, is to be touched.
  * Found once, held until kit_request_leave(). */
 const kit_place *kit_input_place(umo_instance *instance, kit_request *request, kit_input *input);
@@ -213,6 +262,7 @@ umo_status kit_place_write(const kit_place *place, size_t offset_bytes, const vo
 void kit_batch_check_places(umo_batch *batch);
 /* Lets go of the places of a request; nothing of its memory is touched afterwards. */
 void kit_request_leave(const umo_model *model, kit_request *request);
+bool kit_extents_overlap(const kit_extent *a, const kit_extent *b);
 /* What a range is made of; empty memory is NULL. */
 kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes);
 /* Opens the device bracket of a slot and joins its waits to the batch's. BUSY: another instance
@@ -227,11 +277,95 @@ umo_status kit_slot_wrap(umo_batch *batch, kit_slot *slot, const kit_place *plac
                          size_t size_bytes, bool writable, umo_reason *why, umo_error *error);
 void kit_batch_wait_for(umo_batch *batch, umo_fence fence);
 
+/* batch_io.c */
+/* batch_input and batch_output of the configuration. */
+umo_status kit_batch_io_read(umo_model *model, umo_error *error);
+/* Whether the requests bring what a batch input is made of. */
+bool kit_batch_input_present(const umo_batch *batch, size_t input);
+/* Makes a batch input's tensor. */
+umo_status kit_batch_input_make(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error);
+/* The shape of a request's part of a scattered output. NOT_FOUND: its source is absent. */
+umo_status kit_scatter_shape(const umo_model *model, const kit_request *request, size_t output,
+                             umo_shape *out);
+/* Fails a request whose scattered outputs can have no shape. */
+void kit_scatter_check(const umo_model *model, kit_request *request);
+size_t kit_scatter_bytes(const umo_model *model, const kit_request *request, size_t output);
+/* Bytes of a request's part of an output: whole rows, or what its shape says. */
+static inline size_t kit_output_bytes(const umo_model *model, const kit_request *request,
+                                      size_t output, size_t row_bytes)
+{
+    return model->outputs[output].scattered ? kit_scatter_bytes(model, request, output)
+                                            : row_bytes * (size_t)request->rows;
+}
+
+/* gather.c */
+/* Copies an input of all requests, `total` bytes, to target. A request whose memory was taken away
+ * or changed fails alone. */
+umo_status kit_batch_gather(umo_batch *batch, size_t input, size_t total, char *target,
+                            umo_error *error);
+/* Copies each request's part of an output into its response, and counts it. */
+void kit_batch_scatter(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
+                       umo_reason reason, bool own);
+void kit_response_write(umo_batch *batch, kit_request *request, size_t output, const void *source,
+                        size_t size_bytes, umo_reason reason);
+
+/* order.c */
+/* Puts the members of a batch in the order that leaves the most bytes where they lie. True when
+ * that is the order of their arrival. */
+bool kit_order_choose(umo_batch *batch);
+
 /* output.c */
+/* Asks for the memory of those outputs whose size is certain before the computation, so that the
+ * batch's order can take it into account. */
+void kit_outputs_foresee(umo_batch *batch);
 /* After the computation: brings every output to its responses. */
 umo_status kit_outputs_deliver(umo_batch *batch, umo_error *error);
 
+/* sequence.c */
+/* The controls and states of sequence_batching, behind the configured inputs and outputs. */
+umo_status kit_sequence_read(umo_model *model, umo_error *error);
+/* Is the request the server's own, for an empty slot? Its inputs are memory that nobody wrote. */
+umo_status kit_sequence_is_blank(kit_request *request, bool *out, umo_error *error);
+/* The server sends the name of a sequence in a buffer of fixed length. */
+void kit_sequence_trim_name(kit_input *input);
+/* Makes an input of a blank request one of zeros, and shows it piece by piece. */
+void kit_sequence_blank(kit_input *input);
+umo_status kit_sequence_visit_blank(const kit_input *input,
+                                    umo_status (*visit)(const void *data, size_t size_bytes,
+                                                        void *user),
+                                    void *user);
+
+/* state.c */
+/* A request that was read: which of its outputs the server keeps. */
+void kit_states_begin(const umo_model *model, kit_request *request);
+/* Asks the server for the memory of a request's next state. */
+umo_status kit_state_ask(umo_batch *batch, size_t output, kit_request *request,
+                         const umo_shape *shape, size_t size_bytes, umo_error *error);
+/* Copies bytes into the memory of a state whose output the client has too, and counts them. */
+void kit_state_write(umo_batch *batch, kit_request *request, size_t output, const void *source,
+                     size_t size_bytes, umo_reason reason);
+/* Likewise each request's rows of an output, where it is a state. */
+void kit_states_write(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
+                      umo_reason reason);
+/* After everything else: what was written becomes the states of those requests that live. The
+ * server may use their memory from then on. */
+void kit_states_update(umo_batch *batch);
+
+/* streams.c */
+umo_status kit_streams_create(umo_model *model, umo_error *error);
+void kit_streams_destroy(kit_streams *streams);
+
+/* decoupled.c */
+/* execute has returned: the requests of a batch that was taken live on. */
+void kit_flight_depart(umo_batch *batch, umo_status status, const umo_error *error);
+
 /* batch.c */
+/* Closes brackets, gives back what the batch's tensors hold. */
+void kit_batch_slots_finish(umo_batch *batch, bool succeeded);
+/* Why the request fails; NULL when it does not. */
+TRITONSERVER_Error *kit_request_failure(const kit_request *request);
+/* Whether it is cancelled, asked of the server until it is. */
+bool kit_request_is_cancelled(kit_request *request);
 void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint32_t count);
 
 uint64_t kit_now_ns(void);

@@ -2,6 +2,7 @@
  * Models and instances: what the server makes once, and what a backend may ask about them.
  */
 #include "kit/kit.h"
+#include "kit/unified.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -120,8 +121,8 @@ static umo_status budget_fraction_read(const umo_model *model, double *out, umo_
 static umo_status pressure_start(umo_model *model, umo_error *error)
 {
     const char *text = umo_model_backend_option(model, "pressure");
-    umo_pressure_options options = {.threshold = 0};
-    if (text != NULL && strcmp(text, "off") == 0) {
+    umo_pressure_options options = {.threshold = model->unified.pressure_threshold};
+    if (text != NULL ? strcmp(text, "off") == 0 : !model->unified.pressure_adaptation) {
         return UMO_OK;
     }
     if (text != NULL && strcmp(text, "on") != 0 &&
@@ -197,10 +198,20 @@ umo_status kit_model_create(TRITONBACKEND_Model *triton, umo_model **out, umo_er
             status = kit_config_complete(model, error);
         }
     }
+    if (status == UMO_OK) {
+        status = kit_config_unified(model, error); /* for the tensors that came in */
+    }
     if (status == UMO_OK && backend->model_check != NULL) {
         status = backend->model_check(model, model->state, error);
     }
+    if (status == UMO_OK) {
+        status = kit_unified_log(model, error);
+    }
     if (status != UMO_OK) {
+        kit_model_destroy(model);
+        return status;
+    }
+    if (model->decoupled && (status = kit_streams_create(model, error)) != UMO_OK) {
         kit_model_destroy(model);
         return status;
     }
@@ -228,6 +239,7 @@ void kit_model_destroy(umo_model *model)
     if (model->started) {
         umo_backend_table.model_finish(model->state);
     }
+    kit_streams_destroy(model->streams);
     kit_metrics_destroy(model->metrics);
     profile_write(model);
     if (model->context != NULL) {
@@ -239,6 +251,8 @@ void kit_model_destroy(umo_model *model)
     umo_context_default_release(model->context);
     kit_ios_free(model->inputs, model->input_count);
     kit_ios_free(model->outputs, model->output_count);
+    free(model->batch_inputs);
+    free(model->scatter_inputs);
     json_decref(model->config);
     json_decref(model->options);
     free(model->config_text);
@@ -295,6 +309,11 @@ const char *umo_model_file(const umo_model *model, const char *fallback)
 int64_t umo_model_batch_max(const umo_model *model)
 {
     return model->batch_max;
+}
+
+bool umo_model_decoupled(const umo_model *model)
+{
+    return model->decoupled;
 }
 
 const umo_unified_config *umo_model_unified(const umo_model *model)
@@ -389,8 +408,15 @@ void umo_model_log(const umo_model *model, bool warning, const char *format, ...
 static umo_status pool_create(umo_instance *instance, umo_device *device, umo_storage_mode mode,
                               umo_pool **out, umo_error *error)
 {
-    umo_pool_options options = {
-        .device = device, .scope = instance->model->scope, .mode = mode, .idle_ns = KEEP_NS};
+    const umo_unified_config *unified = &instance->model->unified;
+    umo_pool_options options = {.device = device,
+                                .scope = instance->model->scope,
+                                .mode = mode,
+                                .keep_bytes_max = unified->pool_keep_bytes,
+                                .idle_ns = KEEP_NS};
+    if (mode == UMO_UNIFIED) {
+        options.align_bytes = unified->cache_line_bytes; /* of the host's caches */
+    }
     return umo_pool_create(&options, out, error);
 }
 
@@ -415,6 +441,9 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
         status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an instance");
     }
     if (status == UMO_OK) {
+        status = umo_mappings_create(&instance->mappings, error);
+    }
+    if (status == UMO_OK) {
         status = umo_context_device(model->context, "host", 0, &instance->host, error);
     }
     if (status == UMO_OK) {
@@ -424,6 +453,7 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
     if (status == UMO_OK) {
         bool on_device = instance->device != NULL;
         umo_device *device = on_device ? instance->device : instance->host;
+        kit_thresholds_find(instance);
         status = pool_create(instance, device, UMO_UNIFIED, &instance->scratch, error);
         if (status == UMO_OK && on_device) {
             status = pool_create(instance, device, UMO_PRIVATE, &instance->staging, error);
@@ -462,6 +492,7 @@ void kit_instance_destroy(umo_instance *instance)
     free(instance->members);
     free(instance->batch.inputs);
     free(instance->batch.outputs);
+    umo_mappings_destroy(instance->mappings);
     umo_device_release(instance->device);
     umo_device_release(instance->host);
     free(instance->name);
@@ -479,11 +510,12 @@ umo_status kit_instance_reserve(umo_instance *instance, size_t requests)
         return UMO_E_NOMEM;
     }
     instance->requests = grown;
-    kit_request **members = realloc(instance->members, requests * sizeof(kit_request *));
+    kit_request **members = realloc(instance->members, 2 * requests * sizeof(kit_request *));
     if (members == NULL) {
         return UMO_E_NOMEM;
     }
     instance->members = members;
+    instance->spare = members + requests;
     while (instance->request_capacity < requests) {
         kit_request *request = &grown[instance->request_capacity];
         memset(request, 0, sizeof *request);

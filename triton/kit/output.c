@@ -12,11 +12,35 @@
 bool umo_batch_wants_output(const umo_batch *batch, size_t output)
 {
     for (size_t i = 0; i < batch->count; i++) {
-        if (batch->members[i]->outputs[output].wanted) {
+        const kit_output *out = &batch->members[i]->outputs[output];
+        if (out->wanted || out->kept) {
             return true;
         }
     }
     return false;
+}
+
+/* The responses' parts of a scattered output are all of it. */
+static umo_status scatter_fits(const umo_batch *batch, size_t output, umo_dtype dtype,
+                               const umo_shape *shape, umo_error *error)
+{
+    const umo_model *model = batch->instance->model;
+    const umo_io *io = &model->outputs[output];
+    char text[256];
+    uint64_t total = 0;
+    uint64_t parts = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        parts += kit_output_bytes(model, batch->members[i], output, 0);
+    }
+    if (dtype != io->dtype || umo_shape_bytes(shape, dtype, &total) != UMO_OK || total != parts) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "output '%s' of model '%s' came out as %s %s; the requests' shapes "
+                             "need %llu bytes of %s",
+                             io->name, model->name, umo_dtype_name(dtype),
+                             umo_shape_format(shape, text, sizeof text), (unsigned long long)parts,
+                             umo_dtype_name(io->dtype));
+    }
+    return UMO_OK;
 }
 
 static umo_status shape_check(const umo_batch *batch, size_t output, umo_dtype dtype,
@@ -27,6 +51,9 @@ static umo_status shape_check(const umo_batch *batch, size_t output, umo_dtype d
     uint32_t skip = model->batch_max > 0 ? 1 : 0;
     char text[256];
     char want[256];
+    if (io->scattered) {
+        return scatter_fits(batch, output, dtype, shape, error);
+    }
     bool fits = dtype == io->dtype && shape->rank == io->dims.rank + skip &&
                 (skip == 0 || shape->dims[0] == batch->rows);
     for (uint32_t d = 0; fits && d < io->dims.rank; d++) {
@@ -51,6 +78,9 @@ static umo_status response_ask(umo_batch *batch, size_t output, kit_request *req
 {
     const umo_io *io = &batch->instance->model->outputs[output];
     umo_status status = UMO_OK;
+    if (request->outputs[output].asked) {
+        return UMO_OK; /* its size was certain, and is still the same */
+    }
     if (request->response == NULL) {
         status =
             kit_from_triton(TRITONBACKEND_ResponseNew(&request->response, request->triton), error);
@@ -74,8 +104,23 @@ static umo_status response_ask(umo_batch *batch, size_t output, kit_request *req
                                "the server gave GPU memory for output '%s'", io->name);
     }
     if (status == UMO_OK) {
+        request->outputs[output].asked = true;
         request->outputs[output].data = data;
         request->outputs[output].size_bytes = size_bytes;
+    }
+    return status;
+}
+
+/* Likewise what the server keeps as a state. */
+static umo_status memory_ask(umo_batch *batch, size_t output, kit_request *request,
+                             const umo_shape *shape, size_t size_bytes, umo_error *error)
+{
+    umo_status status = UMO_OK;
+    if (request->outputs[output].wanted) {
+        status = response_ask(batch, output, request, shape, size_bytes, error);
+    }
+    if (status == UMO_OK && request->outputs[output].kept) {
+        status = kit_state_ask(batch, output, request, shape, size_bytes, error);
     }
     return status;
 }
@@ -85,28 +130,31 @@ static umo_status response_ask(umo_batch *batch, size_t output, kit_request *req
 static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shape, size_t row_bytes,
                           char **run)
 {
-    bool batching = batch->instance->model->batch_max > 0;
+    const umo_model *model = batch->instance->model;
     const char *next = NULL;
     char *first = NULL;
     bool one_run = true;
     for (size_t i = 0; i < batch->count; i++) {
         kit_request *request = batch->members[i];
-        size_t size_bytes = row_bytes * (size_t)request->rows;
-        if (!request->outputs[output].wanted || request->error.status != UMO_OK) {
+        size_t size_bytes = kit_output_bytes(model, request, output, row_bytes);
+        const kit_output *out = &request->outputs[output];
+        if ((!out->wanted && !out->kept) || request->error.status != UMO_OK) {
             one_run = false;
             continue;
         }
         umo_shape own = *shape;
-        if (batching) {
+        if (model->outputs[output].scattered) {
+            umo_status_ignore(kit_scatter_shape(model, request, output, &own));
+        } else if (model->batch_max > 0) {
             own.dims[0] = request->rows;
         }
         umo_error error = {0};
-        if (response_ask(batch, output, request, &own, size_bytes, &error) != UMO_OK) {
+        if (memory_ask(batch, output, request, &own, size_bytes, &error) != UMO_OK) {
             (void)kit_request_fail(request, error.status, "%s", error.text);
             one_run = false;
             continue;
         }
-        char *data = request->outputs[output].data;
+        char *data = out->state_data != NULL ? out->state_data : out->data;
         if (size_bytes == 0) {
             continue; /* lies nowhere, so it is in nobody's way */
         }
@@ -117,15 +165,37 @@ static void responses_ask(umo_batch *batch, size_t output, const umo_shape *shap
     *run = one_run ? first : NULL;
 }
 
-static bool extents_overlap(const kit_extent *a, const kit_extent *b)
+/* The bytes of a row of an output, if the configuration leaves nothing open. */
+static bool output_is_certain(const umo_io *io, size_t *row_bytes)
 {
-    if (a->data == NULL || b->data == NULL || a->size_bytes == 0 || b->size_bytes == 0) {
-        return false;
+    bool certain =
+        io->dtype != UMO_BYTES && io->source == UMO_IO_REQUEST && !io->scattered && !io->state;
+    for (uint32_t d = 0; certain && d < io->dims.rank; d++) {
+        certain = io->dims.dims[d] >= 0;
     }
-    bool one_file = a->inode != 0 && a->inode == b->inode && a->device == b->device;
-    return (a->data < b->data + b->size_bytes && b->data < a->data + a->size_bytes) ||
-           (one_file && a->offset_bytes < b->offset_bytes + b->size_bytes &&
-            b->offset_bytes < a->offset_bytes + a->size_bytes);
+    uint64_t size_bytes = 0;
+    certain = certain && umo_shape_bytes(&io->dims, io->dtype, &size_bytes) == UMO_OK;
+    *row_bytes = (size_t)size_bytes;
+    return certain;
+}
+
+void kit_outputs_foresee(umo_batch *batch)
+{
+    const umo_model *model = batch->instance->model;
+    for (size_t i = 0; i < model->output_count; i++) {
+        const umo_io *io = &model->outputs[i];
+        size_t row_bytes;
+        uint64_t total;
+        if (!output_is_certain(io, &row_bytes) ||
+            __builtin_mul_overflow((uint64_t)row_bytes, (uint64_t)batch->rows, &total) ||
+            total > SIZE_MAX) {
+            continue;
+        }
+        umo_shape shape = {.rank = io->dims.rank + 1, .dims = {batch->rows}};
+        memcpy(shape.dims + 1, io->dims.dims, io->dims.rank * sizeof shape.dims[0]);
+        char *run;
+        responses_ask(batch, i, &shape, row_bytes, &run);
+    }
 }
 
 /* Would writing the range destroy an input or another output that is in place? */
@@ -133,9 +203,13 @@ static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const 
 {
     umo_instance *instance = batch->instance;
     const umo_model *model = instance->model;
+    const umo_io *io = &model->outputs[self - batch->outputs];
     for (size_t i = 0; i < model->input_count; i++) {
         const kit_slot *slot = &batch->inputs[i];
-        if (slot->used && slot->in_place && extents_overlap(range, &slot->extent)) {
+        if (io->overwrites && io->state && io->pair == i) {
+            continue; /* its engine takes care */
+        }
+        if (slot->used && slot->in_place && kit_extents_overlap(range, &slot->extent)) {
             return true;
         }
         /* An input that is taken later must not find its bytes overwritten. */
@@ -143,7 +217,7 @@ static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const 
             const kit_input *in = &batch->members[m]->inputs[i];
             if (in->present) {
                 kit_extent extent = kit_extent_find(instance, in->data, (size_t)in->size_bytes);
-                if (extents_overlap(range, &extent)) {
+                if (kit_extents_overlap(range, &extent)) {
                     return true;
                 }
             }
@@ -151,7 +225,8 @@ static bool output_overlaps(const umo_batch *batch, const kit_slot *self, const 
     }
     for (size_t i = 0; i < model->output_count; i++) {
         const kit_slot *slot = &batch->outputs[i];
-        if (slot != self && slot->used && slot->in_place && extents_overlap(range, &slot->extent)) {
+        if (slot != self && slot->used && slot->in_place &&
+            kit_extents_overlap(range, &slot->extent)) {
             return true;
         }
     }
@@ -171,20 +246,24 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
         *why = UMO_REASON_SCATTERED;
     } else if ((uintptr_t)run % model->outputs[output].align_bytes != 0) {
         *why = UMO_REASON_MISALIGNED;
-    } else if (on_device && size_bytes < model->unified.zero_copy_threshold) {
+    } else if (on_device && size_bytes < instance->zero_copy_bytes) {
         *why = UMO_REASON_BELOW_THRESHOLD;
     }
     if (*why != UMO_REASON_NONE) {
         return UMO_OK;
     }
     kit_place place;
-    kit_place_find(instance, run, size_bytes, &place);
+    if (model->outputs[output].state) {
+        kit_place_servers(run, size_bytes, &place);
+    } else {
+        kit_place_find(instance, run, size_bytes, &place);
+    }
     slot->view = place.view;
     if (!place.guarded) {
         *why = place.why;
         return UMO_OK;
     }
-    if (output_overlaps(batch, slot, &place.extent)) {
+    if ((batch->crowded && place.client_writable) || output_overlaps(batch, slot, &place.extent)) {
         *why = UMO_REASON_OVERLAP;
         return UMO_OK;
     }
@@ -219,15 +298,29 @@ static umo_status slot_take_scratch(umo_batch *batch, kit_slot *slot, umo_error 
     return status;
 }
 
+static umo_status placing_check(const umo_batch *batch, size_t output, umo_error *error)
+{
+    const umo_model *model = batch->instance->model;
+    if (output >= model->output_count || batch->outputs[output].used) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "the batch has no such output left to place");
+    }
+    if (batch->flight != NULL && model->outputs[output].source != UMO_IO_STATE) {
+        return umo_error_set(error, UMO_E_INVAL, 0,
+                             "output '%s' of a batch that was taken belongs to a response",
+                             model->outputs[output].name);
+    }
+    return UMO_OK;
+}
+
 umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
                             const umo_shape *shape, umo_tensor *out, umo_error *error)
 {
     umo_instance *instance = batch->instance;
-    if (output >= instance->model->output_count || batch->outputs[output].used) {
-        return umo_error_set(error, UMO_E_INVAL, 0, "the batch has no such output left to place");
-    }
     uint64_t total = 0;
-    umo_status status = shape_check(batch, output, dtype, shape, error);
+    umo_status status = placing_check(batch, output, error);
+    if (status == UMO_OK) {
+        status = shape_check(batch, output, dtype, shape, error);
+    }
     if (status == UMO_OK && umo_shape_bytes(shape, dtype, &total) != UMO_OK) {
         status = umo_error_set(error, UMO_E_INVAL, 0, "output %zu has no certain size", output);
     }
@@ -274,36 +367,6 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
     return status;
 }
 
-/* Copies bytes into a response's memory, and counts them. */
-static void response_write(umo_batch *batch, kit_request *request, size_t output,
-                           const void *source, size_t size_bytes, umo_reason reason)
-{
-    umo_instance *instance = batch->instance;
-    const kit_place *place = kit_output_place(instance, request, &request->outputs[output]);
-    umo_error why = {0};
-    if (kit_place_write(place, 0, source, size_bytes, &why) != UMO_OK) {
-        (void)kit_request_fail(request, why.status, "output '%s': %s",
-                               instance->model->outputs[output].name, why.text);
-        return;
-    }
-    umo_scope_count_copy(instance->model->scope, UMO_DIRECTION_OUT, reason, size_bytes);
-}
-
-/* Copies rows of host memory to each response. */
-static void responses_scatter(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
-                              umo_reason reason)
-{
-    for (size_t i = 0; i < batch->count; i++) {
-        kit_request *request = batch->members[i];
-        size_t size_bytes = row_bytes * (size_t)request->rows;
-        if (request->outputs[output].data != NULL && request->error.status == UMO_OK &&
-            size_bytes > 0) {
-            response_write(batch, request, output, source, size_bytes, reason);
-        }
-        source += size_bytes;
-    }
-}
-
 /* Splits serialized strings over the requests: each gets the elements of its rows. */
 static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_shape *shape,
                                   const void *data, size_t size_bytes, umo_reason reason,
@@ -328,7 +391,8 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
             size_t element_bytes;
             umo_status_ignore(umo_bytes_next(data, size_bytes, &cursor, &element, &element_bytes));
         }
-        if (!request->outputs[output].wanted || request->error.status != UMO_OK) {
+        const kit_output *out = &request->outputs[output];
+        if ((!out->wanted && !out->kept) || request->error.status != UMO_OK) {
             continue;
         }
         umo_shape own = *shape;
@@ -336,11 +400,14 @@ static umo_status strings_deliver(umo_batch *batch, size_t output, const umo_sha
             own.dims[0] = request->rows;
         }
         umo_error why = {0};
-        if (response_ask(batch, output, request, &own, cursor - start, &why) != UMO_OK) {
+        const char *strings = (const char *)data + start;
+        if (memory_ask(batch, output, request, &own, cursor - start, &why) != UMO_OK) {
             (void)kit_request_fail(request, why.status, "%s", why.text);
         } else if (cursor > start) {
-            response_write(batch, request, output, (const char *)data + start, cursor - start,
-                           reason);
+            if (out->data != NULL) {
+                kit_response_write(batch, request, output, strings, cursor - start, reason);
+            }
+            kit_state_write(batch, request, output, strings, cursor - start, reason);
         }
     }
     return UMO_OK;
@@ -350,10 +417,10 @@ umo_status umo_batch_output_late(umo_batch *batch, size_t output, umo_dtype dtyp
                                  const umo_shape *shape, const void *data, size_t size_bytes,
                                  umo_reason reason, umo_error *error)
 {
-    if (output >= batch->instance->model->output_count || batch->outputs[output].used) {
-        return umo_error_set(error, UMO_E_INVAL, 0, "the batch has no such output left to place");
+    umo_status status = placing_check(batch, output, error);
+    if (status == UMO_OK) {
+        status = shape_check(batch, output, dtype, shape, error);
     }
-    umo_status status = shape_check(batch, output, dtype, shape, error);
     if (status != UMO_OK) {
         return status;
     }
@@ -375,7 +442,8 @@ umo_status umo_batch_output_late(umo_batch *batch, size_t output, umo_dtype dtyp
     size_t row_bytes = batch->rows > 0 ? size_bytes / (size_t)batch->rows : 0;
     char *run = NULL;
     responses_ask(batch, output, shape, row_bytes, &run);
-    responses_scatter(batch, output, data, row_bytes, reason);
+    kit_batch_scatter(batch, output, data, row_bytes, reason, false);
+    kit_states_write(batch, output, data, row_bytes, reason);
     return UMO_OK;
 }
 
@@ -452,10 +520,20 @@ static umo_status responses_download(umo_batch *batch, size_t output, const kit_
     umo_status status = UMO_OK;
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
         kit_request *request = batch->members[i];
-        size_t size_bytes = slot->row_bytes * (size_t)request->rows;
+        size_t size_bytes =
+            kit_output_bytes(batch->instance->model, request, output, slot->row_bytes);
         if (request->outputs[output].data != NULL && size_bytes > 0) {
             umo_fence fence = {0};
             status = response_download(batch, request, output, slot, offset_bytes, &fence);
+            if (status == UMO_OK && !umo_fence_set_add(&waits, fence)) {
+                status = umo_fence_wait(fence, UINT64_MAX);
+            }
+        }
+        char *state = request->outputs[output].state_data;
+        if (state != NULL && size_bytes > 0 && status == UMO_OK) {
+            umo_fence fence = {0};
+            status = umo_buffer_download(slot->block, offset_bytes, state, size_bytes,
+                                         batch->instance->queue, &fence);
             if (status == UMO_OK && !umo_fence_set_add(&waits, fence)) {
                 status = umo_fence_wait(fence, UINT64_MAX);
             }
@@ -469,6 +547,7 @@ static umo_status responses_download(umo_batch *batch, size_t output, const kit_
 static umo_status slot_deliver(umo_batch *batch, size_t output, kit_slot *slot)
 {
     const umo_model *model = batch->instance->model;
+    const umo_io *io = &model->outputs[output];
     bool on_device = batch->instance->device != NULL;
     umo_status status = UMO_OK;
     if (on_device) {
@@ -486,10 +565,21 @@ static umo_status slot_deliver(umo_batch *batch, size_t output, kit_slot *slot)
         return status;
     }
     if (!slot->in_place) {
-        responses_scatter(batch, output, umo_buffer_host(slot->block), slot->row_bytes,
-                          slot->reason);
-    } else if (!on_device) {
-        umo_scope_count_copy_avoided(model->scope, UMO_DIRECTION_OUT, slot->tensor.size_bytes);
+        kit_batch_scatter(batch, output, umo_buffer_host(slot->block), slot->row_bytes,
+                          slot->reason, true);
+        if (io->state) {
+            kit_states_write(batch, output, umo_buffer_host(slot->block), slot->row_bytes,
+                             slot->reason);
+        }
+    } else {
+        if (io->state && io->source == UMO_IO_REQUEST) {
+            /* It was computed where the server keeps it; the client has the other one. */
+            kit_batch_scatter(batch, output, slot->tensor.data, slot->row_bytes, UMO_REASON_STATE,
+                              false);
+        }
+        if (!on_device) {
+            umo_scope_count_copy_avoided(model->scope, UMO_DIRECTION_OUT, slot->tensor.size_bytes);
+        }
     }
     return on_device ? umo_access_end(slot->tensor.buffer, &access, (umo_fence){0}) : UMO_OK;
 }

@@ -8,27 +8,31 @@
 char kit_nothing[64];
 
 /* The mapping of an address, asked once a mapping and execution: the server holds it while the
- * request lives. NULL when nobody can tell. Good until the next call. */
-static const umo_mapping *mapping_find(umo_instance *instance, const void *data)
+ * request lives. NULL when nobody can tell, or copying is cheaper than finding out. Good until the
+ * next call. */
+static const umo_mapping *mapping_find(umo_instance *instance, const void *data, size_t size_bytes)
 {
-    uintptr_t address = (uintptr_t)data;
-    for (size_t i = 0; i < instance->mapping_count; i++) {
-        const umo_mapping *known = &instance->mappings[i];
-        if (address >= known->start && address < known->end) {
-            return known;
-        }
+    const umo_mapping *mapping = NULL;
+    umo_status status = umo_mappings_find(instance->mappings, data, size_bytes, &mapping);
+    return status == UMO_OK ? mapping : NULL;
+}
+
+static size_t size_of(uint64_t size_bytes)
+{
+    return size_bytes < SIZE_MAX ? (size_t)size_bytes : SIZE_MAX;
+}
+
+void kit_thresholds_find(umo_instance *instance)
+{
+    size_t said = instance->model->unified.zero_copy_threshold;
+    instance->zero_copy_bytes = said;
+    instance->import_bytes = said;
+    if (said == UMO_THRESHOLD_AUTO && instance->device != NULL) {
+        umo_zero_copy measured;
+        umo_device_zero_copy(instance->device, &measured);
+        instance->zero_copy_bytes = size_of(measured.cached_bytes);
+        instance->import_bytes = size_of(measured.import_bytes);
     }
-    umo_mapping *next = &instance->mappings[instance->mapping_next];
-    umo_mapping mapping;
-    if (umo_mapping_query(data, &mapping) != UMO_OK) {
-        return NULL;
-    }
-    *next = mapping;
-    instance->mapping_next = (instance->mapping_next + 1) % KIT_MAPPINGS;
-    if (instance->mapping_count < KIT_MAPPINGS) {
-        instance->mapping_count++;
-    }
-    return next;
 }
 
 static kit_extent extent_in(const umo_mapping *mapping, const void *data, size_t size_bytes)
@@ -42,26 +46,40 @@ static kit_extent extent_in(const umo_mapping *mapping, const void *data, size_t
     return extent;
 }
 
+bool kit_extents_overlap(const kit_extent *a, const kit_extent *b)
+{
+    if (a->data == NULL || b->data == NULL || a->size_bytes == 0 || b->size_bytes == 0) {
+        return false;
+    }
+    bool one_file = a->inode != 0 && a->inode == b->inode && a->device == b->device;
+    return (a->data < b->data + b->size_bytes && b->data < a->data + a->size_bytes) ||
+           (one_file && a->offset_bytes < b->offset_bytes + b->size_bytes &&
+            b->offset_bytes < a->offset_bytes + a->size_bytes);
+}
+
 kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size_bytes)
 {
-    return extent_in(data != NULL ? mapping_find(instance, data) : NULL, data, size_bytes);
+    return extent_in(data != NULL ? mapping_find(instance, data, size_bytes) : NULL, data,
+                     size_bytes);
 }
 
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out)
 {
-    const umo_mapping *mapping = mapping_find(instance, data);
+    const umo_mapping *mapping = mapping_find(instance, data, size_bytes);
     out->data = (char *)(uintptr_t)data;
     out->view = NULL;
     out->extent = extent_in(mapping, data, size_bytes);
     /* Where nobody can tell whose memory it is, a client may be able to write to it; what lies in
      * several mappings is as little known as what lies in none. */
-    out->client_writable =
-        mapping == NULL || mapping->shared || size_bytes > mapping->end - (uintptr_t)data;
+    bool whole = mapping != NULL && size_bytes <= mapping->end - (uintptr_t)data;
+    out->client_writable = !whole || mapping->shared;
     out->guarded = !out->client_writable;
-    out->why = mapping == NULL    ? UMO_REASON_NO_IDENTITY
-               : out->guarded     ? UMO_REASON_NONE
-               : !mapping->shared ? UMO_REASON_NOT_ONE_MAPPING
-                                  : UMO_REASON_LIMIT;
+    out->why = UMO_REASON_NONE;
+    if (!out->guarded) {
+        out->why = mapping == NULL ? UMO_REASON_NO_IDENTITY
+                   : whole         ? UMO_REASON_LIMIT
+                                   : UMO_REASON_NOT_ONE_MAPPING;
+    }
     if (mapping != NULL && mapping->shared) {
         void *own = NULL;
         umo_status status = umo_view_find(umo_context_registry(instance->model->context), out->data,
@@ -69,14 +87,27 @@ void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes,
         if (status == UMO_OK) {
             out->data = own;
             out->guarded = true;
+            out->why = UMO_REASON_NONE;
         }
     }
+}
+
+void kit_place_servers(const void *data, size_t size_bytes, kit_place *out)
+{
+    *out = (kit_place){.data = (char *)(uintptr_t)data,
+                       .guarded = true,
+                       .extent = {.data = data, .size_bytes = size_bytes}};
 }
 
 const kit_place *kit_input_place(umo_instance *instance, kit_request *request, kit_input *input)
 {
     if (!input->placed) {
-        kit_place_find(instance, input->data, (size_t)input->size_bytes, &input->place);
+        const umo_io *io = &instance->model->inputs[input - request->inputs];
+        if (kit_io_is_servers(io)) {
+            kit_place_servers(input->data, (size_t)input->size_bytes, &input->place);
+        } else {
+            kit_place_find(instance, input->data, (size_t)input->size_bytes, &input->place);
+        }
         input->placed = true;
         request->places = true;
     }
@@ -86,7 +117,12 @@ const kit_place *kit_input_place(umo_instance *instance, kit_request *request, k
 const kit_place *kit_output_place(umo_instance *instance, kit_request *request, kit_output *output)
 {
     if (!output->placed) {
-        kit_place_find(instance, output->data, output->size_bytes, &output->place);
+        const umo_io *io = &instance->model->outputs[output - request->outputs];
+        if (kit_io_is_servers(io)) {
+            kit_place_servers(output->data, output->size_bytes, &output->place);
+        } else {
+            kit_place_find(instance, output->data, output->size_bytes, &output->place);
+        }
         output->placed = true;
         request->places = true;
     }
@@ -147,8 +183,9 @@ static void slot_check(umo_batch *batch, const kit_slot *slot, const char *what,
     }
     for (size_t i = 0; i < batch->count; i++) {
         kit_request *request = batch->members[i];
-        size_t size_bytes = output ? slot->row_bytes * (size_t)request->rows
-                                   : (size_t)request->inputs[index].size_bytes;
+        size_t size_bytes =
+            output ? kit_output_bytes(batch->instance->model, request, index, slot->row_bytes)
+                   : (size_t)request->inputs[index].size_bytes;
         if (size_bytes > 0 && umo_view_lost(slot->view, data, size_bytes)) {
             request_lose(request, what, io->name);
         }
@@ -244,6 +281,9 @@ umo_status kit_slot_wrap(umo_batch *batch, kit_slot *slot, const kit_place *plac
         status =
             umo_registry_wrap(umo_context_registry(instance->model->context), instance->device,
                               scope, place->data, size_bytes, writable, &slot->wrap, why, error);
+    } else if (size_bytes < instance->import_bytes) {
+        *why = UMO_REASON_BELOW_THRESHOLD;
+        status = UMO_E_REFUSED;
     } else {
         /* The request keeps this memory alive until the response is sent; the wrap goes before
          * that. */

@@ -202,7 +202,7 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
         return status;
     }
     size_t found = input_find(model, name, index);
-    if (found == model->input_count) {
+    if (found == model->input_count || model->inputs[found].source == UMO_IO_BATCH) {
         return umo_error_set(error, UMO_E_INVAL, 0, "model '%s' has no input '%s'", model->name,
                              name);
     }
@@ -225,13 +225,29 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
     input->pieces = pieces;
     input->data = NULL;
     input_check(instance, request, &model->inputs[found], input);
+    if (request->blank && model->inputs[found].source != UMO_IO_CONTROL) {
+        kit_sequence_blank(input);
+        return UMO_OK;
+    }
     if (request->error.status != UMO_OK) {
         return UMO_OK;
     }
     umo_error why = {0};
     status = pieces_read(input, &why);
     if (status == UMO_OK && input->dtype == UMO_BYTES) {
-        status = strings_check(instance, request, input, &why);
+        if (model->inputs[found].source == UMO_IO_CONTROL) {
+            kit_sequence_trim_name(input);
+        } else {
+            status = strings_check(instance, request, input, &why);
+        }
+    }
+    if (status == UMO_E_INVAL && model->direct) {
+        /* It fails, and its slot has a row all the same: others lie behind it. */
+        request->blank = true;
+        kit_sequence_blank(input);
+        (void)kit_request_fail(request, status, "input '%s' of model '%s': %s", name, model->name,
+                               why.text);
+        return UMO_OK;
     }
     if (status != UMO_OK) {
         return umo_error_set(error, status, 0, "input '%s' of model '%s': %s", name, model->name,
@@ -250,9 +266,14 @@ static umo_status inputs_read(umo_instance *instance, kit_request *request, umo_
         status = input_read(instance, request, i, error);
     }
     for (size_t i = 0; i < model->input_count && status == UMO_OK; i++) {
-        if (!request->inputs[i].present && !model->inputs[i].optional) {
-            status = umo_error_set(error, UMO_E_INVAL, 0, "input '%s' of model '%s' is missing",
-                                   model->inputs[i].name, model->name);
+        if (!request->inputs[i].present && !model->inputs[i].optional &&
+            model->inputs[i].source != UMO_IO_BATCH) {
+            status = umo_error_set(
+                error, UMO_E_INVAL, 0, "%s '%s' of model '%s' is missing%s",
+                model->inputs[i].state ? "state" : "input", model->inputs[i].name, model->name,
+                model->inputs[i].state ? "; a server without CUDA has none that grow "
+                                         "(use_growable_memory)"
+                                       : "");
         }
     }
     return status;
@@ -289,6 +310,8 @@ void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEN
     request->triton = triton;
     request->response = NULL;
     request->grouped = false;
+    request->blank = false;
+    request->cancelled = false;
     request->places = false;
     request->error.status = UMO_OK;
     request->rows = model->batch_max > 0 ? -1 : 1;
@@ -299,15 +322,28 @@ void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEN
     for (size_t i = 0; i < model->output_count; i++) {
         request->outputs[i].wanted = false;
         request->outputs[i].placed = false;
+        request->outputs[i].asked = false;
         request->outputs[i].data = NULL;
     }
     umo_error error = {0};
-    umo_status status = inputs_read(instance, request, &error);
+    umo_status status = UMO_OK;
+    if (model->direct) {
+        status = kit_sequence_is_blank(request, &request->blank, &error);
+    }
+    if (status == UMO_OK) {
+        status = inputs_read(instance, request, &error);
+    }
     if (status == UMO_OK) {
         status = outputs_read(instance, request, &error);
     }
+    if (model->stateful) {
+        kit_states_begin(model, request);
+    }
     if (status != UMO_OK) {
         (void)kit_request_fail(request, status, "%s", error.text);
+    }
+    if (model->scatter_inputs != NULL && status == UMO_OK) {
+        kit_scatter_check(model, request);
     }
     if (request->rows == -1) {
         request->rows = 1; /* every input was optional and absent */
@@ -341,6 +377,9 @@ umo_status kit_input_visit(umo_instance *instance, kit_request *request, kit_inp
     if (input->data != NULL) {
         return place_visit(kit_input_place(instance, request, input), (size_t)input->size_bytes,
                            visit, user, error);
+    }
+    if (request->blank && input->pieces == 0) {
+        return kit_sequence_visit_blank(input, visit, user);
     }
     uint64_t left = input->size_bytes;
     umo_status status = UMO_OK;

@@ -3,29 +3,21 @@
  *
  * It exists for tests and for measurement, so its own work is plain and named: one memcpy a tensor,
  * which stands for what an engine does, or, in mode "touch_nothing", no work at all, which shows
- * what a request costs by itself.
+ * what a request costs by itself. A decoupled model answers several times (stream.c).
  */
-#include <umo/triton.h>
+#include "identity.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define DELAY_MAX_US 60000000u
 #define FAIL_EVERY_MAX 1000000000u
-
-typedef struct identity_model {
-    umo_model *model;
-    size_t output_count;
-    size_t *sources; /* input of each output */
-    bool touch_nothing;
-    uint64_t delay_us;
-    uint64_t fail_every; /* 0: never */
-    _Atomic uint64_t requests;
-} identity_model;
+#define REPEAT_MAX 1000000u
+/* How often a request that waits looks whether its client has gone. */
+#define SLICE_US 2000u
 
 /* "INPUTx" feeds "OUTPUTx"; any other output has the input of its own number. */
 static size_t find_source(const umo_model *model, const char *output, size_t number)
@@ -77,6 +69,41 @@ static umo_status read_mode(identity_model *state, umo_error *error)
     return UMO_OK;
 }
 
+/* "OUTPUT=INPUT,OUTPUT=INPUT": what the parameter `sources` says of an output; count if nothing. */
+static size_t chosen_source(const umo_model *model, const char *output)
+{
+    size_t count;
+    (void)umo_model_inputs((umo_model *)(uintptr_t)model, &count);
+    const char *at = umo_model_parameter(model, "sources");
+    size_t length = strlen(output);
+    while (at != NULL) {
+        if (strncmp(at, output, length) == 0 && at[length] == '=') {
+            char name[256] = "";
+            const char *from = at + length + 1;
+            size_t name_length = strcspn(from, ",");
+            if (name_length < sizeof name) {
+                memcpy(name, from, name_length);
+                return umo_model_find_input(model, name);
+            }
+        }
+        at = strchr(at, ',');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    return count;
+}
+
+/* A state without a choice stays what it is. */
+static size_t source_of(const umo_model *model, const umo_io *output, size_t number)
+{
+    size_t count;
+    (void)umo_model_inputs((umo_model *)(uintptr_t)model, &count);
+    size_t chosen = chosen_source(model, output->name);
+    if (chosen < count) {
+        return chosen;
+    }
+    return output->source == UMO_IO_STATE ? output->pair : find_source(model, output->name, number);
+}
+
 static umo_status map_outputs(identity_model *state, umo_error *error)
 {
     size_t input_count;
@@ -92,7 +119,7 @@ static umo_status map_outputs(identity_model *state, umo_error *error)
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an identity model");
     }
     for (size_t i = 0; i < state->output_count; i++) {
-        const size_t source = find_source(state->model, outputs[i].name, i);
+        const size_t source = source_of(state->model, &outputs[i], i);
         if (source >= input_count) {
             return umo_error_set(error, UMO_E_INVAL, 0,
                                  "output '%s' has no input: neither one of its name nor one of "
@@ -121,6 +148,7 @@ static void model_finish(void *opaque)
 {
     identity_model *state = opaque;
     if (state != NULL) {
+        identity_streams_finish(state);
         free(state->sources);
         free(state);
     }
@@ -133,12 +161,24 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for an identity model");
     }
     state->model = model;
+    identity_streams_init(state);
     umo_status status = read_mode(state, error);
     if (status == UMO_OK) {
         status = read_number(model, "delay_us", DELAY_MAX_US, &state->delay_us, error);
     }
     if (status == UMO_OK) {
         status = read_number(model, "fail_every", FAIL_EVERY_MAX, &state->fail_every, error);
+    }
+    if (status == UMO_OK) {
+        status = read_number(model, "repeat", REPEAT_MAX, &state->repeat, error);
+        state->repeat += umo_model_parameter(model, "repeat") == NULL ? 1 : 0;
+    }
+    if (status == UMO_OK) {
+        status =
+            read_number(model, "response_delay_us", DELAY_MAX_US, &state->response_delay_us, error);
+    }
+    if (status == UMO_OK) {
+        status = read_number(model, "error_at", REPEAT_MAX, &state->error_at, error);
     }
     if (status == UMO_OK) {
         status = map_outputs(state, error);
@@ -152,6 +192,10 @@ static umo_status model_init(umo_model *model, void **out, umo_error *error)
     umo_io *inputs = umo_model_inputs(model, &count);
     for (size_t i = 0; i < count; i++) {
         inputs[i].control = inputs[i].dtype == UMO_BYTES;
+    }
+    umo_io *outputs = umo_model_outputs(model, &count);
+    for (size_t i = 0; i < count; i++) {
+        outputs[i].overwrites = outputs[i].state && state->sources[i] == outputs[i].pair;
     }
     *out = state;
     return UMO_OK;
@@ -171,7 +215,7 @@ static void instance_finish(void *state)
     (void)state;
 }
 
-static void pause_us(uint64_t delay_us)
+void identity_pause(uint64_t delay_us)
 {
     struct timespec left = {.tv_sec = (time_t)(delay_us / 1000000),
                             .tv_nsec = (long)(delay_us % 1000000) * 1000};
@@ -179,8 +223,34 @@ static void pause_us(uint64_t delay_us)
     }
 }
 
-static umo_status answer(const identity_model *state, umo_batch *batch, size_t output,
-                         umo_error *error)
+/* Has everybody gone? Those that have are failed. */
+static bool all_cancelled(umo_batch *batch)
+{
+    size_t cancelled = 0;
+    for (size_t i = 0; i < umo_batch_requests(batch); i++) {
+        if (umo_batch_cancelled(batch, i)) {
+            umo_batch_fail(batch, i, UMO_E_REFUSED, "the request was cancelled");
+            cancelled++;
+        }
+    }
+    return cancelled == umo_batch_requests(batch);
+}
+
+static bool delay(const identity_model *state, umo_batch *batch)
+{
+    for (uint64_t left = state->delay_us; left > 0;) {
+        uint64_t slice = left < SLICE_US ? left : SLICE_US;
+        identity_pause(slice);
+        left -= slice;
+        if (all_cancelled(batch)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+umo_status identity_answer(const identity_model *state, umo_batch *batch, size_t output,
+                           umo_error *error)
 {
     const size_t input = state->sources[output];
     size_t count;
@@ -212,12 +282,15 @@ static umo_status execute(umo_instance *instance, void *opaque, umo_batch *batch
 {
     (void)instance;
     identity_model *state = opaque;
-    if (state->delay_us > 0) {
-        pause_us(state->delay_us);
+    if (umo_model_decoupled(state->model)) {
+        return identity_stream(state, batch, error);
+    }
+    if (!delay(state, batch)) {
+        return umo_error_set(error, UMO_E_REFUSED, 0, "all requests were cancelled");
     }
     for (size_t i = 0; i < state->output_count; i++) {
         if (umo_batch_wants_output(batch, i)) {
-            umo_status status = answer(state, batch, i, error);
+            umo_status status = identity_answer(state, batch, i, error);
             if (status != UMO_OK) {
                 return status;
             }

@@ -2,9 +2,8 @@
  * The backend's own functions over a kit and a device that the test controls: what is bound, on
  * which queue, behind which fences, and that nothing stays when any step fails.
  */
-#include "fake_device.h"
+#include "fake_kit.h"
 
-#include <umo/triton.h>
 #include <umo/weights.h>
 
 #include <setjmp.h>
@@ -12,150 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-#define TENSORS 2u
-
-/* ---- A kit of one model ---- */
-
-struct umo_model {
-    umo_context *context;
-    umo_unified_config unified;
-    const char *kernel;
-    char path[64];
-    int64_t batch_max;
-    umo_io inputs[TENSORS];
-    umo_io outputs[1];
-    int warnings;
-    char warning[256];
-};
-
-struct umo_instance {
-    umo_model *model;
-    umo_device *device;
-    uint32_t queue;
-};
-
-struct umo_batch {
-    int64_t rows;
-    umo_tensor inputs[TENSORS];
-    bool absent[TENSORS];
-    umo_tensor output; /* where the backend is to write; its shape is what it asked for */
-    size_t output_bytes;
-    umo_fence_set waits;
-    umo_fence done;
-};
-
-umo_io *umo_model_inputs(umo_model *model, size_t *count)
-{
-    *count = TENSORS;
-    return model->inputs;
-}
-
-umo_io *umo_model_outputs(umo_model *model, size_t *count)
-{
-    *count = 1;
-    return model->outputs;
-}
-
-const umo_unified_config *umo_model_unified(const umo_model *model)
-{
-    return &model->unified;
-}
-
-const char *umo_model_parameter(const umo_model *model, const char *key)
-{
-    return strcmp(key, "kernel") == 0 ? model->kernel : NULL;
-}
-
-const char *umo_model_file(const umo_model *model, const char *fallback)
-{
-    (void)model;
-    return fallback;
-}
-
-const char *umo_model_path(const umo_model *model)
-{
-    return model->path;
-}
-
-uint64_t umo_model_version(const umo_model *model)
-{
-    (void)model;
-    return 1;
-}
-
-int64_t umo_model_batch_max(const umo_model *model)
-{
-    return model->batch_max;
-}
-
-umo_context *umo_model_context(umo_model *model)
-{
-    return model->context;
-}
-
-void umo_model_log(const umo_model *model, bool warning, const char *format, ...)
-{
-    umo_model *mine = (umo_model *)(uintptr_t)model;
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vsnprintf(mine->warning, sizeof mine->warning, format, arguments);
-    va_end(arguments);
-    mine->warnings += warning;
-}
-
-void umo_instance_set_device(umo_instance *instance, umo_device *device, uint32_t queue)
-{
-    instance->device = device;
-    instance->queue = queue;
-}
-
-int64_t umo_batch_rows(const umo_batch *batch)
-{
-    return batch->rows;
-}
-
-bool umo_batch_has_input(const umo_batch *batch, size_t input)
-{
-    return !batch->absent[input];
-}
-
-umo_status umo_batch_input(umo_batch *batch, size_t input, umo_tensor *out, umo_error *error)
-{
-    (void)error;
-    *out = batch->inputs[input];
-    return UMO_OK;
-}
-
-umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
-                            const umo_shape *shape, umo_tensor *out, umo_error *error)
-{
-    (void)error;
-    assert_int_equal(output, 0);
-    assert_int_equal(dtype, UMO_FP32);
-    uint64_t bytes = 0;
-    assert_int_equal(umo_shape_bytes(shape, dtype, &bytes), UMO_OK);
-    batch->output.shape = *shape;
-    batch->output.size_bytes = (size_t)bytes;
-    *out = batch->output;
-    return UMO_OK;
-}
-
-const umo_fence_set *umo_batch_waits(const umo_batch *batch)
-{
-    return &batch->waits;
-}
-
-void umo_batch_complete(umo_batch *batch, umo_fence fence)
-{
-    batch->done = fence;
-}
-
-/* ---- Set-up ---- */
 
 static const char variable_kernel[] =
     "{\"file\": \"test.fake\", \"function\": \"f\", \"options\": \"-O9\", \"arguments\": ["
@@ -172,81 +30,14 @@ static const char weighted_kernel[] =
     "{\"input\": \"B\"}, {\"output\": \"Y\"}], \"global_size\": [\"A[0]\"], "
     "\"outputs\": {\"Y\": [\"A[0]+B[0]\"]}}";
 
-static void write_weights(const umo_model *model, size_t size_bytes)
-{
-    char file[96];
-    char bytes[256];
-    memset(bytes, 7, sizeof bytes);
-    (void)snprintf(file, sizeof file, "%s/w.bin", model->path);
-    (void)unlink(file);
-    FILE *out = fopen(file, "wb");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, size_bytes, out), size_bytes);
-    assert_int_equal(fclose(out), 0);
-}
-
-static void model_setup(umo_model *model, int64_t dims)
-{
-    *model = (umo_model){
-        .unified = {.enable = true, .driver = FAKE_DRIVER},
-        .kernel = variable_kernel,
-        .inputs = {{.name = "A", .dtype = UMO_FP32, .dims = {1, {dims}}, .align_bytes = 1},
-                   {.name = "B", .dtype = UMO_INT32, .dims = {1, {dims}}, .control = true}},
-        .outputs = {{.name = "Y", .dtype = UMO_FP32, .dims = {1, {dims < 0 ? -1 : 2 * dims}}}},
-    };
-    fake_device_register();
-    fake_device_reset(ARGUMENTS);
-    assert_int_equal(fake.live, 0);
-    assert_int_equal(umo_context_create(NULL, &model->context, NULL), UMO_OK);
-    (void)snprintf(model->path, sizeof model->path, "kernel_test_XXXXXX");
-    assert_non_null(mkdtemp(model->path));
-    char file[96];
-    (void)snprintf(file, sizeof file, "%s/test.fake", model->path);
-    FILE *out = fopen(file, "w");
-    assert_non_null(out);
-    assert_true(fputs("text of the program", out) >= 0);
-    assert_int_equal(fclose(out), 0);
-}
-
-static void model_teardown(umo_model *model)
-{
-    char file[96];
-    (void)snprintf(file, sizeof file, "%s/test.fake", model->path);
-    (void)unlink(file);
-    (void)snprintf(file, sizeof file, "%s/w.bin", model->path);
-    (void)unlink(file);
-    (void)rmdir(model->path);
-    umo_context_destroy(model->context);
-    assert_int_equal(fake.live, 0);
-}
-
-static void *model_start(umo_model *model)
-{
-    void *state = NULL;
-    umo_error error = {0};
-    if (umo_backend_table.model_init(model, &state, &error) != UMO_OK) {
-        fail_msg("%s", error.text);
-    }
-    return state;
-}
-
-static umo_buffer *buffer_make(const umo_instance *instance, size_t size_bytes)
-{
-    umo_buffer *buffer = NULL;
-    assert_int_equal(umo_buffer_alloc(instance->device, umo_context_scope(instance->model->context),
-                                      size_bytes, UMO_UNIFIED, &buffer, NULL),
-                     UMO_OK);
-    return buffer;
-}
-
 /* ---- Loading ---- */
 
 static void loading_declares_what_the_kernel_needs(void **unused)
 {
     (void)unused;
     umo_model model;
-    model_setup(&model, -1);
-    void *state = model_start(&model);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
+    void *state = fake_model_start(&model);
     assert_int_equal(model.inputs[0].align_bytes, 256);
     assert_false(model.inputs[0].control);
     assert_int_equal(model.inputs[1].align_bytes, 4);
@@ -261,18 +52,18 @@ static void loading_declares_what_the_kernel_needs(void **unused)
     memcpy(strstr(kernel, "true"), "null", 4);
     memcpy(strstr(kernel, ", \"index\": null"), "               ", 15);
     model.kernel = kernel;
-    state = model_start(&model);
+    state = fake_model_start(&model);
     assert_false(model.inputs[1].control);
     umo_backend_table.model_finish(state);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void loading_runs_the_kernel_once(void **unused)
 {
     (void)unused;
     umo_model model;
-    model_setup(&model, -1);
-    void *state = model_start(&model);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
+    void *state = fake_model_start(&model);
     assert_int_equal(fake.launches, 1);
     assert_int_equal(fake.grid.global[0], 64);
     assert_int_equal(fake.grid.local[0], 16);
@@ -284,28 +75,29 @@ static void loading_runs_the_kernel_once(void **unused)
     umo_scope_read(umo_context_scope(model.context), &counters);
     assert_int_equal(counters.live_buffers, 0);
     umo_backend_table.model_finish(state);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void a_refused_size_of_our_choice_gives_way_to_the_next(void **unused)
 {
     (void)unused;
     umo_model model;
-    model_setup(&model, -1);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
     fake.group_max = 20;
-    void *state = model_start(&model);
+    void *state = fake_model_start(&model);
     assert_int_equal(fake.launches, 1);
     assert_int_equal(fake.grid.global[0], 16);
     umo_backend_table.model_finish(state);
     /* None will do: the model loads all the same, and says so. */
     fake_device_reset(ARGUMENTS);
     fake.group_max = 1;
-    state = model_start(&model);
+    state = fake_model_start(&model);
     assert_int_equal(fake.launches, 0);
     assert_int_equal(model.warnings, 1);
-    assert_non_null(strstr(model.warning, "not tried at load: that work size is refused"));
+    assert_non_null(strstr(model.warning,
+                           "not tried at load: test.fake, kernel 'f': that work size is refused"));
     umo_backend_table.model_finish(state);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void a_refused_size_of_the_model_is_an_error(void **unused)
@@ -314,12 +106,12 @@ static void a_refused_size_of_the_model_is_an_error(void **unused)
     umo_model model;
     void *state = NULL;
     umo_error error = {0};
-    model_setup(&model, 40);
+    fake_model_setup(&model, 40, variable_kernel, ARGUMENTS);
     fake.group_max = 1000;
     assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
     assert_string_equal(error.text, "test.fake, kernel 'f': that work size is refused");
     assert_null(state);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void arguments_that_do_not_fit_are_an_error(void **unused)
@@ -328,11 +120,11 @@ static void arguments_that_do_not_fit_are_an_error(void **unused)
     umo_model model;
     void *state = NULL;
     umo_error error = {0};
-    model_setup(&model, -1);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
     fake.arg_count = 5;
     assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
     assert_string_equal(error.text, "test.fake, kernel 'f': the kernel takes 5 argument(s), not 4");
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void a_device_that_fails_the_trial_is_an_error(void **unused)
@@ -341,19 +133,19 @@ static void a_device_that_fails_the_trial_is_an_error(void **unused)
     umo_model model;
     void *state = NULL;
     umo_error error = {0};
-    model_setup(&model, -1);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
     fake.fence_says = UMO_E_DEVICE;
     assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_DEVICE);
     assert_non_null(strstr(error.text, "the device failed while it ran"));
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void instances_take_the_queues_in_turn(void **unused)
 {
     (void)unused;
     umo_model model;
-    model_setup(&model, -1);
-    void *state = model_start(&model);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
+    void *state = fake_model_start(&model);
     umo_instance instances[3] = {{.model = &model}, {.model = &model}, {.model = &model}};
     void *states[3];
     for (size_t i = 0; i < 3; i++) {
@@ -366,7 +158,7 @@ static void instances_take_the_queues_in_turn(void **unused)
         umo_backend_table.instance_finish(states[i]);
     }
     umo_backend_table.model_finish(state);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 /* Each fallible call of the device fails once: the error comes out, and nothing stays. Returns how
@@ -413,14 +205,14 @@ static void nothing_stays_when_a_step_fails(void **unused)
 {
     (void)unused;
     umo_model model;
-    model_setup(&model, -1);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
     /* Open, program, kernel, launch; the instance's kernel and memory. What the trial alone lacks
      * is no error. */
     assert_int_equal(fail_each_step(&model), 6);
-    write_weights(&model, 192);
+    fake_model_weights(&model, 192);
     model.kernel = weighted_kernel;
     assert_int_equal(fail_each_step(&model), 7); /* and binding the weights: there is no copy */
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 /* ---- Weights ---- */
@@ -430,16 +222,16 @@ static void weights_are_bound_where_they_lie_for_all_models(void **unused)
     (void)unused;
     umo_model model;
     umo_weights_stats stats;
-    model_setup(&model, -1);
-    write_weights(&model, 192);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
+    fake_model_weights(&model, 192);
     model.kernel = weighted_kernel;
-    void *first = model_start(&model);
+    void *first = fake_model_start(&model);
     const umo_memory *memory = fake.args[1].memory;
     assert_int_equal(fake.args[1].kind, UMO_ARG_MEMORY);
     assert_int_equal(fake.args[1].size_bytes, 128);
     assert_int_equal(((const char *)memory->host)[fake.args[1].offset_bytes], 7);
     assert_true(memory->imported);
-    void *second = model_start(&model);
+    void *second = fake_model_start(&model);
     assert_ptr_equal(fake.args[1].memory, memory);
     umo_weights_read(&stats);
     assert_int_equal(stats.files, 1);
@@ -449,7 +241,7 @@ static void weights_are_bound_where_they_lie_for_all_models(void **unused)
     umo_backend_table.model_finish(second);
     umo_weights_read(&stats);
     assert_int_equal(stats.files, 0);
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 static void weights_that_are_not_there_are_an_error(void **unused)
@@ -458,14 +250,14 @@ static void weights_that_are_not_there_are_an_error(void **unused)
     umo_model model;
     void *state = NULL;
     umo_error error = {0};
-    model_setup(&model, -1);
+    fake_model_setup(&model, -1, variable_kernel, ARGUMENTS);
     model.kernel = weighted_kernel;
     assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_NOT_FOUND);
     assert_non_null(strstr(error.text, "arguments[1]: weights 'w.bin': "));
-    write_weights(&model, 191);
+    fake_model_weights(&model, 191);
     assert_int_equal(umo_backend_table.model_init(&model, &state, &error), UMO_E_INVAL);
     assert_non_null(strstr(error.text, "the file has 191 bytes, too few for 128 at offset 64"));
-    model_teardown(&model);
+    fake_model_teardown(&model);
 }
 
 /* ---- Executing ---- */
@@ -481,16 +273,16 @@ typedef struct rig {
 static void rig_setup(rig *r, int64_t batch_max)
 {
     umo_error error = {0};
-    model_setup(&r->model, -1);
+    fake_model_setup(&r->model, -1, variable_kernel, ARGUMENTS);
     r->model.batch_max = batch_max;
     r->instance = (umo_instance){.model = &r->model};
-    r->state = model_start(&r->model);
+    r->state = fake_model_start(&r->model);
     if (umo_backend_table.instance_init(&r->instance, r->state, &r->instance_state, &error) !=
         UMO_OK) {
         fail_msg("%s", error.text);
     }
     for (size_t i = 0; i < 3; i++) {
-        r->buffers[i] = buffer_make(&r->instance, 4096);
+        r->buffers[i] = fake_buffer(&r->instance, 4096);
     }
     fake_device_reset(ARGUMENTS);
 }
@@ -502,14 +294,14 @@ static void rig_teardown(rig *r)
     }
     umo_backend_table.instance_finish(r->instance_state);
     umo_backend_table.model_finish(r->state);
-    model_teardown(&r->model);
+    fake_model_teardown(&r->model);
 }
 
 /* A batch of rows x 32 and rows x 32 elements, each tensor at an offset of its own. */
 static umo_batch batch_make(const rig *r, int64_t rows)
 {
     umo_batch batch = {.rows = rows};
-    for (size_t i = 0; i < TENSORS; i++) {
+    for (size_t i = 0; i < FAKE_INPUTS; i++) {
         batch.inputs[i] = (umo_tensor){.buffer = r->buffers[i],
                                        .offset_bytes = 256 * (i + 1),
                                        .size_bytes = (size_t)rows * 32 * 4,
@@ -532,7 +324,7 @@ static void a_batch_is_bound_where_it_lies(void **unused)
     assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, NULL),
                      UMO_OK);
     assert_int_equal(fake.launches, 1);
-    for (size_t i = 0; i < TENSORS; i++) {
+    for (size_t i = 0; i < FAKE_INPUTS; i++) {
         assert_ptr_equal(fake.args[i].memory, umo_buffer_memory(r.buffers[i]));
         assert_int_equal(fake.args[i].offset_bytes, 256 * (i + 1));
         assert_int_equal(fake.args[i].size_bytes, 3 * 32 * 4);
@@ -587,7 +379,7 @@ static void nothing_to_write_is_nothing_to_launch(void **unused)
     rig r;
     rig_setup(&r, 0);
     umo_batch batch = batch_make(&r, 1);
-    for (size_t i = 0; i < TENSORS; i++) {
+    for (size_t i = 0; i < FAKE_INPUTS; i++) {
         batch.inputs[i].shape.dims[0] = 0;
         batch.inputs[i].size_bytes = 0;
         batch.inputs[i].buffer = NULL;
@@ -656,15 +448,15 @@ static void weights_that_were_written_to_fail_the_batch(void **unused)
     (void)unused;
     rig r;
     umo_error error = {0};
-    model_setup(&r.model, -1);
-    write_weights(&r.model, 192);
+    fake_model_setup(&r.model, -1, variable_kernel, ARGUMENTS);
+    fake_model_weights(&r.model, 192);
     r.model.kernel = weighted_kernel;
     r.instance = (umo_instance){.model = &r.model};
-    r.state = model_start(&r.model);
+    r.state = fake_model_start(&r.model);
     assert_int_equal(
         umo_backend_table.instance_init(&r.instance, r.state, &r.instance_state, &error), UMO_OK);
     for (size_t i = 0; i < 3; i++) {
-        r.buffers[i] = buffer_make(&r.instance, 4096);
+        r.buffers[i] = fake_buffer(&r.instance, 4096);
     }
     umo_batch batch = batch_make(&r, 1);
     assert_int_equal(umo_backend_table.execute(&r.instance, r.instance_state, &batch, &error),

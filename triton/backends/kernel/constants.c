@@ -17,8 +17,8 @@ static umo_storage_mode choose_mode(const umo_model *model, umo_device *device,
 {
     const umo_device_info *info = umo_device_info_get(device);
     umo_cost_model costs;
-    if (!umo_model_unified(model)->enable) {
-        return UMO_PRIVATE; /* the conventional way */
+    if (argument->weights_private || !umo_model_unified(model)->enable) {
+        return UMO_PRIVATE; /* as the description wants it, or the conventional way */
     }
     if ((info->caps & UMO_CAP_HOST_PROCESSOR) != 0 || (info->caps & UMO_CAP_PRIVATE) == 0) {
         return UMO_UNIFIED;
@@ -105,31 +105,48 @@ static void constant_finish(umo_constant *constant)
     *constant = (umo_constant){0};
 }
 
+static umo_status constant_init(umo_model *model, umo_device *device, const umo_argument *argument,
+                                umo_constant *out, umo_error *error)
+{
+    umo_status status = open_file(model, argument, out, error);
+    if (status == UMO_OK) {
+        status = open_buffer(choose_mode(model, device, argument), device, argument, out, error);
+    }
+    return status != UMO_OK ? status : open_bracket(argument, out, error);
+}
+
 umo_status umo_constants_init(umo_model *model, umo_device *device,
                               const umo_description *description, umo_constants *out,
                               umo_error *error)
 {
     *out = (umo_constants){0};
-    for (size_t i = 0; i < description->argument_count; i++) {
-        const umo_argument *argument = &description->arguments[i];
-        umo_constant *constant = &out->list[out->count];
-        umo_error inner = {0};
-        if (argument->kind != UMO_ARGUMENT_WEIGHTS) {
-            continue;
-        }
-        out->count += 1;
-        umo_status status = open_file(model, argument, constant, &inner);
-        if (status == UMO_OK) {
-            status = open_buffer(choose_mode(model, device, argument), device, argument, constant,
-                                 &inner);
-        }
-        if (status == UMO_OK) {
-            status = open_bracket(argument, constant, &inner);
-        }
-        if (status != UMO_OK) {
+    if (description->weights_count == 0) {
+        return UMO_OK;
+    }
+    out->list = calloc(description->weights_count, sizeof out->list[0]);
+    if (out->list == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a kernel's weights");
+    }
+    for (size_t s = 0; s < description->stage_count; s++) {
+        const umo_stage *stage = &description->stages[s];
+        for (size_t i = 0; i < stage->argument_count; i++) {
+            const umo_argument *argument = &stage->arguments[i];
+            umo_error inner = {0};
+            char where[32] = "";
+            if (argument->kind != UMO_ARGUMENT_WEIGHTS) {
+                continue;
+            }
+            umo_status status =
+                constant_init(model, device, argument, &out->list[out->count++], &inner);
+            if (status == UMO_OK) {
+                continue;
+            }
             umo_constants_finish(out);
+            if (description->listed) {
+                (void)snprintf(where, sizeof where, "kernels[%zu].", s);
+            }
             return umo_error_set(error, status, inner.native,
-                                 "parameter kernel: arguments[%zu]: weights '%s': %s", i,
+                                 "parameter kernel: %sarguments[%zu]: weights '%s': %s", where, i,
                                  argument->weights_file, inner.text);
         }
     }
@@ -141,7 +158,8 @@ void umo_constants_finish(umo_constants *constants)
     for (size_t i = 0; i < constants->count; i++) {
         constant_finish(&constants->list[i]);
     }
-    constants->count = 0;
+    free(constants->list);
+    *constants = (umo_constants){0};
 }
 
 void umo_constants_bind(const umo_constants *constants, umo_launch_memory *out)

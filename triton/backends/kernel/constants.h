@@ -17,7 +17,7 @@ typedef struct umo_constant {
 
 /* Zeroed means none. */
 typedef struct umo_constants {
-    umo_constant list[UMO_KERNEL_ARGS_MAX];
+    umo_constant *list;
     size_t count;
 } umo_constants;
 

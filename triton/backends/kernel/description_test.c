@@ -22,7 +22,7 @@ static const umo_io outputs[] = {
     {.name = "TENSOR", .dtype = UMO_FP32, .dims = {3, {3, -1, -1}}},
     {.name = "SUM", .dtype = UMO_FP32, .dims = {1, {4}}},
 };
-static const umo_description_tensors tensors = {inputs, 2, outputs, 2};
+static const umo_description_tensors tensors = {inputs, 2, outputs, 2, NULL, NULL};
 
 static const char good[] =
     "{\"file\": \"prep.cl\", \"function\": \"image_prep\", \"options\": \"-cl-fast-relaxed-math\","
@@ -51,40 +51,42 @@ static void a_right_one_is_taken_over(void **state)
     if (read(good, &d, &error) != UMO_OK) {
         fail_msg("%s", error.text);
     }
-    assert_string_equal(d.file, "prep.cl");
-    assert_string_equal(d.function, "image_prep");
-    assert_string_equal(d.options, "-cl-fast-relaxed-math");
-    assert_int_equal(d.argument_count, 11);
-    assert_int_equal(d.arguments[0].kind, UMO_ARGUMENT_INPUT);
-    assert_int_equal(d.arguments[0].tensor, 0);
-    assert_int_equal(d.arguments[0].align_bytes, 64);
-    assert_false(d.arguments[0].index);
-    assert_int_equal(d.arguments[1].tensor, 1);
-    assert_true(d.arguments[1].index);
-    assert_int_equal(d.arguments[1].align_bytes, 0);
-    assert_int_equal(d.arguments[2].kind, UMO_ARGUMENT_OUTPUT);
-    assert_int_equal(d.arguments[3].tensor, 1);
-    assert_int_equal(d.arguments[3].align_bytes, 16);
-    assert_int_equal(d.arguments[4].kind, UMO_ARGUMENT_SIZE);
-    assert_int_equal(d.arguments[4].type, UMO_SCALAR_INT32);
-    assert_string_equal(d.arguments[4].expression.text, "IMAGE[1]");
-    assert_int_equal(d.arguments[5].type, UMO_SCALAR_UINT32);
-    assert_int_equal(d.arguments[6].kind, UMO_ARGUMENT_VALUE);
+    assert_string_equal(d.stages[0].file, "prep.cl");
+    assert_string_equal(d.stages[0].function, "image_prep");
+    assert_string_equal(d.stages[0].options, "-cl-fast-relaxed-math");
+    assert_int_equal(d.stages[0].argument_count, 11);
+    assert_int_equal(d.stages[0].arguments[0].kind, UMO_ARGUMENT_INPUT);
+    assert_int_equal(d.stages[0].arguments[0].tensor, 0);
+    assert_int_equal(d.stages[0].arguments[0].align_bytes, 64);
+    assert_false(d.stages[0].arguments[0].index);
+    assert_int_equal(d.stages[0].arguments[1].tensor, 1);
+    assert_true(d.stages[0].arguments[1].index);
+    assert_int_equal(d.stages[0].arguments[1].align_bytes, 0);
+    assert_int_equal(d.stages[0].arguments[2].kind, UMO_ARGUMENT_OUTPUT);
+    assert_int_equal(d.stages[0].arguments[3].tensor, 1);
+    assert_int_equal(d.stages[0].arguments[3].align_bytes, 16);
+    assert_int_equal(d.stages[0].arguments[4].kind, UMO_ARGUMENT_SIZE);
+    assert_int_equal(d.stages[0].arguments[4].type, UMO_SCALAR_INT32);
+    assert_string_equal(d.stages[0].arguments[4].expression.text, "IMAGE[1]");
+    assert_int_equal(d.stages[0].arguments[5].type, UMO_SCALAR_UINT32);
+    assert_int_equal(d.stages[0].arguments[6].kind, UMO_ARGUMENT_VALUE);
     const float expected = 0.485F;
-    assert_memory_equal(&d.arguments[6].value, &expected, sizeof expected);
-    assert_int_equal(d.arguments[7].value.i8, -3);
-    assert_int_equal(d.arguments[8].kind, UMO_ARGUMENT_LOCAL);
-    assert_string_equal(d.arguments[8].expression.text, "1024");
+    assert_memory_equal(&d.stages[0].arguments[6].value, &expected, sizeof expected);
+    assert_int_equal(d.stages[0].arguments[7].value.i8, -3);
+    assert_int_equal(d.stages[0].arguments[8].kind, UMO_ARGUMENT_LOCAL);
+    assert_string_equal(d.stages[0].arguments[8].expression.text, "1024");
     assert_int_equal(d.weights_count, 1);
-    assert_int_equal(d.arguments[10].kind, UMO_ARGUMENT_WEIGHTS);
-    assert_string_equal(d.arguments[10].weights_file, "w.bin");
-    assert_int_equal(d.arguments[10].weights_offset_bytes, 12);
-    assert_int_equal(d.arguments[10].weights_bytes, 48);
-    assert_int_equal(d.arguments[10].pattern, UMO_PATTERN_BALANCED);
-    assert_int_equal(d.dimensions, 2);
-    assert_string_equal(d.global_size[1].text, "batch*IMAGE[0]");
-    assert_true(d.has_local_size);
-    assert_string_equal(d.local_size[0].text, "16");
+    assert_int_equal(d.stages[0].arguments[10].kind, UMO_ARGUMENT_WEIGHTS);
+    assert_string_equal(d.stages[0].arguments[10].weights_file, "w.bin");
+    assert_int_equal(d.stages[0].arguments[10].weights_offset_bytes, 12);
+    assert_int_equal(d.stages[0].arguments[10].weights_bytes, 48);
+    assert_int_equal(d.stages[0].arguments[10].pattern, UMO_PATTERN_BALANCED);
+    assert_int_equal(d.stages[0].dimensions, 2);
+    assert_string_equal(d.stages[0].global_size[1].text, "batch*IMAGE[0]");
+    assert_true(d.stages[0].has_local_size);
+    assert_string_equal(d.stages[0].local_size[0].text, "16");
+    assert_false(d.listed);
+    assert_int_equal(d.stage_count, 1);
     assert_int_equal(d.outputs[0].rank, 3);
     assert_string_equal(d.outputs[0].dims[2].text, "IMAGE[1]");
     /* Fixed in the configuration, so not needed here. */
@@ -98,7 +100,7 @@ static void what_is_optional_may_be_absent(void **state)
     (void)state;
     const umo_io one = {.name = "X", .dtype = UMO_FP32, .dims = {1, {16}}};
     const umo_io two = {.name = "Y", .dtype = UMO_FP32, .dims = {1, {16}}};
-    const umo_description_tensors small = {&one, 1, &two, 1};
+    const umo_description_tensors small = {&one, 1, &two, 1, NULL, NULL};
     umo_description d;
     umo_error error = {0};
     if (umo_description_init(
@@ -108,9 +110,9 @@ static void what_is_optional_may_be_absent(void **state)
             &small, &error) != UMO_OK) {
         fail_msg("%s", error.text);
     }
-    assert_null(d.file);
-    assert_null(d.options);
-    assert_false(d.has_local_size);
+    assert_null(d.stages[0].file);
+    assert_null(d.stages[0].options);
+    assert_false(d.stages[0].has_local_size);
     umo_description_finish(&d);
     umo_description_finish(&d);
 }
@@ -171,7 +173,7 @@ static void mistakes_are_named_by_their_place(void **state)
         {"\"align\": 64", "\"typ\": 1",
          "arguments[0]: unknown key 'typ'; allowed: input, index, align"},
         {"\"output\": \"SUM\", \"align\"", "\"output\": \"SUM\", \"index\"",
-         "arguments[3]: unknown key 'index'; allowed: output, align"},
+         "arguments[3]: unknown key 'index'; allowed: output, use, align, overwrites"},
         {"\"dim\": 1", "\"dimension\": 1",
          "arguments[4]: unknown key 'dimension'; allowed: shape, dim, type"},
         {"{\"local_bytes\": 1024}", "{\"local_bytes\": 1024, \"type\": \"int8\"}",
@@ -284,7 +286,8 @@ static json_t *of_type(int type)
 static bool is_right_type(const char *key, int type)
 {
     return (strcmp(key, "options") == 0 && type == 4) || (strcmp(key, "file") == 0 && type == 4) ||
-           (strcmp(key, "weights") == 0 && type == 4) || (strcmp(key, "index") == 0 && type == 1) ||
+           (strcmp(key, "weights") == 0 && type == 4) ||
+           (strcmp(key, "private") == 0 && type == 1) || (strcmp(key, "index") == 0 && type == 1) ||
            (strcmp(key, "local_bytes") == 0 && type == 2) ||
            (strcmp(key, "value") == 0 && type == 2) || (strcmp(key, "size") == 0 && type == 2) ||
            (strcmp(key, "value") == 0 && type == 3);

@@ -15,8 +15,7 @@ typedef struct parser {
     const char *text;
     size_t at; /* next character, from 0 */
     uint32_t depth;
-    const umo_expression_name *names;
-    size_t name_count;
+    const umo_expression_names *names;
     umo_expression *out;
     umo_error *error;
 } parser;
@@ -105,15 +104,20 @@ static umo_status parse_integer(parser *p, int64_t *out)
     return UMO_OK;
 }
 
+static bool is_name(const char *name, const char *word, size_t length)
+{
+    return strlen(name) == length && memcmp(name, word, length) == 0;
+}
+
 /* "[dim]" behind a tensor's name. */
 static umo_status parse_dim(parser *p, const char *name, size_t length, size_t start)
 {
+    const umo_expression_name *tensors = p->names->tensors;
     size_t tensor = 0;
-    while (tensor < p->name_count && (strlen(p->names[tensor].name) != length ||
-                                      memcmp(p->names[tensor].name, name, length) != 0)) {
+    while (tensor < p->names->tensor_count && !is_name(tensors[tensor].name, name, length)) {
         tensor++;
     }
-    if (tensor == p->name_count) {
+    if (tensor == p->names->tensor_count) {
         return umo_error_set(p->error, UMO_E_INVAL, 0,
                              "unknown tensor '%.*s' at character %zu in \"%s\"", (int)length, name,
                              start + 1, p->text);
@@ -132,11 +136,11 @@ static umo_status parse_dim(parser *p, const char *name, size_t length, size_t s
     if (status != UMO_OK) {
         return status;
     }
-    if (dim >= (int64_t)p->names[tensor].rank) {
+    if (dim >= (int64_t)tensors[tensor].rank) {
         return umo_error_set(p->error, UMO_E_INVAL, 0,
                              "'%.*s' has %" PRIu32 " dimension(s), no number %" PRId64
                              ", at character %zu in \"%s\"",
-                             (int)length, name, p->names[tensor].rank, dim, at + 1, p->text);
+                             (int)length, name, tensors[tensor].rank, dim, at + 1, p->text);
     }
     const umo_expression_step step = {.tensor = (uint16_t)tensor, .dim = (uint32_t)dim};
     return emit(p, step, UMO_EXPRESSION_DIM, start);
@@ -184,8 +188,7 @@ static umo_status parse_word(parser *p)
     }
     if (p->text[p->at] == '(') {
         for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
-            if (strlen(functions[i].name) == length &&
-                memcmp(functions[i].name, name, length) == 0) {
+            if (is_name(functions[i].name, name, length)) {
                 return parse_call(p, functions[i].op, start);
             }
         }
@@ -194,12 +197,19 @@ static umo_status parse_word(parser *p)
             "unknown function '%.*s' at character %zu in \"%s\"; there are min, max and ceil",
             (int)length, name, start + 1, p->text);
     }
-    if (length == 5 && memcmp(name, "batch", 5) == 0) {
+    if (is_name("batch", name, length)) {
         return emit(p, (umo_expression_step){0}, UMO_EXPRESSION_BATCH, start);
+    }
+    for (size_t i = 0; i < p->names->number_count; i++) {
+        const umo_expression_number *number = &p->names->numbers[i];
+        if (is_name(number->name, name, length)) {
+            return emit(p, (umo_expression_step){.constant = number->value},
+                        UMO_EXPRESSION_CONSTANT, start);
+        }
     }
     return umo_error_set(p->error, UMO_E_INVAL, 0,
                          "'%.*s' at character %zu in \"%s\" is neither batch nor a tensor's "
-                         "dimension, NAME[dim]",
+                         "dimension, NAME[dim], nor a number of \"parameters\"",
                          (int)length, name, start + 1, p->text);
 }
 
@@ -309,12 +319,11 @@ static umo_status parse_sum(parser *p)
     return status;
 }
 
-umo_status umo_expression_parse(const char *text, const umo_expression_name *names,
-                                size_t name_count, umo_expression *out, umo_error *error)
+umo_status umo_expression_parse(const char *text, const umo_expression_names *names,
+                                umo_expression *out, umo_error *error)
 {
     umo_expression made = {.step_count = 0};
-    parser p = {
-        .text = text, .names = names, .name_count = name_count, .out = &made, .error = error};
+    parser p = {.text = text, .names = names, .out = &made, .error = error};
     const size_t length = strlen(text);
     if (length >= sizeof made.text) {
         return umo_error_set(error, UMO_E_INVAL, 0,

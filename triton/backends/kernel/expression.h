@@ -17,6 +17,20 @@ typedef struct umo_expression_name {
     uint32_t rank;
 } umo_expression_name;
 
+/* A number that a formula may name: known at load, so it is compiled in. */
+typedef struct umo_expression_number {
+    const char *name;
+    int64_t value;
+} umo_expression_number;
+
+/* What names mean in a formula. */
+typedef struct umo_expression_names {
+    const umo_expression_name *tensors;
+    size_t tensor_count;
+    const umo_expression_number *numbers;
+    size_t number_count;
+} umo_expression_names;
+
 #define UMO_EXPRESSION_TEXT_BYTES 128
 #define UMO_EXPRESSION_STEPS_MAX 64u
 #define UMO_EXPRESSION_DEPTH_MAX 16u
@@ -52,13 +66,14 @@ typedef struct umo_expression {
 } umo_expression;
 
 /*
- * Compiles a formula: integers, NAME[dim] ('NAME'[dim] for a name that is no identifier), batch, +
- * - * / % and parentheses, min(a,b), max(a,b), and ceil(a,b), the quotient rounded up.
+ * Compiles a formula: integers, NAME[dim] ('NAME'[dim] for a name that is no identifier), batch,
+ * named numbers, + - * / % and parentheses, min(a,b), max(a,b), and ceil(a,b), the quotient rounded
+ * up.
  *
  * out is written only on success. INVAL with the character and the text.
  */
-umo_status umo_expression_parse(const char *text, const umo_expression_name *names,
-                                size_t name_count, umo_expression *out, umo_error *error);
+umo_status umo_expression_parse(const char *text, const umo_expression_names *names,
+                                umo_expression *out, umo_error *error);
 
 /* The formula for an integer. */
 void umo_expression_init_constant(umo_expression *expression, int64_t value);

@@ -21,7 +21,9 @@ static const umo_shape shapes[NAME_COUNT] = {
 
 static umo_status parse(const char *text, umo_expression *out, umo_error *error)
 {
-    return umo_expression_parse(text, names, NAME_COUNT, out, error);
+    static const umo_expression_number numbers[] = {{"K", 5}, {"k2", 3}};
+    const umo_expression_names known = {names, NAME_COUNT, numbers, 2};
+    return umo_expression_parse(text, &known, out, error);
 }
 
 static void formulas_have_their_value(void **state)
@@ -65,6 +67,8 @@ static void formulas_have_their_value(void **state)
         {"ceil(9223372036854775807,2)", INT64_C(4611686018427387904)},
         {"ceil(IMAGE[1],16)*16", 640},
         {"ceil(min(IMAGE[0],500)+1,16)*16", 496},
+        {"K", 5},
+        {"K*k2+IMAGE[2]", 18},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         umo_expression expression;

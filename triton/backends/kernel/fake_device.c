@@ -3,6 +3,7 @@
  */
 #include "fake_device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,6 +130,16 @@ static umo_status fake_fence_wait(void *state, uint32_t queue, uint64_t value, u
     return fake.fence_says;
 }
 
+static umo_status object_make(char *object, void **out, umo_error *error)
+{
+    if (object == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the fake device");
+    }
+    fake.live++;
+    *out = object;
+    return UMO_OK;
+}
+
 static umo_status fake_program_create(void *state, const umo_program_source *source, void **out,
                                       umo_error *error)
 {
@@ -136,11 +147,10 @@ static umo_status fake_program_create(void *state, const umo_program_source *sou
     if (refuses()) {
         return umo_error_set(error, UMO_E_INVAL, 0, "the program does not build: line 1: no");
     }
+    fake.programs++;
     strncpy(fake.text, source->text, sizeof fake.text - 1);
     strncpy(fake.options, source->options != NULL ? source->options : "", sizeof fake.options - 1);
-    *out = malloc(1);
-    fake.live++;
-    return UMO_OK;
+    return object_make(strdup("program"), out, error);
 }
 
 static void fake_object_destroy(void *state, void *object)
@@ -158,9 +168,22 @@ static umo_status fake_kernel_create(void *state, void *program, const char *nam
     if (refuses()) {
         return umo_error_set(error, UMO_E_NOT_FOUND, 0, "the program has no kernel '%s'", name);
     }
-    *out = malloc(1);
-    fake.live++;
-    return UMO_OK;
+    return object_make(strdup(name), out, error);
+}
+
+/* Writes the launch down. */
+static void log_launch(const fake_launch *made)
+{
+    if (fake.launches < FAKE_LOG) {
+        fake.log[fake.launches] = *made;
+    }
+    fake.launches++;
+    fake.queue = made->queue;
+    fake.grid = made->grid;
+    memcpy(fake.args, made->args, sizeof fake.args);
+    memcpy(fake.values, made->values, sizeof fake.values);
+    memcpy(fake.waits, made->waits, sizeof fake.waits);
+    fake.wait_count = made->wait_count;
 }
 
 static umo_status fake_kernel_launch(void *state, uint32_t queue, void *kernel,
@@ -169,11 +192,12 @@ static umo_status fake_kernel_launch(void *state, uint32_t queue, void *kernel,
                                      size_t wait_count, umo_fence *out, umo_error *error)
 {
     (void)state;
-    (void)kernel;
+    fake_launch made = {.queue = queue, .grid = *grid, .arg_count = arg_count};
     if (refuses()) {
         return umo_error_set(error, UMO_E_DEVICE, 0, "the fake device fails");
     }
-    if (arg_count != fake.arg_count) {
+    /* libumo's own kernels are no model's. */
+    if (arg_count != fake.arg_count && fake.arg_count != 0 && strncmp(kernel, "umo_", 4) != 0) {
         return umo_error_set(error, UMO_E_INVAL, 0, "the kernel takes %zu argument(s), not %zu",
                              fake.arg_count, arg_count);
     }
@@ -181,21 +205,20 @@ static umo_status fake_kernel_launch(void *state, uint32_t queue, void *kernel,
                                 (grid->local[0] != 0 && grid->global[0] % grid->local[0] != 0))) {
         return umo_error_set(error, UMO_E_INVAL, -54, "that work size is refused");
     }
-    fake.launches++;
-    fake.queue = queue;
-    fake.grid = *grid;
-    memcpy(fake.args, args, arg_count * sizeof args[0]);
+    (void)snprintf(made.name, sizeof made.name, "%s", (const char *)kernel);
+    memcpy(made.args, args, arg_count * sizeof args[0]);
     for (size_t i = 0; i < arg_count; i++) {
-        fake.values[i] = 0;
-        if (args[i].kind == UMO_ARG_VALUE) {
-            memcpy(&fake.values[i], args[i].value, args[i].size_bytes);
+        if (args[i].kind == UMO_ARG_VALUE && args[i].size_bytes <= sizeof made.values[0]) {
+            memcpy(&made.values[i], args[i].value, args[i].size_bytes);
         }
     }
-    fake.wait_count = wait_count;
+    made.wait_count = wait_count;
     if (wait_count > 0) {
-        memcpy(fake.waits, waits, wait_count * sizeof waits[0]);
+        memcpy(made.waits, waits, wait_count * sizeof waits[0]);
     }
-    *out = (umo_fence){.value = fence_next++};
+    made.value = fence_next++;
+    *out = (umo_fence){.value = made.value};
+    log_launch(&made);
     return UMO_OK;
 }
 

@@ -10,8 +10,8 @@
 
 #include "description.h"
 
-/* Where a tensor lies, in the order of the formulas' names: the inputs, then the outputs; behind
- * them the weights. */
+/* Where a tensor lies, in the order of the formulas' names: the inputs, the outputs, the
+ * intermediates; behind them the weights. */
 typedef struct umo_launch_memory {
     const umo_memory *memory;
     size_t offset_bytes;
@@ -28,18 +28,32 @@ typedef struct umo_launch {
                                 none */
 } umo_launch;
 
+/* What the launches of one batch have in common. */
+typedef struct umo_launch_facts {
+    const umo_shape *shapes;         /* one entry a name, without the batch dimension */
+    const umo_launch_memory *memory; /* one entry a name, then one a weight */
+    const bool *present;             /* of each input */
+    int64_t batch;
+} umo_launch_facts;
+
 /*
- * Computes the outputs' shapes behind the inputs'. shapes has one entry a name, without the batch
- * dimension. INVAL names the output.
+ * Computes the shapes of outputs and intermediates behind the inputs'. shapes has one entry a name,
+ * without the batch dimension. INVAL names the tensor.
  */
 umo_status umo_launch_shapes(const umo_description *description, umo_shape *shapes, int64_t batch,
                              umo_error *error);
 
-/* Computes arguments and grid. memory has one entry a name, then one a weight. INVAL names the
- * argument or the size.
+/* Computes a kernel's arguments and grid. INVAL names the argument or the size. */
+umo_status umo_launch_fill(const umo_description *description, size_t stage,
+                           const umo_launch_facts *facts, umo_launch *out, umo_error *error);
+
+/*
+ * Of a kernel without work items: the tensor with elements that nobody would write then, by its
+ * index among the names. umo_description_names() when it may be left out.
  */
-umo_status umo_launch_fill(const umo_description *description, const umo_shape *shapes,
-                           int64_t batch, const umo_launch_memory *memory, umo_launch *out,
-                           umo_error *error);
+size_t umo_launch_missed(const umo_description *description, size_t stage, const umo_shape *shapes);
+
+/* Whether a tensor of the shape has no element. */
+bool umo_launch_is_empty(const umo_shape *shape);
 
 #endif

@@ -11,7 +11,7 @@
 
 static const umo_io input = {.name = "IMAGE", .dtype = UMO_UINT8, .dims = {3, {-1, -1, 3}}};
 static const umo_io output = {.name = "TENSOR", .dtype = UMO_FP32, .dims = {3, {3, -1, -1}}};
-static const umo_description_tensors tensors = {&input, 1, &output, 1};
+static const umo_description_tensors tensors = {&input, 1, &output, 1, NULL, NULL};
 
 #define HEAD                                                                                       \
     "{\"function\": \"f\", \"outputs\": {\"TENSOR\": [3, \"IMAGE[0]/2\", \"IMAGE[1]-1\"]}, "
@@ -29,6 +29,14 @@ static void init(umo_description *out, const char *json)
     }
 }
 
+static umo_status fill(const umo_description *d, const umo_shape *shapes, int64_t batch,
+                       const umo_launch_memory *memory, umo_launch *out, umo_error *error)
+{
+    static const bool present[] = {true};
+    const umo_launch_facts facts = {shapes, memory, present, batch};
+    return umo_launch_fill(d, 0, &facts, out, error);
+}
+
 static void a_launch_is_filled_from_shapes_and_memory(void **state)
 {
     (void)state;
@@ -44,7 +52,7 @@ static void a_launch_is_filled_from_shapes_and_memory(void **state)
     assert_int_equal(shapes[1].dims[0], 3);
     assert_int_equal(shapes[1].dims[1], 5);
     assert_int_equal(shapes[1].dims[2], 7);
-    assert_int_equal(umo_launch_fill(&d, shapes, 2, memory, &launch, NULL), UMO_OK);
+    assert_int_equal(fill(&d, shapes, 2, memory, &launch, NULL), UMO_OK);
     assert_int_equal(launch.arg_count, 6);
     assert_ptr_equal(launch.args[0].memory, &memories[1]);
     assert_int_equal(launch.args[0].offset_bytes, 128);
@@ -77,7 +85,7 @@ static void a_grid_without_work_items_is_seen(void **state)
     umo_shape shapes[2] = {{3, {10, 0, 3}}, {3, {3, 5, 0}}};
     umo_launch launch;
     init(&d, HEAD ARGUMENTS "\"global_size\": [\"IMAGE[0]\", \"IMAGE[1]\", \"IMAGE[1]\"]}");
-    assert_int_equal(umo_launch_fill(&d, shapes, 1, memory, &launch, NULL), UMO_OK);
+    assert_int_equal(fill(&d, shapes, 1, memory, &launch, NULL), UMO_OK);
     assert_int_equal(launch.zero_dimension, 1);
     assert_int_equal(launch.grid.local[0], 0);
     umo_description_finish(&d);
@@ -107,7 +115,7 @@ static void what_does_not_fit_is_named(void **state)
         umo_error error = {0};
         strcat(json, cases[i].global);
         init(&d, json);
-        assert_int_equal(umo_launch_fill(&d, shapes, 1, memory, &launch, &error), UMO_E_INVAL);
+        assert_int_equal(fill(&d, shapes, 1, memory, &launch, &error), UMO_E_INVAL);
         if (strstr(error.text, cases[i].said) == NULL) {
             fail_msg("%s gave: %s", cases[i].global, error.text);
         }

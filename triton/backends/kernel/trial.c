@@ -52,11 +52,11 @@ static umo_status prepare(const umo_trial *trial, tensor *t, const umo_shape *sh
     return status;
 }
 
-static verdict launch(const umo_trial *trial, bool variable, const umo_launch *filled,
+static verdict launch(const umo_trial *trial, size_t stage, bool variable, const umo_launch *filled,
                       umo_fence *done, umo_error *error)
 {
     umo_error inner = {0};
-    umo_status status = umo_kernel_launch(trial->kernel, 0, filled->args, filled->arg_count,
+    umo_status status = umo_kernel_launch(trial->kernels[stage], 0, filled->args, filled->arg_count,
                                           &filled->grid, NULL, 0, done, &inner);
     if (status == UMO_OK) {
         status = umo_fence_wait(*done, UINT64_MAX);
@@ -67,7 +67,7 @@ static verdict launch(const umo_trial *trial, bool variable, const umo_launch *f
     if (status == UMO_OK) {
         return VERDICT_RAN;
     }
-    (void)umo_error_set(error, status, inner.native, "%s", inner.text);
+    (void)umo_programs_explain(trial->programs, trial->description, stage, &inner, error);
     const bool size_refused = inner.native == OPENCL_INVALID_WORK_GROUP_SIZE ||
                               inner.native == OPENCL_INVALID_WORK_ITEM_SIZE;
     return variable && size_refused ? VERDICT_NOTHING : VERDICT_WRONG;
@@ -87,41 +87,64 @@ static bool affordable(const tensor *tensors, const umo_shape *shapes, size_t co
     return true;
 }
 
+/* Whether every kernel has a launch for these shapes. */
+static verdict check(const umo_trial *trial, bool variable, const umo_launch_facts *facts,
+                     umo_error *error)
+{
+    umo_launch filled;
+    umo_error inner = {0};
+    for (size_t i = 0; i < trial->description->stage_count; i++) {
+        umo_status status = umo_launch_fill(trial->description, i, facts, &filled, &inner);
+        if (status == UMO_OK && filled.zero_dimension == filled.grid.dimensions) {
+            continue;
+        }
+        if (status == UMO_OK) {
+            (void)umo_error_set(&inner, UMO_E_INVAL, 0, "global_size[%u] is 0",
+                                filled.zero_dimension);
+        }
+        (void)umo_programs_explain(trial->programs, trial->description, i, &inner, error);
+        /* A formula that fails for a dimension of our choice may hold for every real one. */
+        return variable || status == UMO_OK ? VERDICT_NOTHING : VERDICT_WRONG;
+    }
+    return VERDICT_RAN;
+}
+
 /* One try with shapes whose inputs are filled in; variable says that some of their dimensions are
  * our choice. */
 static verdict attempt(const umo_trial *trial, bool variable, tensor *tensors, umo_shape *shapes,
-                       umo_launch_memory *memory, umo_error *error)
+                       umo_launch_memory *memory, const bool *present, umo_error *error)
 {
     const umo_description *description = trial->description;
-    const size_t count = description->input_count + description->output_count;
+    const size_t count = umo_description_names(description);
+    const umo_launch_facts facts = {
+        .shapes = shapes, .memory = memory, .present = present, .batch = 1};
     umo_launch filled;
     umo_fence done = {0};
-    if (umo_launch_shapes(description, shapes, 1, error) != UMO_OK ||
-        umo_launch_fill(description, shapes, 1, memory, &filled, error) != UMO_OK) {
-        /* A formula that fails for a dimension of our choice may hold for every real one. */
+    umo_error inner = {0};
+    if (umo_launch_shapes(description, shapes, 1, &inner) != UMO_OK) {
+        (void)umo_programs_explain(trial->programs, description, description->stage_count, &inner,
+                                   error);
         return variable ? VERDICT_NOTHING : VERDICT_WRONG;
     }
-    if (filled.zero_dimension < filled.grid.dimensions) {
-        (void)umo_error_set(error, UMO_E_INVAL, 0, "global_size[%u] is 0", filled.zero_dimension);
-        return VERDICT_NOTHING;
+    verdict said = check(trial, variable, &facts, error);
+    if (said != VERDICT_RAN) {
+        return said;
     }
     if (!affordable(tensors, shapes, count)) {
         (void)umo_error_set(error, UMO_E_LIMIT, 0, "its tensors are larger than %llu MiB",
                             (unsigned long long)(TRIAL_MAX_BYTES >> 20));
         return VERDICT_NOTHING;
     }
-    verdict said = VERDICT_RAN;
     for (size_t i = 0; i < count && said == VERDICT_RAN; i++) {
         if (prepare(trial, &tensors[i], &shapes[i], &memory[i], error) != UMO_OK) {
             said = VERDICT_NOTHING;
         }
     }
-    if (said == VERDICT_RAN &&
-        umo_launch_fill(description, shapes, 1, memory, &filled, error) != UMO_OK) {
+    for (size_t i = 0; i < description->stage_count && said == VERDICT_RAN; i++) {
         said = VERDICT_WRONG;
-    }
-    if (said == VERDICT_RAN) {
-        said = launch(trial, variable, &filled, &done, error);
+        if (umo_launch_fill(description, i, &facts, &filled, error) == UMO_OK) {
+            said = launch(trial, i, variable, &filled, &done, error);
+        }
     }
     for (size_t i = 0; i < count; i++) {
         umo_scratch_free(&tensors[i].scratch, done);
@@ -134,7 +157,7 @@ static bool shapes_fill(const umo_io *inputs, size_t count, int64_t variable, um
 {
     bool any = false;
     for (size_t i = 0; i < count; i++) {
-        shapes[i] = inputs[i].dims;
+        shapes[i] = umo_description_dims(&inputs[i]);
         for (uint32_t d = 0; d < shapes[i].rank; d++) {
             if (shapes[i].dims[d] < 0) {
                 shapes[i].dims[d] = variable;
@@ -145,6 +168,24 @@ static bool shapes_fill(const umo_io *inputs, size_t count, int64_t variable, um
     return any;
 }
 
+/* What each tensor is: inputs are read, the others written. */
+static void tensors_fill(const umo_trial *trial, const umo_io *inputs, const umo_io *outputs,
+                         tensor *tensors)
+{
+    const umo_description *description = trial->description;
+    for (size_t i = 0; i < description->input_count; i++) {
+        tensors[i].dtype = inputs[i].dtype;
+    }
+    tensors += description->input_count;
+    for (size_t i = 0; i < description->output_count; i++) {
+        tensors[i] = (tensor){.dtype = outputs[i].dtype, .written = true};
+    }
+    tensors += description->output_count;
+    for (size_t i = 0; i < description->intermediate_count; i++) {
+        tensors[i] = (tensor){.dtype = description->intermediates[i].dtype, .written = true};
+    }
+}
+
 umo_status umo_trial_run(const umo_trial *trial, umo_error *error)
 {
     static const int64_t tries[] = {64, 16, 1};
@@ -152,29 +193,31 @@ umo_status umo_trial_run(const umo_trial *trial, umo_error *error)
     size_t output_count;
     const umo_io *inputs = umo_model_inputs(trial->model, &input_count);
     const umo_io *outputs = umo_model_outputs(trial->model, &output_count);
-    const size_t count = input_count + output_count;
+    const size_t count = umo_description_names(trial->description);
     tensor *tensors = calloc(count, sizeof *tensors);
     umo_shape *shapes = calloc(count, sizeof *shapes);
+    bool *present = calloc(input_count + 1, sizeof *present);
     umo_launch_memory *memory = calloc(count + trial->constants->count, sizeof *memory);
     umo_error inner = {0};
     verdict said = VERDICT_NOTHING;
     bool variable = true;
-    if (tensors == NULL || shapes == NULL || memory == NULL) {
+    if (tensors == NULL || shapes == NULL || memory == NULL || present == NULL) {
         (void)umo_error_set(&inner, UMO_E_NOMEM, 0, "no memory for it");
         goto done;
     }
     umo_constants_bind(trial->constants, memory + count);
-    for (size_t i = 0; i < count; i++) {
-        tensors[i].written = i >= input_count;
-        tensors[i].dtype = i < input_count ? inputs[i].dtype : outputs[i - input_count].dtype;
+    tensors_fill(trial, inputs, outputs, tensors);
+    for (size_t i = 0; i < input_count; i++) {
+        present[i] = true;
     }
     for (size_t i = 0; i < sizeof tries / sizeof tries[0] && said == VERDICT_NOTHING && variable;
          i++) {
         variable = shapes_fill(inputs, input_count, tries[i], shapes);
-        said = attempt(trial, variable, tensors, shapes, memory, &inner);
+        said = attempt(trial, variable, tensors, shapes, memory, present, &inner);
     }
 
 done:
+    free(present);
     free(memory);
     free(shapes);
     free(tensors);
