@@ -1,7 +1,8 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
     python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [stream] [pressure]
-                        [weights] [overhead] [--turns N]
+                        [weights] [views] [client] [gather] [stitch] [batch] [mix]
+                        [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1.
 """
@@ -34,6 +35,12 @@ def commands(turns: int) -> dict[str, list[str]]:
         "stream": [sys.executable, str(ROOT / "bench/stream.py")],
         "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
         "weights": [sys.executable, str(ROOT / "bench/weights.py")],
+        "views": [sys.executable, str(ROOT / "bench/views.py")],
+        "client": [sys.executable, str(ROOT / "bench/client.py"), "--turns", str(max(3, turns // 3))],
+        "gather": [str(ROOT / "build/release/bench/gather")],
+        "stitch": [str(ROOT / "build/release/bench/stitch")],
+        "batch": [sys.executable, str(ROOT / "bench/batch.py"), "--turns", str(max(3, turns // 2))],
+        "mix": [sys.executable, str(ROOT / "bench/mix.py"), "--turns", str(max(3, turns // 3))],
         "overhead": [sys.executable, str(ROOT / "bench/overhead.py"), "--turns", str(turns)],
     }
 

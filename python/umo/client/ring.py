@@ -1,37 +1,75 @@
-"""A segment of shared memory laid out in lanes, and the slots of it that are free."""
+"""A segment laid out in lanes, and its slots: who holds one, or an array in one, keeps it.
+
+A slot goes back when the last holder is gone, in whatever thread and at whatever moment that is - also in the middle of
+take(), when the garbage collector runs there. So the way back is a queue that takes no lock of ours, and take() empties
+it first.
+"""
 
 from __future__ import annotations
 
 import heapq
 import math
-import mmap
-import os
-import secrets
+import queue
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from umo.client.lanes import Lane, LaneSpec, layout
+from umo.client.segment import Segment
 
-_SHARED = Path("/dev/shm")
+
+class Lease:
+    """Bytes of a slot. Arrays made of it hold it, and it holds the slot."""
+
+    __slots__ = ("__array_interface__", "offset", "size", "slot")
+
+    def __init__(self, slot: Slot, offset: int, size: int, writable: bool) -> None:
+        self.slot, self.offset, self.size = slot, offset, size
+        self.__array_interface__ = {
+            "data": (slot.ring.address + offset, not writable),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def array(self, dtype: DTypeLike = np.uint8, shape: Sequence[int] | None = None) -> np.ndarray:
+        """Its first bytes as an array, in place. Raises ValueError when they are too few."""
+        kind = np.dtype(dtype)
+        if shape is None:
+            shape = (self.size // kind.itemsize,)
+        count = math.prod(shape) * kind.itemsize
+        if min(shape, default=0) < 0 or count > self.size:
+            raise ValueError(f"{kind} {list(shape)} does not fit {self.size} bytes")
+        return np.asarray(self)[:count].view(kind).reshape(shape)
+
+    def part(self, array: np.ndarray) -> Lease:
+        """The bytes that an array takes, which was made of this lease and is contiguous."""
+        start, read_only = array.__array_interface__["data"]
+        offset = start - self.slot.ring.address
+        return Lease(self.slot, offset, array.nbytes, not read_only)
 
 
-def _started() -> str:
-    """When this process started, in clock ticks since boot: with the pid it names one process for all time."""
-    return Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+def lease_of(array: np.ndarray) -> Lease | None:
+    """The lease that an array's memory belongs to; None for any other memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if type(base) is Lease else None
 
 
 class Slot:
-    """One request's place in every lane of a model. Give it back with close(), or use it as a context."""
+    """One request's place in every lane of a model. It goes back when nobody holds it or an array in it any more."""
+
+    __slots__ = ("__weakref__", "_claimed", "index", "lost", "model", "ring")
 
     def __init__(self, ring: Ring, model: str, index: int) -> None:
         self.ring, self.model, self.index = ring, model, index
-        self._open = True
+        self.lost = False
+        self._claimed: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -39,65 +77,159 @@ class Slot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Nothing: leaving the block is no reason to believe that all arrays are gone."""
 
     def offset(self, tensor: str) -> int:
         """Bytes from the segment's start to the tensor: what a request tells the server."""
         return self.ring.lane(self.model, tensor).slot_offset(self.index)
 
+    def lease(self, tensor: str, size: int | None = None, writable: bool = True) -> Lease:
+        """The tensor's bytes, or the first of them. Raises ValueError when there are fewer, KeyError."""
+        lane = self.ring.lane(self.model, tensor)
+        if size is None:
+            size = lane.stride
+        if not 0 <= size <= lane.stride:
+            raise ValueError(f"{size} bytes do not fit the {lane.stride} bytes of {self.model}/{tensor}")
+        return Lease(self, lane.slot_offset(self.index), size, writable)
+
     def array(self, tensor: str, dtype: DTypeLike, shape: Sequence[int]) -> np.ndarray:
         """The tensor's bytes as an array, in place. Raises ValueError when they do not fit the slot."""
-        lane = self.ring.lane(self.model, tensor)
-        kind = np.dtype(dtype)
-        count = math.prod(shape)
-        if min(shape, default=0) < 0 or count * kind.itemsize > lane.stride:
-            raise ValueError(f"{kind} {list(shape)} does not fit the {lane.stride} bytes of {self.model}/{tensor}")
-        return np.frombuffer(self.ring.memory, kind, count, self.offset(tensor)).reshape(shape)
+        return self.lease(tensor).array(dtype, shape)
 
-    def close(self) -> None:
-        """Gives the slot back; a second call does nothing."""
-        if self._open:
-            self._open = False
-            self.ring._give(self.model, self.index)
+    def claim(self, what: str) -> bool:
+        """Whether the caller is the first to ask for this part of the slot."""
+        with self.ring.lock:
+            first = what not in self._claimed
+            self._claimed.add(what)
+            return first
+
+    def claimed(self, what: str) -> bool:
+        """Whether somebody asked for it."""
+        return what in self._claimed
+
+    def quarantine(self) -> None:
+        """A server may still read and write here: the slot is never given out again."""
+        with self.ring.lock:
+            self.ring.suspects += not self.lost
+            self.lost = True
+
+    def __del__(self) -> None:
+        if self.lost:
+            self.ring.lost.append(self.index)
+        else:
+            self.ring._returned[self.model].put(self.index)
 
 
 class Ring:
-    """A segment of this process, registered with a server and unlinked right away: nobody else can open it.
+    """A segment of this process with lanes. Slots are given out lowest first: what is in flight together is adjacent.
 
-    `register` is called once with (region name, key, bytes), as tritonclient's register_system_shared_memory takes
-    them. The name carries the pid and the start time, so that what a dead client left can be told from what a live one
-    uses. Slots are given out lowest first: requests that are in flight together then lie side by side. Threads: any.
+    Memory is taken slot by slot, when one is first given out; `charge` is asked before that with the bytes, and answers
+    whether they may be taken. Threads: any.
     """
 
-    def __init__(self, specs: Sequence[LaneSpec], register: Callable[[str, str, int], object]) -> None:
+    def __init__(self, specs: Sequence[LaneSpec], charge: Callable[[int], bool] = lambda _: True) -> None:
         lanes, self.size = layout(specs)
         self._lanes = {(lane.spec.model, lane.spec.tensor): lane for lane in lanes}
-        self._free = {lane.spec.model: list(range(lane.spec.slots)) for lane in lanes}
-        self._room = threading.Condition()
-        self.name = f"umo-{os.getpid()}-{_started()}-{secrets.token_hex(4)}"
-        path = _SHARED / self.name
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(file, 0, self.size)  # a full /dev/shm is an error here, not a SIGBUS later
-            self.memory = mmap.mmap(file, self.size)
-            register(self.name, f"/{self.name}", self.size)
-        finally:
-            os.close(file)
-            path.unlink()
+        self._of_model: dict[str, list[Lane]] = {}
+        for lane in lanes:
+            self._of_model.setdefault(lane.spec.model, []).append(lane)
+        self._free = {model: list(range(of[0].spec.slots)) for model, of in self._of_model.items()}
+        self._taken = dict.fromkeys(self._free, 0)  # slots that have memory: always the lowest
+        self._returned: dict[str, queue.SimpleQueue[int]] = {model: queue.SimpleQueue() for model in self._free}
+        self._waiting = dict.fromkeys(self._free, 0)
+        self._charge = charge
+        self.charged = 0
+        self.lock = threading.Lock()
+        self.slots = sum(of[0].spec.slots for of in self._of_model.values())
+        self.suspects = 0  # slots in quarantine
+        self.lost: list[int] = []  # those of them that nobody here holds any more
+        self.closed = False
+        self.segment = Segment(self.size)
+        self.address = self.segment.address
+        # For whoever keeps several rings for a server:
+        self.registered = False
+        self.shared = False  # with a child process, which may still look at it
+        self.used = 0  # when
+        self.retry_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the region at a server."""
+        return self.segment.name
 
     def lane(self, model: str, tensor: str) -> Lane:
         """Raises KeyError for a tensor that has none."""
         return self._lanes[model, tensor]
 
-    def take(self, model: str, timeout_s: float | None = None) -> Slot:
-        """The lowest free slot of a model; waits while all are in use. Raises TimeoutError, KeyError."""
-        with self._room:
-            free = self._free[model]
-            if not self._room.wait_for(lambda: bool(free), timeout_s):
-                raise TimeoutError(f"all slots of {model} stayed in use for {timeout_s} s")
-            return Slot(self, model, heapq.heappop(free))
+    def has(self, model: str, tensor: str) -> bool:
+        """Whether the tensor has a lane."""
+        return (model, tensor) in self._lanes
 
-    def _give(self, model: str, index: int) -> None:
-        with self._room:
-            heapq.heappush(self._free[model], index)
-            self._room.notify()
+    def take(self, model: str, timeout_s: float | None = None) -> Slot:
+        """The lowest free slot of a model; waits while all are in use.
+
+        Raises TimeoutError, KeyError, OSError (no memory for one more slot), MemoryError (it may not be taken).
+        """
+        while True:
+            slot = self._take(model, waits=True)
+            if slot is not None:
+                return slot
+            if self.closed:
+                raise TimeoutError(f"the ring of {model} was closed")
+            try:
+                index = self._returned[model].get(timeout=timeout_s)
+            except queue.Empty:
+                raise TimeoutError(f"all slots of {model} stayed in use for {timeout_s} s") from None
+            finally:
+                with self.lock:
+                    self._waiting[model] -= 1
+            self._returned[model].put(index)
+
+    def try_take(self, model: str) -> Slot | None:
+        """The same without waiting: None when all are in use, or the ring was closed."""
+        return self._take(model, waits=False)
+
+    def _take(self, model: str, waits: bool) -> Slot | None:
+        with self.lock:
+            free = self._gather(model)
+            if self.closed or not free:
+                self._waiting[model] += waits and not self.closed
+                return None
+            index = heapq.heappop(free)
+            if index >= self._taken[model]:
+                try:
+                    self._commit(model, index)
+                except BaseException:
+                    heapq.heappush(free, index)
+                    raise
+            # Who waits does so at the queue, which was emptied here.
+            for _ in range(min(self._waiting[model], len(free))):
+                self._returned[model].put(heapq.heappop(free))
+        return Slot(self, model, index)
+
+    def close_if_idle(self) -> bool:
+        """Closes the ring for good when no slot is held; those in quarantine do not count."""
+        with self.lock:
+            held = self.slots - len(self.lost) - sum(len(self._gather(model)) for model in self._free)
+            if held > 0:
+                return False
+            self.closed = True
+            return True
+
+    def _gather(self, model: str) -> list[int]:
+        free, returned = self._free[model], self._returned[model]
+        while True:
+            try:
+                heapq.heappush(free, returned.get_nowait())
+            except queue.Empty:
+                return free
+
+    def _commit(self, model: str, index: int) -> None:
+        lanes = self._of_model[model]
+        size = sum(lane.stride for lane in lanes)
+        if not self._charge(size):
+            raise MemoryError(f"{size} bytes for one more slot of {model} pass the budget")
+        self.charged += size
+        for lane in lanes:
+            self.segment.commit(lane.slot_offset(index), lane.stride)
+        self._taken[model] = index + 1

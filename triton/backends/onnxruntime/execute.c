@@ -9,6 +9,7 @@
  * client's bad data (an index out of bounds, say) fails that client's request alone. */
 #include "model.h"
 #include "tensor.h"
+#include "watch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,9 @@ typedef struct ort_instance {
     ort_model *model;
     ort_engine *engine;
     ort_run_options *run_options;
+    ort_watch *watch; /* NULL: runs are never ended */
     ort_scratch scratch;
+    ort_scratch *padded; /* one an input, for engines that read too far */
     int64_t *symbols;
     /* By index of the configuration; dtype UMO_DTYPE_INVALID where there is none. */
     umo_tensor *inputs;
@@ -71,10 +74,12 @@ static bool make_arrays(ort_instance *instance)
     instance->output_names = calloc(outputs, sizeof *instance->output_names);
     instance->output_values = calloc(outputs, sizeof *instance->output_values);
     instance->output_index = calloc(outputs, sizeof *instance->output_index);
+    instance->padded = calloc(inputs, sizeof *instance->padded);
     return instance->symbols != NULL && instance->inputs != NULL && instance->outputs != NULL &&
            instance->wanted != NULL && instance->input_names != NULL &&
            instance->input_values != NULL && instance->output_names != NULL &&
-           instance->output_values != NULL && instance->output_index != NULL;
+           instance->output_values != NULL && instance->output_index != NULL &&
+           instance->padded != NULL;
 }
 
 umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state, umo_error *error)
@@ -96,6 +101,9 @@ umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state,
     if (status == UMO_OK) {
         status = make_run_options(model, &instance->run_options, error);
     }
+    if (status == UMO_OK && model->options.cancel_runs) {
+        status = ort_watch_create(model->runtime, instance->run_options, &instance->watch, error);
+    }
     if (status != UMO_OK) {
         ort_instance_finish(instance);
         return status;
@@ -111,6 +119,11 @@ void ort_instance_finish(void *state)
         return;
     }
     const ort_api *api = &instance->model->runtime->api;
+    ort_watch_destroy(instance->watch);
+    for (size_t i = 0; instance->padded != NULL && i < instance->model->input_count; i++) {
+        ort_scratch_finish(&instance->padded[i]);
+    }
+    free(instance->padded);
     if (instance->run_options != NULL) {
         api->release_run_options(instance->run_options);
     }
@@ -179,6 +192,34 @@ static umo_status wait_for_inputs(const umo_batch *batch, umo_error *error)
     umo_status status = umo_fence_set_wait(&set, UINT64_MAX);
     return status == UMO_OK ? UMO_OK
                             : umo_error_set(error, status, 0, "an input did not arrive in memory");
+}
+
+/* Copies inputs to where something of nobody lies behind them. */
+static umo_status pad_inputs(ort_instance *instance, umo_error *error)
+{
+    ort_model *model = instance->model;
+    size_t over_bytes = (size_t)model->options.over_read_bytes;
+    for (size_t i = 0; over_bytes > 0 && i < model->input_count; i++) {
+        umo_tensor *tensor = &instance->inputs[i];
+        ort_scratch *to = &instance->padded[i];
+        size_t size_bytes = tensor->size_bytes;
+        if (tensor->dtype == UMO_DTYPE_INVALID || tensor->dtype == UMO_BYTES) {
+            continue; /* strings get another form anyway */
+        }
+        if (size_bytes > SIZE_MAX - over_bytes ||
+            !ort_scratch_reserve(to, size_bytes + over_bytes)) {
+            return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a copy of input '%s'",
+                                 model->inputs[i].io->name);
+        }
+        if (size_bytes > 0) {
+            memcpy(to->data, tensor->data, size_bytes);
+        }
+        memset(to->data + size_bytes, 0, over_bytes);
+        tensor->data = to->data;
+        umo_scope_count_copy(umo_model_scope(model->umo), UMO_DIRECTION_IN, UMO_REASON_OVER_READ,
+                             size_bytes);
+    }
+    return UMO_OK;
 }
 
 enum {
@@ -342,13 +383,14 @@ static bool rows_can_run_alone(const ort_instance *instance, const umo_batch *ba
     }
     for (size_t i = 0; i < model->input_count; i++) {
         const umo_tensor *tensor = &instance->inputs[i];
-        if (tensor->dtype == UMO_BYTES ||
+        if (tensor->dtype == UMO_BYTES || model->inputs[i].whole ||
             (tensor->dtype != UMO_DTYPE_INVALID && tensor->shape.dims[0] != rows)) {
             return false;
         }
     }
     for (size_t i = 0; i < model->output_count; i++) {
-        if (instance->wanted[i] && instance->outputs[i].dtype == UMO_DTYPE_INVALID) {
+        if (instance->wanted[i] &&
+            (instance->outputs[i].dtype == UMO_DTYPE_INVALID || model->outputs[i].whole)) {
             return false;
         }
     }
@@ -381,14 +423,21 @@ umo_status ort_instance_execute(umo_instance *umo, void *state, umo_batch *batch
     if (status == UMO_OK) {
         status = wait_for_inputs(batch, error);
     }
+    if (status == UMO_OK) {
+        status = pad_inputs(instance, error);
+    }
+    if (status == UMO_OK) {
+        status = ort_engine_check(instance->engine, error);
+    }
     if (status != UMO_OK) {
         return status;
     }
-    status = ort_engine_check(instance->engine, error);
-    if (status != UMO_OK) {
-        return status;
-    }
+    ort_watch_begin(instance->watch, batch);
     status = compute(instance, ALL_ROWS, error);
+    if (ort_watch_end(instance->watch) && status != UMO_OK) {
+        release_values(api, instance->output_values, &instance->asked);
+        return umo_error_set(error, UMO_E_REFUSED, 0, "every request of the batch was cancelled");
+    }
     if (status == UMO_OK) {
         status = deliver_late(instance, batch, error);
         release_values(api, instance->output_values, &instance->asked);

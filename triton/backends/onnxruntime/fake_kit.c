@@ -258,3 +258,8 @@ void umo_batch_fail(umo_batch *batch, size_t request, umo_status status, const c
         batch->failed[request] = status;
     }
 }
+
+bool umo_batch_cancelled(const umo_batch *batch, size_t request)
+{
+    return batch->cancelled[request];
+}

@@ -43,6 +43,7 @@ struct umo_batch {
     umo_reason reason[FAKE_TENSORS];
     char late_data[FAKE_TENSORS][512];
     umo_status failed[FAKE_ROWS];
+    _Atomic bool cancelled[FAKE_ROWS];
     umo_fence_set waits;
 };
 

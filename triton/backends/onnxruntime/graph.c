@@ -3,7 +3,8 @@
  *
  * The list is of operators that are harmless, so that an unknown one costs a copy and not a crash.
  * It speaks of kernels that take the same steps and touch the same addresses for all values of the
- * inputs in question.
+ * inputs in question. It is made by reading kernels, and held against what was seen to fail:
+ * tests/conformance/mutate_ops.json.
  */
 #include "graph.h"
 
@@ -61,6 +62,7 @@ enum {
 typedef enum op_kind {
     OP_ANY_INPUT = 0,
     OP_FIRST_INPUT, /* the others say where to read or how much to write */
+    OP_DIVIDES,     /* passes; stumbles over whole divisors that turn zero */
     OP_PASSES       /* may vanish, or hand on the same bytes */
 } op_kind;
 
@@ -92,7 +94,7 @@ static const struct {
     {"Cosh", OP_ANY_INPUT},
     {"DepthToSpace", OP_PASSES},
     {"DequantizeLinear", OP_ANY_INPUT},
-    {"Div", OP_PASSES},
+    {"Div", OP_DIVIDES},
     {"DynamicQuantizeLinear", OP_ANY_INPUT},
     {"Einsum", OP_ANY_INPUT},
     {"Elu", OP_ANY_INPUT},
@@ -414,7 +416,7 @@ static bool is_tainted(const tainted *set, span name)
 
 /* Whether the node is harmless for its input i; *passes says if the outputs may be the same bytes.
  */
-static bool node_is_harmless(const node *at, size_t i, bool *passes)
+static bool node_is_harmless(const node *at, size_t i, bool integer, bool *passes)
 {
     *passes = false;
     if (at->domain.size_bytes != 0 && !proto_is(at->domain, "ai.onnx")) {
@@ -422,15 +424,16 @@ static bool node_is_harmless(const node *at, size_t i, bool *passes)
     }
     for (size_t k = 0; k < sizeof harmless / sizeof harmless[0]; k++) {
         if (proto_is(at->op, harmless[k].name)) {
-            *passes = harmless[k].kind == OP_PASSES;
-            return harmless[k].kind != OP_FIRST_INPUT || i == 0;
+            op_kind kind = harmless[k].kind;
+            *passes = kind == OP_PASSES || kind == OP_DIVIDES;
+            return i == 0 || (kind != OP_FIRST_INPUT && (kind != OP_DIVIDES || !integer));
         }
     }
     return false;
 }
 
 /* Looks at every node once. False at the first harmful use; *grew when an output joined the set. */
-static bool visit_nodes(const ort_graph *graph, tainted *set, bool *grew)
+static bool visit_nodes(const ort_graph *graph, tainted *set, bool integer, bool *grew)
 {
     for (size_t n = 0; n < graph->node_count; n++) {
         const node *at = &graph->nodes[n];
@@ -441,7 +444,7 @@ static bool visit_nodes(const ort_graph *graph, tainted *set, bool *grew)
             if (!is_tainted(set, inputs[i])) {
                 continue;
             }
-            if (!node_is_harmless(at, i, &passes) || (passes && at->inner)) {
+            if (!node_is_harmless(at, i, integer, &passes) || (passes && at->inner)) {
                 return false;
             }
             for (size_t o = 0; passes && o < at->output_count; o++) {
@@ -459,7 +462,7 @@ static bool visit_nodes(const ort_graph *graph, tainted *set, bool *grew)
     return true;
 }
 
-bool ort_graph_is_steered(const ort_graph *graph, const char *tensor)
+bool ort_graph_is_steered(const ort_graph *graph, const char *tensor, bool integer)
 {
     tainted *set = calloc(1, sizeof *set);
     if (set == NULL) {
@@ -470,7 +473,7 @@ bool ort_graph_is_steered(const ort_graph *graph, const char *tensor)
     bool grew = true;
     while (grew && !harmful) {
         grew = false;
-        harmful = !visit_nodes(graph, set, &grew);
+        harmful = !visit_nodes(graph, set, integer, &grew);
     }
     free(set);
     return harmful;

@@ -32,7 +32,9 @@ bool ort_graph_reads(const ort_graph *graph, const char *tensor);
  * Whether the tensor's bytes may reach an operator that is not known to do the same whatever they
  * are; also behind operators that an optimiser may remove or that only look at the same bytes in
  * another shape.
+ *
+ * @param integer  Its elements are whole numbers: division by a changed zero is an exception then.
  */
-bool ort_graph_is_steered(const ort_graph *graph, const char *tensor);
+bool ort_graph_is_steered(const ort_graph *graph, const char *tensor, bool integer);
 
 #endif

@@ -31,7 +31,7 @@ static ort_graph *graph_of(const onnx_node nodes[], size_t count)
 
 static bool steered(ort_graph *graph)
 {
-    bool is = ort_graph_is_steered(graph, "X");
+    bool is = ort_graph_is_steered(graph, "X", false);
     ort_graph_destroy(graph);
     return is;
 }
@@ -52,6 +52,17 @@ static void selecting_and_unknown_operators_are_steered(void **state)
     assert_true(steered(GRAPH({"NonMaxSuppression", {"B", "X"}, "Y"})));
     assert_true(steered(GRAPH({"SomethingNew", {"X"}, "Y"})));
     assert_true(steered(GRAPH({"Relu", {"X"}, "Y"}, {"TopK", {"X", "K"}, "Z"})));
+}
+
+static void whole_divisors_are_steered_and_others_are_not(void **state)
+{
+    (void)state;
+    ort_graph *graph = GRAPH({"Div", {"D", "X"}, "Y"});
+    assert_false(ort_graph_is_steered(graph, "X", false));
+    assert_true(ort_graph_is_steered(graph, "X", true));
+    assert_false(ort_graph_is_steered(graph, "D", true));
+    ort_graph_destroy(graph);
+    assert_true(steered(GRAPH({"Div", {"X", "D"}, "Y"}, {"TopK", {"Y", "K"}, "Z"})));
 }
 
 static void harmless_first_inputs_have_harmful_others(void **state)
@@ -148,7 +159,7 @@ static void damaged_files_do_no_harm(void **state)
             bytes[i] = k < sizeof changes ? changes[k] : was;
             write_bytes(bytes, k < sizeof changes ? size_bytes : i);
             if (ort_graph_read(path, &graph, NULL) == UMO_OK) {
-                (void)ort_graph_is_steered(graph, "X");
+                (void)ort_graph_is_steered(graph, "X", false);
                 (void)ort_graph_reads(graph, "X");
             }
             ort_graph_destroy(graph);
@@ -167,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arithmetic_is_not_steered),
         cmocka_unit_test(selecting_and_unknown_operators_are_steered),
+        cmocka_unit_test(whole_divisors_are_steered_and_others_are_not),
         cmocka_unit_test(harmless_first_inputs_have_harmful_others),
         cmocka_unit_test(bytes_are_followed_through_what_an_optimiser_may_remove),
         cmocka_unit_test(readers_are_found),

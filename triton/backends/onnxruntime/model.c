@@ -86,10 +86,16 @@ static umo_status load(ort_model *model, umo_error *error)
     return status;
 }
 
-/* Whether a tensor's bytes must not stay where a client can write to them. */
-static bool is_steered(const ort_model *model, const char *name)
+static bool is_integer(umo_dtype dtype)
 {
-    return model->guarded && (model->graph == NULL || ort_graph_is_steered(model->graph, name));
+    return dtype != UMO_FP16 && dtype != UMO_BF16 && dtype != UMO_FP32 && dtype != UMO_FP64;
+}
+
+/* Whether a tensor's bytes must not stay where a client can write to them. */
+static bool is_steered(const ort_model *model, const umo_io *io)
+{
+    return model->guarded && (model->graph == NULL ||
+                              ort_graph_is_steered(model->graph, io->name, is_integer(io->dtype)));
 }
 
 /* Has the kit snapshot the inputs that steer the engine, beyond those whose type says so. */
@@ -98,7 +104,7 @@ static void guard_inputs(ort_model *model)
     size_t count;
     umo_io *inputs = umo_model_inputs(model->umo, &count);
     for (size_t i = 0; i < count; i++) {
-        if (!inputs[i].control && is_steered(model, inputs[i].name)) {
+        if (!inputs[i].control && is_steered(model, &inputs[i])) {
             inputs[i].control = true;
         }
     }
@@ -262,10 +268,18 @@ static char *list_names(const ort_spec_list *list, char *text, size_t text_bytes
     return text;
 }
 
+/* Tensors whose shape says nothing of rows: a concatenation, what the kit makes of a batch, and
+ * what it splits by its inputs' shapes. */
+static bool is_whole(const umo_io *io)
+{
+    return io->ragged || io->scattered || io->source == UMO_IO_BATCH;
+}
+
 /* Whether clients say [1] where the engine has no dimension at all. */
 static bool is_squeezed(const umo_io *io, const ort_spec *spec, bool batches)
 {
-    return io->dims.rank == 1 && io->dims.dims[0] == 1 && spec->shape.rank == (batches ? 1 : 0);
+    return !is_whole(io) && io->dims.rank == 1 && io->dims.dims[0] == 1 &&
+           spec->shape.rank == (batches ? 1 : 0);
 }
 
 /* The configured dims as the engine sees them. */
@@ -296,6 +310,29 @@ static bool shape_fits(const umo_shape *configured, const umo_shape *declared)
     return true;
 }
 
+/* Whether the model takes, or gives, a tensor of no rows as the configuration has it. */
+static umo_status check_whole(const char *kind, const umo_io *io, const ort_spec *spec,
+                              umo_error *error)
+{
+    static const umo_shape line = {.rank = 1, .dims = {-1}};
+    const umo_shape *wanted = io->ragged ? &line : &io->dims;
+    bool fits = io->scattered || spec->shape.rank == wanted->rank;
+    for (uint32_t d = 0; fits && !io->scattered && d < wanted->rank; d++) {
+        int64_t declared = spec->shape.dims[d];
+        fits = declared == -1 || (!io->ragged && declared == wanted->dims[d]);
+    }
+    if (fits) {
+        return UMO_OK;
+    }
+    char ours[SHAPE_TEXT_BYTES];
+    char theirs[SHAPE_TEXT_BYTES];
+    return umo_error_set(error, UMO_E_INVAL, 0,
+                         "%s %s '%s' of a whole batch has shape %s, and %s in the model",
+                         io->ragged ? "ragged" : "batch", kind, io->name,
+                         umo_shape_format(wanted, ours, sizeof ours),
+                         umo_shape_format(&spec->shape, theirs, sizeof theirs));
+}
+
 static umo_status check_tensor(const char *kind, const umo_io *io, const ort_spec *spec,
                                bool batches, umo_error *error)
 {
@@ -311,6 +348,9 @@ static umo_status check_tensor(const char *kind, const umo_io *io, const ort_spe
     /* Rank 0 is also what ONNX Runtime says of a tensor whose rank the model does not tell. */
     if (spec->shape.rank == 0) {
         return UMO_OK;
+    }
+    if (is_whole(io)) {
+        return check_whole(kind, io, spec, error);
     }
     if (batches && spec->shape.dims[0] != -1) {
         return umo_error_set(
@@ -349,21 +389,24 @@ static umo_status bind_input(const ort_description *is, const umo_io *io, bool b
                              "it has no initializer of that name",
                              io->name);
     }
-    *out = (ort_bound){.io = io, .spec = spec, .squeezed = is_squeezed(io, spec, batches)};
+    *out = (ort_bound){
+        .io = io, .spec = spec, .squeezed = is_squeezed(io, spec, batches), .whole = is_whole(io)};
     return check_tensor("input", io, spec, batches, error);
 }
 
 /* An output that the model itself reads again, so that a client could change it meanwhile. */
-static bool is_kept_private(const ort_model *model, const ort_spec *spec)
+static bool is_kept_private(const ort_model *model, const umo_io *io, const ort_spec *spec)
 {
-    if (!model->guarded || !umo_model_unified(model->umo)->enable) {
+    /* A state is written to the server's memory, also where the client gets a copy of it. */
+    if (!model->guarded || !umo_model_unified(model->umo)->enable || io->state) {
         return false;
     }
     if (model->graph == NULL) {
         return true;
     }
-    return umo_dtype_is_control(spec->dtype) ? ort_graph_reads(model->graph, spec->name)
-                                             : ort_graph_is_steered(model->graph, spec->name);
+    return umo_dtype_is_control(spec->dtype)
+               ? ort_graph_reads(model->graph, spec->name)
+               : ort_graph_is_steered(model->graph, spec->name, is_integer(spec->dtype));
 }
 
 static umo_status bind_output(const ort_model *model, const umo_io *io, bool batches,
@@ -380,7 +423,8 @@ static umo_status bind_output(const ort_model *model, const umo_io *io, bool bat
     *out = (ort_bound){.io = io,
                        .spec = spec,
                        .squeezed = is_squeezed(io, spec, batches),
-                       .kept_private = is_kept_private(model, spec)};
+                       .whole = is_whole(io),
+                       .kept_private = is_kept_private(model, io, spec)};
     return check_tensor("output", io, spec, batches, error);
 }
 

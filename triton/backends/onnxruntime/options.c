@@ -13,7 +13,8 @@
 #define SESSION_CONFIG_PREFIX "session_config."
 
 enum {
-    THREADS_MAX = 4096
+    THREADS_MAX = 4096,
+    OVER_READ_MAX = 4096
 };
 static const int64_t BATCH_MAX = 1 << 20;
 
@@ -155,13 +156,18 @@ static umo_status read_parameters(const umo_model *model, ort_options *options, 
     int symbolic = 1;
     int weights = unified;
     int pool = unified;
+    int cancel = 1;
     const struct {
         const char *key;
         int *out;
     } switches[] = {
-        {"share_session", &share},   {"symbolic_shapes", &symbolic},
-        {"share_weights", &weights}, {"share_prepacked", &options->share_prepacked},
+        {"share_session_between_instances", &share}, /* the original's name for it */
+        {"share_session", &share},
+        {"symbolic_shapes", &symbolic},
+        {"share_weights", &weights},
+        {"share_prepacked", &options->share_prepacked},
         {"memory_pool", &pool},
+        {"cancel_runs", &cancel},
     };
     for (size_t i = 0; status == UMO_OK && i < sizeof switches / sizeof switches[0]; i++) {
         status = read_flag(where, switches[i].key, umo_model_parameter(model, switches[i].key),
@@ -171,6 +177,11 @@ static umo_status read_parameters(const umo_model *model, ort_options *options, 
     options->symbolic_shapes = symbolic != 0;
     options->share_weights = weights != 0;
     options->memory_pool = pool != 0;
+    options->cancel_runs = cancel != 0;
+    if (status == UMO_OK) {
+        status = read_int(where, "over_read_bytes", umo_model_parameter(model, "over_read_bytes"),
+                          OVER_READ_MAX, &options->over_read_bytes, error);
+    }
     return status == UMO_OK ? read_shrinkage(model, options, error) : status;
 }
 

@@ -28,6 +28,8 @@ typedef struct ort_options {
     bool memory_pool;      /**< the engine's memory comes from umo's pools */
     int share_prepacked;   /**< sessions share what they pack of common weights; or ORT_UNSET */
     bool symbolic_shapes;  /**< trust equal names of dimensions */
+    bool cancel_runs;      /**< a run that nobody waits for any more is ended */
+    int over_read_bytes;   /**< how far operators of the model read past an input's end */
     const char *library;   /**< of the command line; NULL when absent */
     const char *shrinkage; /**< the arenas to shrink after each run; NULL for none */
     int64_t batch_default; /**< max_batch_size of a model that batches and is not configured */

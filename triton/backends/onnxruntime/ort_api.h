@@ -120,6 +120,8 @@ enum {
              (const ort_session *, size_t index, ort_allocator *, char **))                        \
     ORT_SLOT(39, create_run_options, ort_status *, (ort_run_options **))                           \
     ORT_SLOT(41, run_set_log_severity, ort_status *, (ort_run_options *, int level))               \
+    ORT_SLOT(46, run_set_terminate, ort_status *, (ort_run_options *))                             \
+    ORT_SLOT(47, run_unset_terminate, ort_status *, (ort_run_options *))                           \
     ORT_SLOT(48, create_tensor, ort_status *,                                                      \
              (ort_allocator *, const int64_t *dims, size_t rank, int element, ort_value **))       \
     ORT_SLOT(49, create_tensor_with_data, ort_status *,                                            \

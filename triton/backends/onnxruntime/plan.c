@@ -46,13 +46,13 @@ static void add_sources(ort_plan *plan, const ort_spec *spec, size_t input)
 static ort_dim plan_dim(const ort_plan *plan, const ort_bound *output, uint32_t d, bool batches)
 {
     const ort_spec *spec = output->spec;
-    if (batches && d == 0) {
+    if (batches && d == 0 && !output->whole) {
         return (ort_dim){.kind = ORT_DIM_ROWS};
     }
     if (spec->shape.dims[d] >= 0) {
         return (ort_dim){.kind = ORT_DIM_FIXED, .value = spec->shape.dims[d]};
     }
-    int64_t configured = output->io->dims.dims[d - (batches ? 1 : 0)];
+    int64_t configured = output->whole ? -1 : output->io->dims.dims[d - (batches ? 1 : 0)];
     if (configured >= 0) {
         return (ort_dim){.kind = ORT_DIM_FIXED, .value = configured};
     }

@@ -50,6 +50,7 @@ typedef struct ort_bound {
     const umo_io *io;
     const ort_spec *spec; /**< outlives the plan */
     bool squeezed;        /**< one element a row: clients say [1], which the engine does not have */
+    bool whole;           /**< its shape says nothing of rows: ragged, of a batch, or scattered */
     bool kept_private;    /**< an output that the model reads again in a way its bytes can steer */
 } ort_bound;
 

@@ -43,7 +43,7 @@ void ort_scratch_finish(ort_scratch *scratch)
     *scratch = (ort_scratch){0};
 }
 
-static bool scratch_reserve(ort_scratch *scratch, size_t size_bytes)
+bool ort_scratch_reserve(ort_scratch *scratch, size_t size_bytes)
 {
     if (size_bytes <= scratch->capacity_bytes) {
         return true;
@@ -177,7 +177,7 @@ static umo_status read_strings(const ort_api *api, const char *name, ort_value *
     size_t total_bytes;
     if (__builtin_mul_overflow((size_t)count, (size_t)LENGTH_BYTES, &total_bytes) ||
         __builtin_add_overflow(total_bytes, text_bytes, &total_bytes) ||
-        !scratch_reserve(scratch, total_bytes)) {
+        !ort_scratch_reserve(scratch, total_bytes)) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the strings of output '%s'",
                              name);
     }

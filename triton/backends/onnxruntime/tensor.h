@@ -18,6 +18,8 @@ typedef struct ort_scratch {
 
 /** Frees what it holds; it can be used again. */
 void ort_scratch_finish(ort_scratch *scratch);
+/** Makes room for so many bytes; what it held is lost. False: no memory, and it holds nothing. */
+bool ort_scratch_reserve(ort_scratch *scratch, size_t size_bytes);
 
 /** UMO_DTYPE_INVALID for a type that Triton does not have. */
 umo_dtype ort_dtype_from_element(int element);

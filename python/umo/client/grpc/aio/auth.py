@@ -1,0 +1,3 @@
+"""As tritonclient.grpc.aio.auth."""
+
+from tritonclient.grpc.aio.auth import *  # noqa: F403

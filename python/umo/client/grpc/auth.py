@@ -1,0 +1,3 @@
+"""As tritonclient.grpc.auth."""
+
+from tritonclient.grpc.auth import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""As tritonclient.http.auth."""
+
+from tritonclient.http.auth import *  # noqa: F403
