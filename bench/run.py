@@ -1,7 +1,7 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
     python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [stream] [pressure]
-                        [weights] [views] [client] [gather] [stitch] [batch] [mix]
+                        [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
                         [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1.
@@ -35,6 +35,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "stream": [sys.executable, str(ROOT / "bench/stream.py")],
         "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
         "weights": [sys.executable, str(ROOT / "bench/weights.py")],
+        "kernel_stages": [sys.executable, str(ROOT / "bench/kernel_stages.py")],
         "views": [sys.executable, str(ROOT / "bench/views.py")],
         "client": [sys.executable, str(ROOT / "bench/client.py"), "--turns", str(max(3, turns // 3))],
         "gather": [str(ROOT / "build/release/bench/gather")],

@@ -112,7 +112,7 @@ umo_status umo_intermediates_take(const umo_intermediates *intermediates,
                                   umo_intermediates_block *out, umo_error *error)
 {
     const size_t first = description->input_count + description->output_count;
-    umo_plan_item items[UMO_INTERMEDIATES_MAX];
+    umo_plan_item items[UMO_INTERMEDIATES_MAX] = {{0}};
     umo_fence_set more = {0};
     umo_intermediates_block made = {0};
     size_t size_bytes = 0;
