@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "os/os.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,12 +106,23 @@ static umo_status devices_find(const umo_opencl_api *api, found_device out[DEVIC
     return UMO_OK;
 }
 
+/* Some platforms start up in the first listing, and two threads at once break them (PoCL 3.1). */
+static umo_status devices_list(const umo_opencl_api *api, found_device out[DEVICES_MAX],
+                               uint32_t *out_count, umo_error *error)
+{
+    static pthread_mutex_t first_use = PTHREAD_MUTEX_INITIALIZER;
+    (void)pthread_mutex_lock(&first_use);
+    umo_status status = devices_find(api, out, out_count, error);
+    (void)pthread_mutex_unlock(&first_use);
+    return status;
+}
+
 static umo_status opencl_count(uint32_t *out, umo_error *error)
 {
     const umo_opencl_api *api = NULL;
     found_device found[DEVICES_MAX];
     umo_status status = umo_opencl_api_get(&api, error);
-    return status == UMO_OK ? devices_find(api, found, out, error) : status;
+    return status == UMO_OK ? devices_list(api, found, out, error) : status;
 }
 
 static void opencl_close(void *opaque)
@@ -137,7 +149,7 @@ static umo_status opencl_open(uint32_t ordinal, const umo_driver_options *option
     uint32_t count = 0;
     umo_status status = umo_opencl_api_get(&api, error);
     if (status == UMO_OK) {
-        status = devices_find(api, found, &count, error);
+        status = devices_list(api, found, &count, error);
     }
     if (status != UMO_OK) {
         return status;
