@@ -360,6 +360,17 @@ TRITONSERVER_Error *TRITONBACKEND_ApiVersion(uint32_t *major, uint32_t *minor)
 
 static TRITONSERVER_Message *options_message;
 
+TRITONSERVER_Error *TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(
+    TRITONBACKEND_BackendAttribute *attributes, bool enabled)
+{
+    (void)attributes;
+    TRITONSERVER_Error *failed = fake_gate(__func__);
+    if (failed == NULL) {
+        fake.parallel = enabled;
+    }
+    return failed;
+}
+
 TRITONSERVER_Error *TRITONBACKEND_BackendConfig(TRITONBACKEND_Backend *backend,
                                                 TRITONSERVER_Message **config)
 {

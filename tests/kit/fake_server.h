@@ -157,6 +157,7 @@ typedef struct fake_books {
     const char *config;  /* of the models to load */
     const char *options; /* of the command line, JSON */
     bool completes;      /* configurations */
+    bool parallel;       /* the backend lets instances be made side by side */
     char completed[8192];
 
     uint64_t calls;        /* that may fail */

@@ -159,6 +159,16 @@ static void run(bool on_device, bool contested)
     world_finish(&w);
 }
 
+static void instances_may_be_made_side_by_side(void **state)
+{
+    (void)state;
+    char attributes;
+    fake_reset();
+    assert_null(TRITONBACKEND_GetBackendAttribute(
+        NULL, (TRITONBACKEND_BackendAttribute *)(void *)&attributes));
+    assert_true(fake.parallel);
+}
+
 static void instances_of_a_cpu_share_what_they_share(void **state)
 {
     (void)state;
@@ -186,6 +196,7 @@ static void instances_that_share_an_output_are_all_answered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(instances_may_be_made_side_by_side),
         cmocka_unit_test(instances_of_a_cpu_share_what_they_share),
         cmocka_unit_test(instances_of_a_device_share_what_they_share),
         cmocka_unit_test(instances_that_share_an_output_are_all_answered),

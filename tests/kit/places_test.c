@@ -8,6 +8,8 @@
 #include "os/mapping_test.h"
 
 #include <stdarg.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 
@@ -118,12 +120,52 @@ static void an_address_that_the_engine_cannot_use_is_copied(void **state)
     world_finish(&w);
 }
 
+/* An allocator's memory is split where parts of it were treated differently; it stays one owner's.
+ */
+static void private_memory_in_several_mappings_is_used_where_it_lies(void **state)
+{
+    (void)state;
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    char *memory =
+        mmap(NULL, 4 * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    assert_int_equal(mprotect(memory + page_bytes, page_bytes, PROT_READ | PROT_WRITE | PROT_EXEC),
+                     0);
+    world w;
+    world_start(&w);
+    world_load_ok(&w, &plan_indices);
+    job j;
+    job_start(&j, &plan_indices, 1, 300, 1);
+    job_input_at(&j, 0, memory + page_bytes - 600); /* 1,200 bytes over the border */
+    job_want(&j, 0, NULL);
+    assert_true(world_execute(&w, &j, 1));
+    job_expect_right(&j);
+    job_finish(&j);
+    for (umo_reason r = 0; r < UMO_REASON_COUNT; r++) {
+        assert_int_equal(copied(&w, r), 0);
+    }
+    /* Behind shared memory nobody vouches for what follows. */
+    assert_true(mmap(memory + page_bytes, page_bytes, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    job_start(&j, &plan_indices, 1, 300, 2);
+    job_input_at(&j, 0, memory + page_bytes - 600);
+    job_want(&j, 0, NULL);
+    assert_true(world_execute(&w, &j, 1));
+    job_expect_right(&j);
+    job_finish(&j);
+    assert_int_equal(copied(&w, UMO_REASON_CONTROL_DATA), 300 * 4);
+    world_unload(&w);
+    world_finish(&w);
+    assert_int_equal(munmap(memory, 4 * page_bytes), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_engine_is_told_what_to_wait_for),
         cmocka_unit_test(memory_of_unknown_owners_is_not_trusted),
         cmocka_unit_test(an_address_that_the_engine_cannot_use_is_copied),
+        cmocka_unit_test(private_memory_in_several_mappings_is_used_where_it_lies),
     };
     return cmocka_run_group_tests_name("places", tests, NULL, NULL);
 }

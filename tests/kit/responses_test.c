@@ -3,6 +3,7 @@
  */
 #include "streamer.h"
 
+#include "driver/wrapper_test.h"
 #include "kit/kit.h"
 
 #include <stdarg.h>
@@ -69,6 +70,22 @@ static void one_response_at_a_time_is_in_place(void **state)
     assert_int_equal(got->received[LENGTH - 1], 'b');
     umo_counters counters = world_counters(&w);
     assert_int_equal(counters.copy_performed[UMO_DIRECTION_OUT][UMO_REASON_OVERLAP].bytes, LENGTH);
+    /* Who comes while one is still to be copied does not get in its way. */
+    umo_response *third = NULL;
+    umo_tensor three;
+    assert_int_equal(umo_response_begin(held.request, 0, &first, &error), UMO_OK);
+    assert_int_equal(umo_response_begin(held.request, 0, &second, &error), UMO_OK);
+    assert_int_equal(umo_response_begin(held.request, 0, &third, &error), UMO_OK);
+    assert_int_equal(umo_response_output(first, 0, UMO_UINT8, &shape, &one, &error), UMO_OK);
+    assert_int_equal(umo_response_output(second, 0, UMO_UINT8, &shape, &two, &error), UMO_OK);
+    umo_response_drop(first, (umo_fence){0});
+    assert_int_equal(umo_response_output(third, 0, UMO_UINT8, &shape, &three, &error), UMO_OK);
+    fill(&two, 'x');
+    fill(&three, 'y');
+    assert_int_equal((unsigned char)region->memory.data[0], 'b');
+    assert_int_equal(umo_response_send(second, (umo_fence){0}, false), UMO_OK);
+    assert_int_equal((unsigned char)region->memory.data[0], 'x');
+    assert_int_equal(umo_response_send(third, (umo_fence){0}, false), UMO_OK);
     /* The place is free again; bytes that lie elsewhere wait for it. */
     assert_int_equal(umo_response_begin(held.request, 0, &first, &error), UMO_OK);
     assert_int_equal(umo_response_begin(held.request, 0, &second, &error), UMO_OK);
@@ -85,7 +102,7 @@ static void one_response_at_a_time_is_in_place(void **state)
                                               UMO_REASON_UNKNOWN_SHAPE, &error),
                      UMO_OK);
     assert_int_equal(umo_response_send(second, (umo_fence){0}, true), UMO_OK);
-    got = fake_response_output(j.request->streamed[2], "OUTPUT0");
+    got = fake_response_output(j.request->streamed[4], "OUTPUT0");
     assert_int_equal(got->received[0], 'd');
     assert_true(fake_request_wait(j.request));
     fake_request_expect_answered(j.request);
@@ -240,6 +257,15 @@ static void responses_of_strings(void **state)
     stream_end(&w);
 }
 
+static bool device_fails; /* the next time that somebody waits for it */
+
+static bool wait_fails(const char *entry)
+{
+    bool fails = device_fails && strcmp(entry, "fence_wait") == 0;
+    device_fails = device_fails && !fails;
+    return fails;
+}
+
 /* A device writes each response behind the last one's back: only the fences order anything. */
 static umo_status device_run(umo_instance *instance, umo_batch *batch, umo_error *error)
 {
@@ -273,9 +299,39 @@ static umo_status device_run(umo_instance *instance, umo_batch *batch, umo_error
         assert_int_equal(umo_kernel_launch(engine.change, engine.queue, args, 3, &grid,
                                            waits.fences, waits.count, &fence, error),
                          UMO_OK);
+        device_fails = i + 1 == how.bad;
         stream_must(umo_response_send(response, fence, i == 2));
+        device_fails = false;
     }
     return UMO_OK;
+}
+
+static void a_device_that_fails_fails_one_response(void **state)
+{
+    (void)state;
+    world w;
+    model_plan plan = stream_single;
+    plan.unified = "{\"zero_copy_threshold\": 0}";
+    world_start(&w);
+    const wrapper_switches switches = {.fails = wait_fails};
+    const umo_driver_options options = {.delay_ns = 20000, .test_mode = true};
+    engine.device = wrapper_device(&switches, &options);
+    engine.run = device_run;
+    world_load_ok(&w, &plan);
+    stream_reset(3);
+    how.bad = 2;
+    job j;
+    job_simple(&j, &plan, 1, (int64_t)LENGTH, 7);
+    assert_true(world_execute(&w, &j, 1));
+    assert_true(fake_request_wait(j.request));
+    fake_request_expect_answered(j.request);
+    assert_int_equal(j.request->streamed_count, 3);
+    stream_expect_response(&j, 0);
+    assert_string_equal(j.request->streamed[1]->text,
+                        "the device failed while it ran model 'fake'");
+    stream_expect_response(&j, 2);
+    job_finish(&j);
+    stream_end(&w);
 }
 
 static void a_device_writes_responses(void **state)
@@ -318,6 +374,7 @@ int main(void)
         cmocka_unit_test(thousands_of_responses_allocate_nothing),
         cmocka_unit_test(responses_of_strings),
         cmocka_unit_test(a_device_writes_responses),
+        cmocka_unit_test(a_device_that_fails_fails_one_response),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,6 +55,7 @@ static void request_move(umo_batch *batch, size_t index, umo_request *request)
     request->start_ns = instance->start_ns;
     request->open = 0;
     request->writer = NULL;
+    request->behind = 0;
     request->finishing = false;
     request->ended = false;
     request->verdict.status = UMO_OK;

@@ -26,6 +26,15 @@ TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *backend)
     return NULL;
 }
 
+/* What a backend does comes from any thread (triton.h): a model's instances may be made side by
+ * side. */
+TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
+                                                      TRITONBACKEND_BackendAttribute *attributes)
+{
+    (void)backend;
+    return TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true);
+}
+
 TRITONSERVER_Error *TRITONBACKEND_Finalize(TRITONBACKEND_Backend *backend)
 {
     (void)backend;

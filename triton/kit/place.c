@@ -63,15 +63,40 @@ kit_extent kit_extent_find(umo_instance *instance, const void *data, size_t size
                      size_bytes);
 }
 
+/* Does a range that begins in a mapping lie in it, or in private ones that follow each other? The
+ * system splits an allocator's memory where parts of it were treated differently. */
+static bool lies_in(umo_instance *instance, umo_mapping mapping, const void *data,
+                    size_t size_bytes)
+{
+    enum {
+        MAPPINGS_MAX = 16
+    };
+    uintptr_t address = (uintptr_t)data;
+    for (int i = 0; i < MAPPINGS_MAX; i++) {
+        if (size_bytes <= mapping.end - address) {
+            return true;
+        }
+        size_bytes -= mapping.end - address;
+        address = mapping.end;
+        const umo_mapping *next =
+            mapping.shared ? NULL : mapping_find(instance, (const void *)address, size_bytes);
+        if (next == NULL || next->shared) {
+            return false;
+        }
+        mapping = *next;
+    }
+    return false;
+}
+
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out)
 {
     const umo_mapping *mapping = mapping_find(instance, data, size_bytes);
     out->data = (char *)(uintptr_t)data;
     out->view = NULL;
     out->extent = extent_in(mapping, data, size_bytes);
-    /* Where nobody can tell whose memory it is, a client may be able to write to it; what lies in
-     * several mappings is as little known as what lies in none. */
-    bool whole = mapping != NULL && size_bytes <= mapping->end - (uintptr_t)data;
+    /* Where nobody can tell whose memory it is, a client may be able to write to it. */
+    bool whole = mapping != NULL && lies_in(instance, *mapping, data, size_bytes);
+    mapping = mapping_find(instance, data, size_bytes);
     out->client_writable = !whole || mapping->shared;
     out->guarded = !out->client_writable;
     out->why = UMO_REASON_NONE;

@@ -83,12 +83,14 @@ umo_status umo_response_begin(umo_request *request, uint64_t timeout_ns, umo_res
     return UMO_OK;
 }
 
-/* The right to write to the client's memory in place: one response of a request has it. */
+/* The right to write to the client's memory in place: one response of a request has it, while no
+ * earlier one is still to be copied there. */
 static bool writer_take(umo_response *response)
 {
     umo_request *request = response->request;
     (void)pthread_mutex_lock(&request->flight->lock);
-    if (request->writer == NULL) {
+    size_t others = request->behind - (response->behind ? 1 : 0);
+    if (request->writer == NULL && others == 0) {
         request->writer = response;
     }
     bool taken = request->writer == response;
@@ -103,6 +105,19 @@ static void writer_give(umo_response *response)
     if (request->writer == response) {
         request->writer = NULL;
     }
+    (void)pthread_mutex_unlock(&request->flight->lock);
+}
+
+static void behind_set(umo_response *response, bool behind)
+{
+    umo_request *request = response->request;
+    (void)pthread_mutex_lock(&request->flight->lock);
+    if (behind && !response->behind) {
+        request->behind++;
+    } else if (!behind && response->behind) {
+        request->behind--;
+    }
+    response->behind = behind;
     (void)pthread_mutex_unlock(&request->flight->lock);
 }
 
@@ -125,7 +140,7 @@ umo_status umo_response_output(umo_response *response, size_t output, umo_dtype 
     umo_status status = umo_batch_output(&response->batch, output, dtype, shape, out, error);
     if (status == UMO_OK && response->batch.crowded &&
         response->batch.outputs[output].reason == UMO_REASON_OVERLAP) {
-        response->behind = true;
+        behind_set(response, true);
     }
     if (!response->batch.crowded && !writes_in_place(response)) {
         writer_give(response);
@@ -236,6 +251,7 @@ umo_status umo_response_send(umo_response *response, umo_fence done, bool final)
         TRITONSERVER_ErrorDelete(failure);
     }
     writer_give(response);
+    behind_set(response, false);
     if (last && response->own.error.status != UMO_OK) {
         request->own.error = response->own.error; /* it ends with a failure */
     }
@@ -257,6 +273,7 @@ void umo_response_drop(umo_response *response, umo_fence done)
     response_leave(response);
     (void)kit_from_triton(TRITONBACKEND_ResponseDelete(response->own.response), NULL);
     writer_give(response);
+    behind_set(response, false);
     kit_slot_give(model_of(response)->streams, response);
     kit_stream_close(request);
 }

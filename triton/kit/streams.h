@@ -22,6 +22,7 @@ struct umo_request {
     /* Under the flight's lock. */
     size_t open;          /* responses */
     umo_response *writer; /* the one that writes to the client's memory in place */
+    size_t behind;        /* open responses that will be copied there */
     bool finishing;
     bool ended; /* somebody is sending FINAL */
     umo_error verdict;
