@@ -147,12 +147,14 @@ def compare(protocol: str, url: str, size: str, turns: int) -> None:
 
 
 def one_turn(asks: dict[str, Ask], model: str, quick: int, slow: int) -> dict[str, float]:
-    """The median of each; one by one, so that what the machine does besides hits all of them."""
+    """The median of each; one by one, so that what the machine does besides hits all of them, and each time another one
+    first, so that none always finds the caches that the original's copies left."""
+    names = list(asks)
     times: dict[str, list[float]] = {name: [] for name in asks}
     for at in range(quick):
-        for name, ask in asks.items():
+        for name in names[at % len(names) :] + names[: at % len(names)]:
             if name != "original" or at < slow:
-                times[name].append(us(ask, model))
+                times[name].append(us(asks[name], model))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

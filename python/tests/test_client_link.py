@@ -82,6 +82,9 @@ class Played:
             raise InferenceServerException(f"unexpected inference output '{outputs[0].name()}' for model", "400")
         place = outputs[0]._get_tensor()["parameters"] if outputs else {}
         self.last["out"] = "shared_memory_region" in place
+        if "classification" in place:
+            best = {"name": self.output, "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
+            return {"outputs": [best], "raw": b"\1\0\0\0x"}
         row = {"name": self.output, "datatype": "FP32", "shape": [len(answer)]}
         if not self.last["out"]:
             return {"outputs": [{**row, "parameters": {"binary_data_size": answer.nbytes}}], "raw": answer.tobytes()}
@@ -129,6 +132,7 @@ class Client(shared_clients.Shared):
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> Iterator[None]:
     """What was made before these tests need not be looked through after each of them."""
+    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
@@ -415,6 +419,7 @@ def test_a_ring_that_lost_half_of_its_slots_is_left_and_unregistered_when_the_se
             client.infer([tensor(1)])
     server.error = None
     server.in_use = True
+    running = memoryview(server.regions[ring.name])[ring.lane("m", "<IN").slot_offset(0) :][: FLOATS * 4]
     for value in range(5):
         ask(client, value)
     assert ring.name in server.regions and len(server.regions) == 2
@@ -424,6 +429,7 @@ def test_a_ring_that_lost_half_of_its_slots_is_left_and_unregistered_when_the_se
     gc.collect()
     ask(client, 1)
     assert ring.name not in server.regions and len(server.regions) == 1
+    assert (np.frombuffer(running, "f4") == 1).all(), "a request that still runs has its inputs"
 
 
 def test_what_a_server_refuses_is_not_asked_again(client: Client, server: Played) -> None:
@@ -588,14 +594,14 @@ def test_one_input_may_be_in_flight_many_times(client: Client) -> None:
 
 def test_after_a_fork_neither_writes_into_what_the_other_sees(client: Client, server: Played) -> None:
     warm(client)
-    held, waiting = [ask(client, 1)], tensor(2)
+    held: list[Any] = [ask(client, 1), tensor(2)]
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
 
     def child() -> None:
         there.recv()
         own = Client(Played())
-        same = [bool((held[0] == 1).all()), bool((own.infer([waiting]).as_numpy("OUT") == 2).all())]
+        same = [bool((held[0] == 1).all()), bool((own.infer([held[1]]).as_numpy("OUT") == 2).all())]
         for value in range(4):
             ask(own, value)
         same.append(own.server.last == {"in": True, "out": True})
@@ -604,14 +610,12 @@ def test_after_a_fork_neither_writes_into_what_the_other_sees(client: Client, se
 
     process = context.Process(target=child)
     process.start()
-    mine = waiting._umo_lease
-    held.clear()
+    held.clear()  # the parent is done with its ring, unregisters it and gives its pages back
     for value in range(20):
         ask(client, 100 + value)
     here.send("go")
     assert here.poll(30) and here.recv() == [True, True, True]
     process.join()
-    assert (mine.array(np.float32) == 2).all()
     ask(client, 5)
     assert server.last == {"in": True, "out": True}
 

@@ -221,6 +221,7 @@ def test_a_slot_may_be_given_back_in_the_middle_of_a_take() -> None:
         gc.collect()
         return True
 
+    gc.collect()
     gc.freeze()  # only what is made here is to be looked through
     for _ in range(5):
         Loop()

@@ -289,7 +289,8 @@ void umo_ring_describe(const umo_ring *ring, umo_ring_info *out)
 umo_status umo_ring_lane(const umo_ring *ring, const char *model, const char *tensor, umo_lane *out)
 {
     for (uint32_t i = 0; i < ring->lane_count; i++) {
-        if (strcmp(ring->words[2 * i], model) == 0 && strcmp(ring->words[2 * i + 1], tensor) == 0) {
+        if (strcmp(ring->words[(size_t)2 * i], model) == 0 &&
+            strcmp(ring->words[(size_t)2 * i + 1], tensor) == 0) {
             *out = ring->lanes[i];
             return UMO_OK;
         }

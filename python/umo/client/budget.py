@@ -13,6 +13,7 @@ from umo.client.ring import Ring, Slot
 from umo.client.segment import SYSTEM
 
 MOST_SLOTS = 64
+ENOUGH_SLOTS = 8
 FEWEST_SLOTS = 2
 MOST_RINGS = 128
 """Each is an open file here and a region at a server."""
@@ -56,7 +57,8 @@ class Budget:
         None when the budget has no room for FEWEST_SLOTS. Raises OSError.
         """
         slot_bytes = sum(size for _, size in specs)
-        slots = min(MOST_SLOTS, self.limit // slot_bytes)
+        # Addresses of a slot that is never used cost nothing here, but a server counts what it maps.
+        slots = min(MOST_SLOTS, max(ENOUGH_SLOTS, self.limit // 4 // slot_bytes), self.limit // slot_bytes)
         if slots < FEWEST_SLOTS:
             return None
         if len(self._rings) >= MOST_RINGS:

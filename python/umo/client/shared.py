@@ -160,6 +160,12 @@ def datatype_of(kind: np.dtype) -> str | None:
     return np_to_triton_dtype(kind)
 
 
+@functools.cache
+def dtype_of(datatype: str) -> np.dtype:
+    """NumPy's type for one of Triton's."""
+    return np.dtype(triton_to_np_dtype(datatype))
+
+
 def array_from(tensor: Any) -> Any:
     """NumPy's view of what a DLPack producer holds; anything else as it is."""
     if not isinstance(tensor, np.ndarray) and hasattr(tensor, "__dlpack__"):
@@ -189,7 +195,7 @@ def array_of(lease: Lease, datatype: str, shape: Sequence[int]) -> np.ndarray:
     size = links.byte_size(datatype, shape)
     if size is None or size > lease.size:
         raise InferenceServerException(f"the server answered {datatype} {list(shape)} into {lease.size} bytes")
-    kind = np.dtype(triton_to_np_dtype(datatype))
+    kind = dtype_of(datatype)
     if datatype == "BF16" and kind == np.float32:
         # Until 2.69 tritonclient gives bfloat16 as float32.
         return (lease.array(np.uint16, shape).astype(np.uint32) << 16).view(np.float32)
