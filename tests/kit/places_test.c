@@ -4,10 +4,13 @@
  */
 #include "world.h"
 
+#include "driver/device.h"
 #include "driver/wrapper_test.h"
 #include "os/mapping_test.h"
 
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -159,6 +162,53 @@ static void private_memory_in_several_mappings_is_used_where_it_lies(void **stat
     assert_int_equal(munmap(memory, 4 * page_bytes), 0);
 }
 
+/* Two requests that do not touch are copied anyway: to where the pattern's side is fastest. The
+ * device's figures are assumed ones, those of a card with memory of its own. */
+static void a_pattern_chooses_the_memory_that_is_copied_to(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"cpu_dominant", "gpu_dominant"};
+    assert_int_equal(setenv("UMO_CALIBRATION", "off", 1), 0);
+    for (size_t p = 0; p < 2; p++) {
+        char unified[256];
+        (void)snprintf(unified, sizeof unified,
+                       "{\"zero_copy_threshold\": 0, \"tensor_patterns\": ["
+                       "{\"name\": \"INPUT0\", \"pattern\": \"%s\"}]}",
+                       patterns[p]);
+        model_plan plan = plan_floats;
+        plan.unified = unified;
+        world w;
+        world_start(&w);
+        const wrapper_switches switches = {.caps_off = UMO_CAP_HOST_PROCESSOR};
+        engine.device = wrapper_device(&switches, NULL);
+        assert_non_null(engine.device);
+        engine.device->info.unified = false;
+        world_load_ok(&w, &plan);
+        enum {
+            ROW = 100000
+        };
+        job jobs[2];
+        for (unsigned i = 0; i < 2; i++) {
+            job_start(&jobs[i], &plan, 1, ROW, i);
+            job_input_own(&jobs[i], 0, false);
+            job_want(&jobs[i], 0, NULL);
+        }
+        assert_true(world_execute(&w, jobs, 2));
+        for (unsigned i = 0; i < 2; i++) {
+            job_expect_right(&jobs[i]);
+            job_finish(&jobs[i]);
+        }
+        umo_counters counters = world_counters(&w);
+        uint64_t bytes = 2 * ROW * sizeof(float);
+        assert_int_equal(counters.copy_performed[UMO_DIRECTION_IN][UMO_REASON_SCATTERED].bytes,
+                         p == 0 ? bytes : 0);
+        assert_int_equal(counters.transfer_performed[UMO_DIRECTION_IN].bytes, p == 0 ? 0 : bytes);
+        world_unload(&w);
+        world_finish(&w);
+    }
+    assert_int_equal(unsetenv("UMO_CALIBRATION"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +216,7 @@ int main(void)
         cmocka_unit_test(memory_of_unknown_owners_is_not_trusted),
         cmocka_unit_test(an_address_that_the_engine_cannot_use_is_copied),
         cmocka_unit_test(private_memory_in_several_mappings_is_used_where_it_lies),
+        cmocka_unit_test(a_pattern_chooses_the_memory_that_is_copied_to),
     };
     return cmocka_run_group_tests_name("places", tests, NULL, NULL);
 }

@@ -95,7 +95,8 @@ static umo_status upload_piece(const void *data, size_t size_bytes, void *user)
 }
 
 /* The conventional way to a device: each piece is copied into the device's own memory. */
-static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error)
+static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
+                              umo_error *error)
 {
     umo_instance *instance = batch->instance;
     umo_status status = umo_pool_alloc(instance->staging, slot->tensor.size_bytes,
@@ -106,7 +107,8 @@ static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, um
     slot->tensor.buffer = slot->block;
     slot->tensor.offset_bytes = 0;
     slot->tensor.data = NULL;
-    slot->reason = UMO_REASON_DISABLED;
+    slot->reason = reason;
+    slot->staged = true;
     upload_state state = {batch, slot->block, 0, false};
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
         kit_request *request = batch->members[i];
@@ -168,25 +170,37 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t input, kit_slot *sl
     return UMO_OK;
 }
 
+/* Copies what is not in place, once, to where its pattern's side is fastest. Strings are looked at
+ * again in the copy, so theirs is the host's. */
+static umo_status slot_copy(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
+                            umo_error *error)
+{
+    const umo_io *io = &batch->instance->model->inputs[input];
+    bool staged =
+        io->dtype != UMO_BYTES && kit_is_staged(batch->instance, io, slot->tensor.size_bytes);
+    return staged ? slot_upload(batch, input, slot, reason, error)
+                  : slot_gather(batch, input, slot, reason, error);
+}
+
 static umo_status slot_place(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error)
 {
     umo_instance *instance = batch->instance;
     const umo_model *model = instance->model;
     bool on_device = instance->device != NULL;
     if (on_device && !model->unified.enable) {
-        return slot_upload(batch, input, slot, error);
+        return slot_upload(batch, input, slot, UMO_REASON_DISABLED, error);
     }
     if (model->decoupled && batch->count > 1) {
         return slot_gather(batch, input, slot, UMO_REASON_OUTLIVES, error);
     }
     const char *run = run_find(batch, input);
     if (run == NULL) {
-        return slot_gather(batch, input, slot, UMO_REASON_SCATTERED, error);
+        return slot_copy(batch, input, slot, UMO_REASON_SCATTERED, error);
     }
     umo_reason why = UMO_REASON_NONE;
     umo_status status = slot_use_in_place(batch, input, slot, run, &why, error);
     if (status == UMO_OK && why != UMO_REASON_NONE) {
-        return slot_gather(batch, input, slot, why, error);
+        return slot_copy(batch, input, slot, why, error);
     }
     if (status == UMO_OK && batch->count > 1 && !on_device && !batch->arrival_order) {
         umo_scope_count_copy_avoided(model->scope, UMO_DIRECTION_IN, slot->tensor.size_bytes);

@@ -138,7 +138,9 @@ typedef struct kit_request {
 /* One tensor of a batch, in or out, while it is in use. */
 typedef struct kit_slot {
     bool used;
-    bool late; /* an output that was delivered after the computation */
+    bool late;   /* an output that was delivered after the computation */
+    bool staged; /* block is memory of the device's own: bytes go to it and come from it by the
+                    device */
     umo_tensor tensor;
     umo_buffer *block; /* scratch from the pool, or NULL */
     umo_buffer *wrap;  /* memory bound where it lies, or NULL */
@@ -186,6 +188,8 @@ struct umo_instance {
     size_t request_capacity;
     umo_batch batch;
     umo_mappings *mappings; /* of the present requests */
+    bool costs_known;       /* the device has memory of its own, and this is what its uses cost */
+    umo_cost_model costs;
     size_t zero_copy_bytes; /* less is copied for a device; shared memory, whose wraps are kept */
     size_t import_bytes;    /* the same of memory that is wrapped for one use */
     uint64_t start_ns;      /* of the present execution */
@@ -242,6 +246,9 @@ extern char kit_nothing[64];
 /* From how many bytes on the instance's device uses memory where it lies: as the configuration
  * says, or as was measured. */
 void kit_thresholds_find(umo_instance *instance);
+/* Whether a tensor that is copied anyway is better copied into the device's own memory: by its
+ * pattern, or because the conventional way is asked for. */
+bool kit_is_staged(const umo_instance *instance, const umo_io *io, size_t size_bytes);
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out);
 /* Likewise memory of the server's own, which no client can reach: nothing has to be asked. */
 void kit_place_servers(const void *data, size_t size_bytes, kit_place *out);

@@ -282,12 +282,14 @@ static umo_status slot_use_in_place(umo_batch *batch, size_t output, kit_slot *s
     return UMO_OK;
 }
 
-static umo_status slot_take_scratch(umo_batch *batch, kit_slot *slot, umo_error *error)
+static umo_status slot_take_scratch(umo_batch *batch, const umo_io *io, kit_slot *slot,
+                                    umo_error *error)
 {
     umo_instance *instance = batch->instance;
     umo_model *model = instance->model;
-    umo_pool *pool =
-        instance->device != NULL && !model->unified.enable ? instance->staging : instance->scratch;
+    slot->staged = kit_is_staged(instance, io, slot->tensor.size_bytes) &&
+                   (!io->state || !model->unified.enable);
+    umo_pool *pool = slot->staged ? instance->staging : instance->scratch;
     umo_status status =
         umo_pool_alloc(pool, slot->tensor.size_bytes, model->owner, &slot->block, error);
     if (status == UMO_OK) {
@@ -345,7 +347,7 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
         status = slot_use_in_place(batch, output, slot, run, &why, error);
         slot->reason = why;
         if (status == UMO_OK && !slot->in_place) {
-            status = slot_take_scratch(batch, slot, error);
+            status = slot_take_scratch(batch, &instance->model->outputs[output], slot, error);
         }
         if (status == UMO_OK && instance->device != NULL) {
             status = kit_slot_open(batch, slot, UMO_WRITE, error);
@@ -354,7 +356,7 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
                  * the last one stays. */
                 kit_slot_unbind(slot);
                 slot->reason = UMO_REASON_OVERLAP;
-                status = slot_take_scratch(batch, slot, error);
+                status = slot_take_scratch(batch, &instance->model->outputs[output], slot, error);
                 if (status == UMO_OK) {
                     status = kit_slot_open(batch, slot, UMO_WRITE, error);
                 }
@@ -553,7 +555,7 @@ static umo_status slot_deliver(umo_batch *batch, size_t output, kit_slot *slot)
     if (on_device) {
         status = umo_access_end(slot->tensor.buffer, &slot->access, batch->done);
         slot->open = false;
-        if (status == UMO_OK && !model->unified.enable) {
+        if (status == UMO_OK && slot->staged) {
             return responses_download(batch, output, slot);
         }
     }

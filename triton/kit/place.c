@@ -22,6 +22,18 @@ static size_t size_of(uint64_t size_bytes)
     return size_bytes < SIZE_MAX ? (size_t)size_bytes : SIZE_MAX;
 }
 
+static bool has_patterns(const umo_model *model)
+{
+    bool found = false;
+    for (size_t i = 0; i < model->input_count; i++) {
+        found = found || model->inputs[i].pattern != UMO_PATTERN_UNKNOWN;
+    }
+    for (size_t i = 0; i < model->output_count; i++) {
+        found = found || model->outputs[i].pattern != UMO_PATTERN_UNKNOWN;
+    }
+    return found;
+}
+
 void kit_thresholds_find(umo_instance *instance)
 {
     size_t said = instance->model->unified.zero_copy_threshold;
@@ -33,6 +45,24 @@ void kit_thresholds_find(umo_instance *instance)
         instance->zero_copy_bytes = size_of(measured.cached_bytes);
         instance->import_bytes = size_of(measured.import_bytes);
     }
+    const umo_device_info *info =
+        instance->device != NULL ? umo_device_info_get(instance->device) : NULL;
+    if (info != NULL && has_patterns(instance->model) && (info->caps & UMO_CAP_PRIVATE) != 0 &&
+        (info->caps & UMO_CAP_HOST_PROCESSOR) == 0) {
+        if (umo_device_calibrate(instance->device, NULL, &instance->costs, NULL) != UMO_OK) {
+            umo_cost_model_assume(info, &instance->costs);
+        }
+        instance->costs_known = true;
+    }
+}
+
+bool kit_is_staged(const umo_instance *instance, const umo_io *io, size_t size_bytes)
+{
+    if (instance->device == NULL || !instance->model->unified.enable) {
+        return instance->device != NULL;
+    }
+    return instance->costs_known && io->pattern != UMO_PATTERN_UNKNOWN &&
+           umo_placement_initial(&instance->costs, size_bytes, io->pattern) == UMO_PRIVATE;
 }
 
 static kit_extent extent_in(const umo_mapping *mapping, const void *data, size_t size_bytes)
@@ -348,5 +378,6 @@ void kit_slot_finish(umo_batch *batch, kit_slot *slot, bool succeeded)
         }
         slot->block = NULL;
     }
+    slot->staged = false;
     slot->used = false;
 }
