@@ -284,7 +284,7 @@ void umo_batch_fail(umo_batch *batch, size_t request, umo_status status, const c
  * true is answered CANCELLED, whatever its status. Requests that were cancelled before execute are
  * not in the batch.
  *
- * Threads: during execute, the executing one.
+ * Threads: any, while execute runs; one at a time.
  * Cost:    a call into the server.
  */
 bool umo_batch_cancelled(const umo_batch *batch, size_t request);

@@ -323,7 +323,7 @@ def ask(server: TritonServer, model: str, inputs: Mapping[str, np.ndarray], **mo
             tensor.set_data_from_numpy(array)
             asked.append(tensor)
         answer = client.infer(model, asked, **more)
-        said = [e for e in answer.get_response()["outputs"] if "data" in e or "binary_data_size" in e["parameters"]]
+        said = [e for e in answer.get_response()["outputs"] if "data" in e or e.get("parameters")]
         return {entry["name"]: answer.as_numpy(entry["name"]) for entry in said}
 
 

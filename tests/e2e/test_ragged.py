@@ -1,8 +1,8 @@
 """Requests of unequal lengths in one batch, on the real server: each client gets its own part back, and the numbers
 that the kit makes of the batch (batch_input) fit together over all of it.
 
-umo_identity answers OUTPUTx with INPUTx, so that a batch input comes back as an output, a number a request. Numbers
-that are not one a request (the sums with a zero before them) are held against a reference in tests/kit/ragged_test.c.
+umo_identity answers OUTPUTx with INPUTx, so that a batch input comes back as an output, a number a request. A model of
+ONNX Runtime uses the others as models do: it sums each request between the offsets that it is given.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from onnx import TensorProto
 from tritonclient.utils import InferenceServerException
 
+from umo.models import onnx_graph
 from umo.server import TritonServer
 
 LENGTHS = [7, 1, 4096, 300, 0, 19, 1000, 2]
@@ -55,12 +57,49 @@ def config(name: str, *, ragged: bool = True, unified: str = "{}", batching: boo
             'source_input: "INPUT0" } ]\n'
             f'output [ {{ name: "OUTPUT_{key}" data_type: TYPE_{dtype} dims: [ 1 ] reshape: {{ shape: [] }} }} ]\n'
         )
-    # Not one number a request; the server and the kit take them all the same.
+    # Not one number a request: nothing is answered with them.
     for kind in ("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE", "BATCH_ITEM_SHAPE"):
         text += (
             f'batch_input [ {{ kind: {kind} target_name: "X_{kind}" data_type: TYPE_INT32 source_input: "INPUT0" }} ]\n'
         )
     return text
+
+
+SUMS = """name: "sums"
+backend: "umo_onnxruntime"
+max_batch_size: 16
+input [ { name: "X" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "SUM" data_type: TYPE_FP32 dims: [ 1 ] reshape: { shape: [] } } ]
+output [ { name: "MOST" data_type: TYPE_INT64 dims: [ 1 ] reshape: { shape: [] } } ]
+batch_input [ { kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO target_name: "OFFSETS" data_type: TYPE_INT32
+                source_input: "X" } ]
+batch_input [ { kind: BATCH_MAX_ELEMENT_COUNT_AS_SHAPE target_name: "LONGEST" data_type: TYPE_FP32
+                source_input: "X" } ]
+batch_output [ { target_name: "Y" kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: "X" } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [ 8 ] }
+"""
+
+
+def sums_model() -> onnx_graph.Graph:
+    """Y = 2 X; SUM of X between two offsets, one a request; MOST, the length of the longest request, for each."""
+    g = onnx_graph.Graph("sums")
+    g.input("X", onnx_graph.FLOAT, ["n"])
+    g.input("OFFSETS", TensorProto.INT32, ["offsets"])
+    g.input("LONGEST", onnx_graph.FLOAT, ["longest"])
+    g.op("Add", "X", "X", to="Y")
+    zero = g.constant(np.zeros(1, "f4"))
+    sums = g.op("Concat", zero, g.op("CumSum", "X", g.constant(np.array(0, "i8"))), axis=0)
+    at = g.op("Gather", sums, "OFFSETS", axis=0)
+    first, second, last, end = (g.constant(np.array([n], "i8")) for n in (0, 1, -1, 1 << 30))
+    ends, starts = g.op("Slice", at, second, end), g.op("Slice", at, first, last)
+    g.op("Sub", ends, starts, to="SUM")
+    g.op("Expand", g.op("Shape", "LONGEST"), g.op("Shape", "SUM"), to="MOST")
+    g.output("Y", onnx_graph.FLOAT, ["n"])
+    g.output("SUM", onnx_graph.FLOAT, ["requests"])
+    g.output("MOST", onnx_graph.INT64, ["requests"])
+    return g
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +116,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     }.items():
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text)
+    (repository / "sums" / "1").mkdir(parents=True)
+    (repository / "sums" / "config.pbtxt").write_text(SUMS)
+    onnx_graph.save(sums_model().model(), repository / "sums" / "1" / "model.onnx")
     with TritonServer(repository, allow_failing=True) as running:
         states = {entry["name"]: entry.get("state") for entry in running.index()}
-        assert {name for name, state in states.items() if state == "READY"} == {"ragged", "ragged_off", "equal"}
+        assert {name for name, state in states.items() if state == "READY"} == {
+            "ragged",
+            "ragged_off",
+            "equal",
+            "sums",
+        }, running.log()[-3000:]
         yield running
         assert running.running, "the server died under the tests"
 
@@ -220,6 +267,29 @@ def test_a_ragged_batch_in_neighbouring_slots_is_not_copied(server: TritonServer
                 break
             time.sleep(0.05)
         assert best is not None and best <= 0
+
+
+def sums_of(server: TritonServer, values: np.ndarray) -> tuple[float, int]:
+    with client_of(server) as client:
+        given = grpcclient.InferInput("X", [1, len(values)], "FP32")
+        given.set_data_from_numpy(values.reshape(1, -1))
+        result = client.infer("sums", [given])
+        assert (result.as_numpy("Y").ravel() == 2 * values).all()
+        return float(result.as_numpy("SUM").ravel()[0]), int(result.as_numpy("MOST").ravel()[0])
+
+
+def test_an_engine_finds_each_request_by_its_offsets(server: TritonServer) -> None:
+    rng = np.random.default_rng(5)
+    lengths = set()
+    for _ in range(4):
+        values = [rng.integers(0, 100, length).astype("f4") for length in LENGTHS]
+        with concurrent.futures.ThreadPoolExecutor(len(values)) as pool:
+            answers = list(pool.map(lambda v: sums_of(server, v), values))
+        for (total, most), sent in zip(answers, values, strict=True):
+            assert total == sent.sum()
+            assert most >= len(sent) and most in LENGTHS
+            lengths.add(most - len(sent))
+    assert lengths != {0}, "no request was ever in a batch with a longer one"
 
 
 def test_without_the_permission_unequal_requests_run_apart(server: TritonServer) -> None:

@@ -370,12 +370,6 @@ def check(model: Model, folder: str | None = None, replaced: Mapping[str, str] |
         model.say(
             "note", where["mission"], "is not taken by a server alone: `umo config convert`, or `umo serve` as it is"
         )
-    if not model.failed and set(pattern_names(model.settings)) - {"weights", "intermediate"}:
-        model.say(
-            "note",
-            f"{where[model.form]}.tensor_patterns",
-            "of inputs and outputs are told to the backend, and decide nothing in umo's own",
-        )
     tensors = {tensor.name for tensor in (*message.input, *message.output)}
     if not model.failed and message.input and message.output:
         for name in pattern_names(model.settings):
