@@ -173,13 +173,15 @@ UMO_API void umo_view_release(umo_view *view);
 UMO_API bool umo_view_lost(const umo_view *view, const void *own, size_t size_bytes);
 
 /**
- * Copies bytes out of, or into, memory of this process that somebody may take away meanwhile.
+ * Copies bytes out of memory of this process that somebody may take away meanwhile.
  *
  * @return  How many were copied, from the first on: fewer than size_bytes where the memory ended.
  *
- * Threads: any. Cost: a system call, and several times memcpy's time.
+ * Threads: any. Cost: a system call, and one to two times memcpy's time; where a sandbox forbids
+ * process_vm_readv, two to four times.
  */
 UMO_API size_t umo_memory_read(void *to, const void *from, size_t size_bytes);
+/** The same into such memory. Threads: any. Cost: as umo_memory_read(). */
 UMO_API size_t umo_memory_write(void *to, const void *from, size_t size_bytes);
 
 /**

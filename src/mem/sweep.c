@@ -194,6 +194,7 @@ void umo_registry_join(umo_registry *registry)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     (void)pthread_once(&once, fork_register);
+    umo_os_forks_watch();
     registry->forks = umo_os_forks();
     registry->sweep_ns = umo_os_now_ns();
     registry->keeper.tick = sweep_tick;

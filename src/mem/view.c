@@ -263,6 +263,9 @@ static void views_forget(umo_registry *registry)
 static umo_status view_make(umo_registry *registry, const umo_mapping *mapping, bool sweep,
                             umo_view **out, umo_error *error)
 {
+    if (!umo_os_mapping_duplicates()) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "this system duplicates no mappings");
+    }
     if (sweep) {
         (void)umo_registry_sweep(registry);
     }
@@ -289,9 +292,6 @@ umo_status umo_view_find(umo_registry *registry, void *data, size_t size_bytes,
                          const umo_mapping *mapping, void **own, umo_view **out, umo_error *error)
 {
     uintptr_t address = (uintptr_t)data;
-    if (!umo_os_mapping_duplicates()) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "this system duplicates no mappings");
-    }
     if (!mapping->shared || mapping->inode == 0) {
         return umo_error_set(error, UMO_E_REFUSED, 0, "the memory is not shared");
     }

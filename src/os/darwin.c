@@ -516,13 +516,14 @@ bool umo_os_release(char *out, size_t out_bytes)
            umo_os_written(out, out_bytes, snprintf(out, out_bytes, "%s %s", kernel, build));
 }
 
+/* All or nothing: how much there is, where it is not all, the pipe finds out. */
 size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
 {
     mach_vm_size_t copied = 0;
     kern_return_t failed =
         mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)(uintptr_t)from, size_bytes,
                                (mach_vm_address_t)(uintptr_t)to, &copied);
-    return failed == KERN_SUCCESS ? (size_t)copied : 0;
+    return failed == KERN_SUCCESS ? (size_t)copied : umo_os_copy_by_pipe(to, from, size_bytes);
 }
 
 size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes)

@@ -6,15 +6,15 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
-/* The codes do not tell a lost page from others; a sender's is not above zero. */
+/* The codes do not tell a lost page from others; a sender's (SI_USER and on) are far above. */
 bool umo_os_fault_lost_page(const siginfo_t *info)
 {
-    return info->si_code > 0;
+    return info->si_code > 0 && info->si_code < SI_USER;
 }
 
 bool umo_os_fault_sent(const siginfo_t *info)
 {
-    return info == NULL || info->si_code <= 0;
+    return info == NULL || !umo_os_fault_lost_page(info);
 }
 
 void umo_os_fault_send(int number, siginfo_t *info)

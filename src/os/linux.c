@@ -282,6 +282,7 @@ static int maps_file(void)
     if (atomic_load_explicit(&owner, memory_order_acquire) == forks) {
         return atomic_load_explicit(&file, memory_order_relaxed);
     }
+    umo_os_forks_watch();
     (void)pthread_mutex_lock(&lock);
     if (atomic_load_explicit(&owner, memory_order_relaxed) != forks) {
         int previous = atomic_load_explicit(&file, memory_order_relaxed);

@@ -164,10 +164,14 @@ void umo_os_guard_remove(umo_os_guard *guard);
 /* Whether an address lies in memory that is watched over. */
 bool umo_os_guarded(const void *address);
 
-/* How many forks lie between this process and the one that first asked: what was made under another
- * count belongs to the parent. A child that was not made by fork() is not counted. No system call.
- */
-uint32_t umo_os_forks(void);
+/* How many forks lie between this process and the one that first had them watched: what was made
+ * under another count belongs to the parent. A child that was not made by fork() is not counted. */
+extern _Atomic uint32_t umo_os_fork_count __attribute__((visibility("hidden")));
+void umo_os_forks_watch(void);
+static inline uint32_t umo_os_forks(void)
+{
+    return atomic_load_explicit(&umo_os_fork_count, memory_order_relaxed);
+}
 
 /* Copies between memory of this process and memory that may vanish meanwhile: comes back short
  * instead of a signal. Returns the bytes copied, from the first on. */

@@ -75,23 +75,22 @@ uint64_t umo_os_lock_limit_bytes(void)
                : UINT64_MAX;
 }
 
-static _Atomic uint32_t forks;
+_Atomic uint32_t umo_os_fork_count;
 
 static void forks_count(void)
 {
-    atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&umo_os_fork_count, 1, memory_order_relaxed);
 }
 
-static void forks_watch(void)
+static void forks_register(void)
 {
     (void)pthread_atfork(NULL, NULL, forks_count);
 }
 
-uint32_t umo_os_forks(void)
+void umo_os_forks_watch(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, forks_watch);
-    return atomic_load_explicit(&forks, memory_order_relaxed);
+    (void)pthread_once(&once, forks_register);
 }
 
 void umo_os_mapping_drop(void *start, size_t size_bytes)

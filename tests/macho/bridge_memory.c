@@ -26,7 +26,8 @@ enum {
     KERN_INVALID_ADDRESS = 1,
     KERN_PROTECTION_FAILURE = 2,
     KERN_NO_SPACE = 3,
-    KERN_INVALID_ARGUMENT = 4
+    KERN_INVALID_ARGUMENT = 4,
+    KERN_RESOURCE_SHORTAGE = 6
 };
 
 uint32_t macho_task_self = 0x203;
@@ -686,6 +687,34 @@ static int bridge_mach_vm_remap(uint32_t target, uint64_t *address, uint64_t siz
     return code;
 }
 
+/* The kernel copies, by way of a pipe, and says where it cannot. */
+static int bridge_mach_vm_read_overwrite(uint32_t target, uint64_t from, uint64_t size, uint64_t to,
+                                         uint64_t *out_size)
+{
+    task_check("mach_vm_read_overwrite", target);
+    int ends[2];
+    if (pipe(ends) != 0) {
+        return KERN_RESOURCE_SHORTAGE;
+    }
+    uint64_t done = 0;
+    while (done < size) {
+        size_t part = size - done < 4096 ? (size_t)(size - done) : 4096;
+        ssize_t in = write(ends[1], (const char *)(uintptr_t)from + done, part);
+        ssize_t out = in > 0 ? read(ends[0], (char *)(uintptr_t)to + done, (size_t)in) : -1;
+        if (out <= 0) {
+            break;
+        }
+        done += (uint64_t)out;
+    }
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    if (done < size) {
+        return KERN_INVALID_ADDRESS;
+    }
+    *out_size = done;
+    return KERN_SUCCESS;
+}
+
 static void object_empty(const region *r)
 {
     if (madvise((void *)r->start, r->end - r->start, MADV_DONTNEED) != 0) {
@@ -752,6 +781,7 @@ const macho_bridge macho_bridges_memory[] = {
     BRIDGE(valloc),
     BRIDGE(mach_vm_region_recurse),
     BRIDGE(mach_vm_remap),
+    BRIDGE(mach_vm_read_overwrite),
     BRIDGE(mach_vm_purgable_control),
     BRIDGES_END,
 };

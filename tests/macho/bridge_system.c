@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -121,29 +122,70 @@ int macho_signal_to_darwin(int number)
 }
 
 typedef void (*handler)(int number);
-static handler handlers[32];
-
-static void handler_enter(int number)
-{
-    int darwin = macho_signal_to_darwin(number);
-    handlers[darwin](darwin);
-}
-
-static handler bridge_signal(int number, handler run)
-{
-    bool plain = run == SIG_DFL || run == SIG_IGN;
-    handler before = handlers[number & 31];
-    int ours = signal_from_darwin(number);
-    handlers[number] = plain ? NULL : run;
-    handler was = signal(ours, plain ? run : handler_enter);
-    return was == handler_enter ? before : was;
-}
 
 typedef struct darwin_sigaction {
     handler run;
     uint32_t mask;
     int flags;
 } darwin_sigaction;
+
+#define DARWIN_SIGINFO 0x40
+#define DARWIN_SI_USER 0x10001
+
+typedef struct darwin_siginfo {
+    int number;
+    int error;
+    int code;
+    int pid;
+    uint32_t uid;
+    int status;
+    void *address;
+    void *value;
+    long band;
+    unsigned long rest[7];
+} darwin_siginfo;
+
+static darwin_sigaction actions[32]; /* what was set last, where it is a function */
+
+static void handler_enter(int number)
+{
+    int darwin = macho_signal_to_darwin(number);
+    actions[darwin].run(darwin);
+}
+
+/* The context is handed on as it is: good for whoever hands it on as well. */
+static void handler_enter_full(int number, siginfo_t *info, void *context)
+{
+    int darwin = macho_signal_to_darwin(number);
+    void (*run)(int, darwin_siginfo *, void *);
+    memcpy(&run, &actions[darwin].run, sizeof run);
+    darwin_siginfo theirs = {.number = darwin,
+                             .code = info->si_code > 0 ? info->si_code : DARWIN_SI_USER};
+    if (info->si_code > 0) {
+        theirs.address = info->si_addr;
+    } else {
+        theirs.pid = info->si_pid;
+        theirs.uid = info->si_uid;
+    }
+    run(darwin, &theirs, context);
+}
+
+static bool is_entered(const struct sigaction *action)
+{
+    return (action->sa_flags & SA_SIGINFO) != 0 ? action->sa_sigaction == handler_enter_full
+                                                : action->sa_handler == handler_enter;
+}
+
+static handler bridge_signal(int number, handler run)
+{
+    bool plain = run == SIG_DFL || run == SIG_IGN;
+    int ours = signal_from_darwin(number);
+    struct sigaction was;
+    (void)sigaction(ours, NULL, &was);
+    handler before = is_entered(&was) ? actions[number].run : was.sa_handler;
+    actions[number] = (darwin_sigaction){.run = run, .flags = 0x2};
+    return signal(ours, plain ? run : handler_enter) == SIG_ERR ? SIG_ERR : before;
+}
 
 /* Bit n - 1 stands for signal n. */
 static void mask_from_darwin(uint32_t mask, sigset_t *out)
@@ -167,8 +209,11 @@ static uint32_t mask_to_darwin(const sigset_t *from)
     return mask;
 }
 
-static const flag_row action_flags[] = {
-    {0x1, SA_ONSTACK}, {0x2, SA_RESTART}, {0x4, (int)SA_RESETHAND}, {0x10, SA_NODEFER}};
+static const flag_row action_flags[] = {{0x1, SA_ONSTACK},
+                                        {0x2, SA_RESTART},
+                                        {0x4, (int)SA_RESETHAND},
+                                        {0x10, SA_NODEFER},
+                                        {DARWIN_SIGINFO, SA_SIGINFO}};
 
 static int bridge_sigaction(int number, const darwin_sigaction *set, darwin_sigaction *before)
 {
@@ -177,22 +222,28 @@ static int bridge_sigaction(int number, const darwin_sigaction *set, darwin_siga
     if (sigaction(ours, NULL, &action) != 0) {
         return -1;
     }
+    darwin_sigaction was =
+        is_entered(&action) ? actions[number] : (darwin_sigaction){.run = action.sa_handler};
+    if (set != NULL) {
+        bool plain = set->run == SIG_DFL || set->run == SIG_IGN;
+        bool full = !plain && (set->flags & DARWIN_SIGINFO) != 0;
+        action = (struct sigaction){.sa_flags = FLAGS("sigaction", set->flags, action_flags)};
+        if (full) {
+            action.sa_sigaction = handler_enter_full;
+        } else {
+            action.sa_handler = plain ? set->run : handler_enter;
+            action.sa_flags &= ~SA_SIGINFO;
+        }
+        mask_from_darwin(set->mask, &action.sa_mask);
+        actions[number] = *set;
+        if (sigaction(ours, &action, NULL) != 0) {
+            return -1;
+        }
+    }
     if (before != NULL) {
-        /* Its mask and flags are not kept: whoever sets it again gets a plain one. */
-        *before = (darwin_sigaction){.run = action.sa_handler == handler_enter ? handlers[number]
-                                                                               : action.sa_handler};
+        *before = was;
     }
-    if (set == NULL) {
-        return 0;
-    }
-    bool plain = set->run == SIG_DFL || set->run == SIG_IGN;
-    action = (struct sigaction){
-        .sa_handler = plain ? set->run : handler_enter,
-        .sa_flags = FLAGS("sigaction", set->flags, action_flags),
-    };
-    mask_from_darwin(set->mask, &action.sa_mask);
-    handlers[number] = plain ? NULL : set->run;
-    return sigaction(ours, &action, NULL);
+    return 0;
 }
 
 static int bridge_pthread_sigmask(int how, const uint32_t *set, uint32_t *before)
@@ -268,6 +319,40 @@ static int bridge_raise(int number)
 static int bridge_kill(pid_t process, int number)
 {
     return kill(process, number == 0 ? 0 : signal_from_darwin(number));
+}
+
+/* A thread of the program is one of ours. */
+static int bridge_pthread_kill(pthread_t thread, int number)
+{
+    return macho_errno(pthread_kill(thread, number == 0 ? 0 : signal_from_darwin(number)));
+}
+
+typedef struct darwin_stack {
+    void *memory;
+    size_t size;
+    int flags; /* 1: in use, 4: none */
+} darwin_stack;
+
+static int bridge_sigaltstack(const darwin_stack *set, darwin_stack *before)
+{
+    stack_t was;
+    stack_t now = {0};
+    if (set != NULL) {
+        now = (stack_t){.ss_sp = set->memory,
+                        .ss_size = set->size,
+                        .ss_flags = (set->flags & 4) != 0 ? SS_DISABLE : 0};
+    }
+    if (sigaltstack(set != NULL ? &now : NULL, &was) != 0) {
+        return -1;
+    }
+    if (before != NULL) {
+        *before = (darwin_stack){.memory = was.ss_sp,
+                                 .size = was.ss_size,
+                                 .flags = (was.ss_flags & SS_ONSTACK) != 0   ? 1
+                                          : (was.ss_flags & SS_DISABLE) != 0 ? 4
+                                                                             : 0};
+    }
+    return 0;
 }
 
 static char *bridge_strsignal(int number)
@@ -444,6 +529,8 @@ const macho_bridge macho_bridges_system[] = {
     BRIDGE(sigwait),
     BRIDGE(raise),
     BRIDGE(kill),
+    BRIDGE(pthread_kill),
+    BRIDGE(sigaltstack),
     BRIDGE(strsignal),
     BRIDGE(clock_gettime),
     BRIDGE(clock_gettime_nsec_np),
