@@ -184,11 +184,15 @@ umo_status umo_mappings_find(umo_mappings *mappings, const void *address, size_t
                              const umo_mapping **out)
 {
     uintptr_t at = (uintptr_t)address;
+    umo_mapping *next = NULL;
     for (size_t i = 0; i < mappings->recent_count; i++) {
-        const umo_mapping *known = &mappings->recent[i];
+        umo_mapping *known = &mappings->recent[i];
         if (at >= known->start && at < known->end) {
-            *out = known;
-            return UMO_OK;
+            if (size_bytes <= known->end - at || known->shared || mappings->read) {
+                *out = known;
+                return UMO_OK;
+            }
+            next = known; /* a heap may have grown since */
         }
     }
     if (mappings->read) {
@@ -202,10 +206,12 @@ umo_status umo_mappings_find(umo_mappings *mappings, const void *address, size_t
     if (status != UMO_OK) {
         return status;
     }
-    umo_mapping *next = &mappings->recent[mappings->recent_next];
+    if (next == NULL) {
+        next = &mappings->recent[mappings->recent_next];
+        mappings->recent_next = (mappings->recent_next + 1) % RECENT_MAX;
+        mappings->recent_count += mappings->recent_count < RECENT_MAX ? 1 : 0;
+    }
     *next = mapping;
-    mappings->recent_next = (mappings->recent_next + 1) % RECENT_MAX;
-    mappings->recent_count += mappings->recent_count < RECENT_MAX ? 1 : 0;
     *out = next;
     return UMO_OK;
 }

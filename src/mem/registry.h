@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "mem/buffer.h"
+#include "os/os.h"
 #include "mem/keeper.h"
 
 #include <umo/region.h>
@@ -94,10 +95,18 @@ bool umo_view_matches(const umo_view *view, const umo_mapping *mapping);
 /* sweep.c. A registry joins the process's others, whose views are no client's mappings. */
 void umo_registry_join(umo_registry *registry);
 void umo_registry_leave(umo_registry *registry);
+#define UMO_SWEEP_EVERY_NS UINT64_C(1000000000)
+#define UMO_SWEEP_OVERDUE_NS UINT64_C(10000000000)
 /* After a view has become idle; not under the lock. */
-void umo_registry_sweep_soon(umo_registry *registry);
+static inline void umo_registry_sweep_soon(umo_registry *registry)
+{
+    umo_keeper_wake(&registry->keeper, umo_os_now_ns() + UMO_SWEEP_EVERY_NS);
+}
 /* Whether the keeper has not come for a while, as where the system has no thread for it. Under the
  * lock. */
-bool umo_registry_sweep_overdue(const umo_registry *registry);
+static inline bool umo_registry_sweep_overdue(const umo_registry *registry)
+{
+    return registry->idle_count > 0 && umo_os_now_ns() - registry->sweep_ns > UMO_SWEEP_OVERDUE_NS;
+}
 
 #endif

@@ -11,9 +11,8 @@
 
 #include "os/os.h"
 
-#define EVERY_NS UINT64_C(1000000000)
-#define OVERDUE_NS UINT64_C(10000000000)
-#define SHARE 100 /* of the keeper's time at most one part in so many */
+#define SHARE 100                         /* of the keeper's time at most one part in so many */
+#define PAUSE_MAX_NS UINT64_C(5000000000) /* a busy system makes any reading look long */
 #define BATCH 16
 #define SLOTS_A_TURN 64
 
@@ -177,17 +176,9 @@ static uint64_t sweep_tick(umo_keeper_task *task, uint64_t now_ns)
     registry->sweep_due = registry->idle_count > 0;
     bool again = registry->sweep_due;
     (void)pthread_mutex_unlock(&registry->lock);
-    return again ? end_ns + (pause_ns > EVERY_NS ? pause_ns : EVERY_NS) : UINT64_MAX;
-}
-
-void umo_registry_sweep_soon(umo_registry *registry)
-{
-    umo_keeper_wake(&registry->keeper, umo_os_now_ns() + EVERY_NS);
-}
-
-bool umo_registry_sweep_overdue(const umo_registry *registry)
-{
-    return registry->idle_count > 0 && umo_os_now_ns() - registry->sweep_ns > OVERDUE_NS;
+    pause_ns = pause_ns < PAUSE_MAX_NS ? pause_ns : PAUSE_MAX_NS;
+    return again ? end_ns + (pause_ns > UMO_SWEEP_EVERY_NS ? pause_ns : UMO_SWEEP_EVERY_NS)
+                 : UINT64_MAX;
 }
 
 void umo_registry_join(umo_registry *registry)

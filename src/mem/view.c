@@ -267,7 +267,7 @@ static umo_status view_make(umo_registry *registry, const umo_mapping *mapping, 
         return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "this system duplicates no mappings");
     }
     if (sweep) {
-        (void)umo_registry_sweep(registry);
+        (void)registry->keeper.tick(&registry->keeper, umo_os_now_ns());
     }
     umo_view *fresh = NULL;
     umo_view *gone = NULL;

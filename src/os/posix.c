@@ -20,8 +20,6 @@
 #define CACHES "/.cache"
 #endif
 
-#define PIPE_PART ((size_t)65536)
-
 uint32_t umo_os_processors(void)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -75,63 +73,9 @@ uint64_t umo_os_lock_limit_bytes(void)
                : UINT64_MAX;
 }
 
-_Atomic uint32_t umo_os_fork_count;
-
-static void forks_count(void)
-{
-    atomic_fetch_add_explicit(&umo_os_fork_count, 1, memory_order_relaxed);
-}
-
-static void forks_register(void)
-{
-    (void)pthread_atfork(NULL, NULL, forks_count);
-}
-
-void umo_os_forks_watch(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, forks_register);
-}
-
 void umo_os_mapping_drop(void *start, size_t size_bytes)
 {
     (void)munmap(start, size_bytes);
-}
-
-/* A file's two ends that wait for nothing and that no child inherits. */
-static bool pipe_open(int ends[2])
-{
-    if (pipe(ends) != 0) {
-        return false;
-    }
-    for (int i = 0; i < 2; i++) {
-        (void)fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-        (void)fcntl(ends[i], F_SETFL, O_NONBLOCK);
-    }
-    return true;
-}
-
-/* The system reads what is written to a pipe, and writes what is read from it, and says so where it
- * cannot. As much at a time as the pipe happens to take. */
-size_t umo_os_copy_by_pipe(void *to, const void *from, size_t size_bytes)
-{
-    int ends[2];
-    size_t done = 0;
-    if (!pipe_open(ends)) {
-        return 0;
-    }
-    while (done < size_bytes) {
-        size_t left = size_bytes - done < PIPE_PART ? size_bytes - done : PIPE_PART;
-        ssize_t in = write(ends[1], (const char *)from + done, left);
-        ssize_t out = in > 0 ? read(ends[0], (char *)to + done, (size_t)in) : -1;
-        done += out > 0 ? (size_t)out : 0;
-        if (out != in || in <= 0) {
-            break;
-        }
-    }
-    (void)close(ends[0]);
-    (void)close(ends[1]);
-    return done;
 }
 
 void umo_os_condition_finish(pthread_cond_t *condition)

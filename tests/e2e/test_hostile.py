@@ -110,8 +110,13 @@ class Stage:
         self.server.stop()
         sweep()
 
-    def attack(self, name: str, seconds: float, seed: int = SEED, dies: bool = False) -> dict[str, int]:
-        """Runs one attack to its end, then demands what every attack leaves alone. Returns what the server said."""
+    def attack(
+        self, name: str, seconds: float, seed: int = SEED, dies: bool = False, crowded: bool = False
+    ) -> dict[str, int]:
+        """Runs one attack to its end, then demands what every attack leaves alone. Returns what the server said.
+
+        Where attacks crowd, the neighbour waits its turn: that it was answered is for the caller to demand.
+        """
         command = [
             sys.executable,
             "-m",
@@ -130,7 +135,7 @@ class Stage:
         assert self.server.running, f"{again}: the server died\n{self.server.log()[-1500:]}"
         neighbour = self.neighbour.report()
         assert neighbour["troubles"] == [], again
-        assert neighbour["answers"] > answers, f"{again}: the neighbour was not answered meanwhile"
+        assert crowded or neighbour["answers"] > answers, f"{again}: the neighbour was not answered meanwhile"
         if dies:
             assert ran.returncode == -9, f"{again}: {ran.stderr[-2000:]}"
             return {}
@@ -219,10 +224,6 @@ def test_places_at_every_boundary_are_refused_or_exact(stage: Stage) -> None:
     assert said.get("answered", 0) >= 24
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the server (2.51) takes an output whose offset + size pass 2^64, and umo writes where the server says",
-)
 def test_an_output_that_ends_behind_its_region_writes_nothing(stage: Stage) -> None:
     try:
         stage.attack("beyond", 30)
@@ -303,10 +304,13 @@ def test_every_attack_for_long(stage: Stage, attack: str) -> None:
 
 @pytest.mark.slow
 def test_all_attacks_at_once(stage: Stage) -> None:
-    with ThreadPoolExecutor(5) as pool:
-        storms = [pool.submit(stage.attack, name, 30, SEED) for name in ("shrink", "mutate", "regions", "same")]
+    answers = stage.neighbour.report()["answers"]
+    with ThreadPoolExecutor(4) as pool:
+        names = ("shrink", "mutate", "regions", "same")
+        storms = [pool.submit(stage.attack, name, 30, SEED, crowded=True) for name in names]
         for round_ in range(20):
-            stage.attack("die", 10, SEED + round_, dies=True)
+            stage.attack("die", 10, SEED + round_, dies=True, crowded=True)
         for storm in storms:
             storm.result()
+    assert stage.neighbour.report()["answers"] > answers
     assert settle(stage).regions == 0

@@ -92,6 +92,7 @@ typedef struct kit_place {
     umo_view *view;
     bool client_writable; /* shared memory, or nobody can tell */
     bool guarded;         /* may be touched: it is ours, or no client's */
+    bool beyond;          /* ends behind the client's region: nothing may be read or written */
     umo_reason why;       /* why it is not guarded */
     kit_extent extent;
 } kit_place;

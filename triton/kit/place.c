@@ -129,6 +129,9 @@ void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes,
     mapping = mapping_find(instance, data, size_bytes);
     out->client_writable = !whole || mapping->shared;
     out->guarded = !out->client_writable;
+    /* A server that adds an offset and a size without looking for the carry lends memory behind a
+     * client's region, which is somebody else's. */
+    out->beyond = mapping != NULL && mapping->shared && !whole;
     out->why = UMO_REASON_NONE;
     if (!out->guarded) {
         out->why = mapping == NULL ? UMO_REASON_NO_IDENTITY
@@ -184,6 +187,11 @@ const kit_place *kit_output_place(umo_instance *instance, kit_request *request, 
     return &output->place;
 }
 
+static umo_status place_beyond(umo_error *error)
+{
+    return umo_error_set(error, UMO_E_INVAL, 0, "it ends behind its shared memory");
+}
+
 static umo_status place_gone(umo_error *error)
 {
     return umo_error_set(error, UMO_E_INVAL, 0, "its shared memory shrank while it was used");
@@ -192,6 +200,9 @@ static umo_status place_gone(umo_error *error)
 umo_status kit_place_read(const kit_place *place, size_t offset_bytes, void *to, size_t size_bytes,
                           umo_error *error)
 {
+    if (place->beyond) {
+        return place_beyond(error);
+    }
     if (place->guarded) {
         memcpy(to, place->data + offset_bytes, size_bytes);
         return UMO_OK;
@@ -204,6 +215,9 @@ umo_status kit_place_read(const kit_place *place, size_t offset_bytes, void *to,
 umo_status kit_place_write(const kit_place *place, size_t offset_bytes, const void *from,
                            size_t size_bytes, umo_error *error)
 {
+    if (place->beyond) {
+        return place_beyond(error);
+    }
     if (place->guarded) {
         /* A late source may be the client's memory. */
         memmove(place->data + offset_bytes, from, size_bytes);

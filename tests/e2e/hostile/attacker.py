@@ -272,7 +272,7 @@ class Die(Attack):
             with self.http() as http, Grpc(self.grpc_port) as grpc:
                 while True:
                     model = FLOATS[int(own.integers(len(FLOATS)))]
-                    count = int(own.integers(1, share // 8))
+                    count = int(own.choice([*SIZES, share // 8]))
                     given, wanted = floats_request(segment.name, count, number * share, number * share + share // 2)
                     if own.random() < 0.3:  # not in shared memory: the connection breaks in the middle of a body
                         given = Tensor("IN", "FP32", [1, count], mark.plain(own, count).tobytes())
