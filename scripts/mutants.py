@@ -390,15 +390,15 @@ mutant(
 mutant(
     "wraps in use are evicted",
     REGION,
-    "if (belongs && (inside != NULL || umo_buffer_refs(w->buffer) == 1)) {",
-    "if (belongs) {",
+    "if (oldest->used_again || umo_buffer_refs(oldest->buffer) > 1) {",
+    "if (oldest->used_again) {",
     "mem.region_test",
 )
 mutant(
     "the cache of wraps has no limit",
     REGION,
-    "while (registry->stats.wraps > registry->options.wraps_max) {",
-    "while (false) {",
+    "looks < EVICTION_LOOKS && registry->stats.wraps > registry->options.wraps_max; looks++) {",
+    "false; looks++) {",
     "mem.region_test",
 )
 mutant(
@@ -425,15 +425,16 @@ mutant(
 
 # ---- own views ----
 VIEW = "src/mem/view.c"
+SWEEP = "src/mem/sweep.c"
 mutant_of(
     "a view is found by its place, not by its file",
     [
-        (VIEW, "return umo_hash_mix(umo_hash_mix(0, device), inode);", "(void)inode; return umo_hash_mix(0, device);"),
         (
             VIEW,
-            "view->inode != mapping->inode || offset_bytes < view->offset_bytes ||",
-            "offset_bytes < view->offset_bytes ||",
+            "umo_hash_mix(umo_hash_mix(device, inode), offset_bytes",
+            "umo_hash_mix(device + 0 * inode, offset_bytes",
         ),
+        (VIEW, "view->inode == mapping->inode &&", ""),
     ],
     "mem.view_test",
 )
@@ -460,23 +461,23 @@ mutant(
 )
 mutant(
     "a sweep drops views in use",
-    VIEW,
-    "if (!view->seen && view->users == 0) {",
-    "if (!view->seen) {",
+    SWEEP,
+    "if (view->users == 0 && view->seen < number) {",
+    "if (view->seen < number) {",
     "mem.view_test",
 )
 mutant(
     "a sweep drops views that are mapped",
-    VIEW,
-    "view->seen = true;",
+    SWEEP,
+    "view->seen = number;",
     "",
     "mem.view_test",
 )
 mutant(
     "views keep each other",
-    VIEW,
-    "ours = mapping->start - (uintptr_t)view->base < view->size_bytes;",
-    "ours = mapping->start == (uintptr_t)view->base && link == first && link->next == NULL;",
+    SWEEP,
+    "if (!ours[i]) {",
+    "if (true) {",
     "mem.view_test",
 )
 mutant(
@@ -683,14 +684,14 @@ mutant(
 mutant(
     "tensors are used where the server mapped them",
     PLACE,
-    "if (status == UMO_OK) { out->data = own; }",
+    "out->data = own;",
     "",
 )
 mutant(
     "unknown memory is trusted",
     PLACE,
-    "mapping == NULL || mapping->shared || size_bytes > mapping->end - (uintptr_t)data;",
-    "mapping != NULL && mapping->shared;",
+    "out->client_writable = !whole || mapping->shared;",
+    "out->client_writable = mapping != NULL && mapping->shared;",
 )
 mutant(
     "control data is used where a client can write",
@@ -725,7 +726,7 @@ mutant(
 mutant(
     "an output may destroy an input",
     OUTPUT,
-    "if (output_overlaps(batch, slot, &place.extent)) {",
+    "if ((batch->crowded && place.client_writable) || output_overlaps(batch, slot, &place.extent)) {",
     "if (false) {",
 )
 mutant(

@@ -493,3 +493,79 @@ mutant(
     "true",
     "onnxruntime.graph",
 )
+
+# ---- views ----
+FAULT = "src/os/fault.c"
+VIEW = "src/mem/view.c"
+mutant(
+    "SIGBUS: only the page that was touched is blanked",
+    FAULT,
+    "atomic_load(&guard->size_bytes) - from_bytes, (start & WRITABLE) != 0);",
+    "umo_os_page_bytes(), (start & WRITABLE) != 0);",
+    "os.fault_test",
+)
+mutant(
+    "SIGBUS: a child of fork has no views of its own",
+    FAULT,
+    "free_first = 0; atomic_store(&owner, getpid());",
+    "free_first = 0;",
+    "mem.lost_test",
+)
+mutant(
+    "SIGBUS: what somebody sent is not sent on",
+    FAULT,
+    "if (sent) { umo_os_fault_send(number, info); }",
+    "(void)number;",
+    "os.fault_test",
+)
+mutant(
+    "SIGBUS: who took it over later keeps it",
+    FAULT,
+    "if (is_ours(&now)) { return UMO_OK; }",
+    "if (is_ours(&now) || levels > 0) { return UMO_OK; }",
+    "os.fault_test",
+)
+mutant(
+    "views: one that has lost bytes is found again",
+    VIEW,
+    "if (view_whole(view)) { return view; }",
+    "if (true) { return view; }",
+    "mem.lost_test",
+)
+mutant(
+    "views: they keep each other",
+    "src/mem/sweep.c",
+    "if (!ours[i]) {",
+    "if (true) {",
+    "mem.view_test",
+    "mem.lost_test",
+)
+mutant(
+    "views: nobody looks for unregistered regions",
+    "src/mem/sweep.c",
+    "umo_keeper_wake(&registry->keeper, umo_os_now_ns() + EVERY_NS);",
+    "(void)registry;",
+    "mem.lost_test",
+)
+mutant(
+    "mappings: the whole map is read for any byte",
+    "src/mem/mappings.c",
+    "if (mappings->unknown_bytes < umo_mappings_crossover_bytes()) {",
+    "if (false) {",
+    "mem.mappings_test",
+    "kit.lost",
+)
+mutant(
+    "wraps: one that is in use makes room",
+    "src/mem/region.c",
+    "if (oldest->used_again || umo_buffer_refs(oldest->buffer) > 1) {",
+    "if (oldest->used_again) {",
+    "mem.region_test",
+)
+mutant(
+    "kit: memory that a client may take away is touched",
+    "triton/kit/place.c",
+    "out->guarded = !out->client_writable;",
+    "out->guarded = true;",
+    "kit.lost",
+)
