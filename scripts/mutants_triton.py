@@ -542,8 +542,8 @@ mutant(
 )
 mutant(
     "views: nobody looks for unregistered regions",
-    "src/mem/sweep.c",
-    "umo_keeper_wake(&registry->keeper, umo_os_now_ns() + EVERY_NS);",
+    "src/mem/registry.h",
+    "umo_keeper_wake(&registry->keeper, umo_os_now_ns() + UMO_SWEEP_EVERY_NS);",
     "(void)registry;",
     "mem.lost_test",
 )
