@@ -354,7 +354,12 @@ UMO_MUST_USE umo_status umo_response_output(umo_response *response, size_t outpu
                                             const umo_shape *shape, umo_tensor *out,
                                             umo_error *error);
 
-/** Likewise for bytes that lie somewhere already, as umo_batch_output_late(). For UMO_BYTES. */
+/**
+ * Likewise for bytes that lie somewhere already, as umo_batch_output_late(). For UMO_BYTES. They
+ * are written at once, and until the response is sent its place is its own.
+ *
+ * Errors: as umo_batch_output(). BUSY another response of the request has that place.
+ */
 UMO_MUST_USE umo_status umo_response_output_late(umo_response *response, size_t output,
                                                  umo_dtype dtype, const umo_shape *shape,
                                                  const void *data, size_t size_bytes,

@@ -192,7 +192,7 @@ static void misuse_is_refused_in_words(void **state)
         assert_true(world_execute(&w, &j, 1));
         fake_request_expect_answered(j.request);
         assert_string_equal(j.request->text,
-                            late == 1 ? "the batch was taken, or its inputs are in use" : "");
+                            late == 1 ? "the batch was taken, or its tensors are in use" : "");
         job_finish(&j);
         stream_end(&w);
     }

@@ -146,13 +146,13 @@ static void a_warm_request_of_a_device_allocates_nothing(void **state)
     (void)state;
     const char *everything = "{\"zero_copy_threshold\": 0}";
     for (int at = 0; at < WHERES; at++) {
-        allocates_nothing(&plan_plain, "{}", true, (where)at, 1);
-        allocates_nothing(&plan_plain, "{}", true, (where)at, MOST);
         /* Under the address sanitizer buffer objects are not kept, so that a use after the last
          * release is seen. */
         if (SANITIZED && (at == PRIVATE_OWN || at == PRIVATE_RUN)) {
-            continue;
+            continue; /* wherever the threshold lies by measurement */
         }
+        allocates_nothing(&plan_plain, "{}", true, (where)at, 1);
+        allocates_nothing(&plan_plain, "{}", true, (where)at, MOST);
         allocates_nothing(&plan_plain, everything, true, (where)at, 1);
         allocates_nothing(&plan_plain, everything, true, (where)at, MOST);
     }

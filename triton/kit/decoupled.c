@@ -68,9 +68,12 @@ umo_status umo_batch_take(umo_batch *batch, umo_error *error)
     for (size_t i = 0; i < model->input_count; i++) {
         fresh = fresh && !batch->inputs[i].used;
     }
+    for (size_t i = 0; i < model->output_count; i++) {
+        fresh = fresh && !batch->outputs[i].used;
+    }
     if (!model->decoupled || !fresh) {
         return umo_error_set(error, UMO_E_INVAL, 0,
-                             model->decoupled ? "the batch was taken, or its inputs are in use"
+                             model->decoupled ? "the batch was taken, or its tensors are in use"
                                               : "model '%s' is not decoupled: its configuration "
                                                 "needs model_transaction_policy",
                              model->name);
@@ -304,6 +307,9 @@ void kit_flight_depart(umo_batch *batch, umo_status status, const umo_error *err
     } else {
         umo_status_ignore(umo_fence_wait(batch->done, UINT64_MAX));
         batch->done = (umo_fence){0};
+    }
+    if (model->stateful) {
+        kit_batch_check_places(batch); /* what was made of lost bytes is no state */
     }
     for (size_t i = 0; i < model->output_count; i++) {
         kit_slot_finish(batch, &batch->outputs[i], status == UMO_OK);

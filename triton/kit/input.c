@@ -94,6 +94,31 @@ static umo_status upload_piece(const void *data, size_t size_bytes, void *user)
     return status;
 }
 
+/* Copies one request's bytes. One whose client took its memory away fails alone, and the device
+ * gets zeros. */
+static umo_status request_upload(upload_state *state, kit_request *request, size_t input)
+{
+    static const char zeros[4096];
+    const umo_batch *batch = state->batch;
+    kit_input *in = &request->inputs[input];
+    bool around = in->data != NULL && !kit_input_place(batch->instance, request, in)->guarded;
+    size_t end_bytes = state->offset_bytes + (size_t)in->size_bytes;
+    umo_error why = {0};
+    /* Requests of a batch that was taken end one by one, and their memory with them. */
+    state->wait = around || (batch->flight != NULL && batch->count > 1);
+    umo_status status = kit_input_visit(batch->instance, request, in, upload_piece, state, &why);
+    if (around && why.status == UMO_E_INVAL) {
+        (void)kit_request_fail(request, why.status, "input '%s': %s",
+                               batch->instance->model->inputs[input].name, why.text);
+        status = UMO_OK;
+        while (state->offset_bytes < end_bytes && status == UMO_OK) {
+            size_t left = end_bytes - state->offset_bytes;
+            status = upload_piece(zeros, left < sizeof zeros ? left : sizeof zeros, state);
+        }
+    }
+    return status;
+}
+
 /* The conventional way to a device: each piece is copied into the device's own memory. */
 static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, umo_reason reason,
                               umo_error *error)
@@ -111,10 +136,7 @@ static umo_status slot_upload(umo_batch *batch, size_t input, kit_slot *slot, um
     slot->staged = true;
     upload_state state = {batch, slot->block, 0, false};
     for (size_t i = 0; i < batch->count && status == UMO_OK; i++) {
-        kit_request *request = batch->members[i];
-        kit_input *in = &request->inputs[input];
-        state.wait = in->data != NULL && !kit_input_place(instance, request, in)->guarded;
-        status = kit_input_visit(instance, request, in, upload_piece, &state, error);
+        status = request_upload(&state, batch->members[i], input);
         if (status != UMO_OK) {
             (void)umo_error_set(error, status, 0, "a tensor could not be copied to the device");
         }

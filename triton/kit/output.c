@@ -363,10 +363,13 @@ umo_status umo_batch_output(umo_batch *batch, size_t output, umo_dtype dtype,
             }
         }
     }
-    if (status == UMO_OK) {
-        *out = slot->tensor;
+    if (status != UMO_OK) {
+        /* An engine that goes on all the same has given no output. */
+        kit_slot_finish(batch, slot, false);
+        return status;
     }
-    return status;
+    *out = slot->tensor;
+    return UMO_OK;
 }
 
 /* Splits serialized strings over the requests: each gets the elements of its rows. */
@@ -432,10 +435,13 @@ umo_status umo_batch_output_late(umo_batch *batch, size_t output, umo_dtype dtyp
     slot->in_place = false;
     slot->extent = (kit_extent){0};
     if (dtype == UMO_BYTES) {
-        return strings_deliver(batch, output, shape, data, size_bytes, reason, error);
+        status = strings_deliver(batch, output, shape, data, size_bytes, reason, error);
+        slot->used = status == UMO_OK;
+        return status;
     }
     uint64_t total;
     if (umo_shape_bytes(shape, dtype, &total) != UMO_OK || total != size_bytes) {
+        slot->used = false;
         return umo_error_set(error, UMO_E_INVAL, 0,
                              "output '%s' has %zu bytes, not what its shape "
                              "needs",

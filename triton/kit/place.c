@@ -120,28 +120,33 @@ static bool lies_in(umo_instance *instance, umo_mapping mapping, const void *dat
 
 void kit_place_find(umo_instance *instance, const void *data, size_t size_bytes, kit_place *out)
 {
-    const umo_mapping *mapping = mapping_find(instance, data, size_bytes);
+    const umo_mapping *found = mapping_find(instance, data, size_bytes);
     out->data = (char *)(uintptr_t)data;
     out->view = NULL;
-    out->extent = extent_in(mapping, data, size_bytes);
+    out->extent = extent_in(found, data, size_bytes);
     /* Where nobody can tell whose memory it is, a client may be able to write to it. */
-    bool whole = mapping != NULL && lies_in(instance, *mapping, data, size_bytes);
-    mapping = mapping_find(instance, data, size_bytes);
-    out->client_writable = !whole || mapping->shared;
+    out->client_writable = true;
+    out->guarded = false;
+    out->beyond = false;
+    out->why = UMO_REASON_NO_IDENTITY;
+    if (found == NULL) {
+        return;
+    }
+    /* Never asked for again: to ask is what copying is weighed against. */
+    const umo_mapping mapping = *found;
+    bool whole = lies_in(instance, mapping, data, size_bytes);
+    out->client_writable = !whole || mapping.shared;
     out->guarded = !out->client_writable;
     /* A server that adds an offset and a size without looking for the carry lends memory behind a
      * client's region, which is somebody else's. */
-    out->beyond = mapping != NULL && mapping->shared && !whole;
-    out->why = UMO_REASON_NONE;
-    if (!out->guarded) {
-        out->why = mapping == NULL ? UMO_REASON_NO_IDENTITY
-                   : whole         ? UMO_REASON_LIMIT
-                                   : UMO_REASON_NOT_ONE_MAPPING;
-    }
-    if (mapping != NULL && mapping->shared) {
+    out->beyond = mapping.shared && !whole;
+    out->why = out->guarded ? UMO_REASON_NONE
+               : whole      ? UMO_REASON_LIMIT
+                            : UMO_REASON_NOT_ONE_MAPPING;
+    if (mapping.shared) {
         void *own = NULL;
         umo_status status = umo_view_find(umo_context_registry(instance->model->context), out->data,
-                                          size_bytes, mapping, &own, &out->view, NULL);
+                                          size_bytes, &mapping, &own, &out->view, NULL);
         if (status == UMO_OK) {
             out->data = own;
             out->guarded = true;

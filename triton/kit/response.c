@@ -22,6 +22,10 @@ static void response_prepare(umo_response *response, umo_request *request)
     to->queue = from->queue;
     to->scratch = from->scratch;
     to->staging = from->staging;
+    to->costs_known = from->costs_known;
+    to->costs = from->costs;
+    to->zero_copy_bytes = from->zero_copy_bytes;
+    to->import_bytes = from->import_bytes;
     umo_mappings_forget(to->mappings);
 
     kit_request *own = &response->own;
@@ -121,16 +125,27 @@ static void behind_set(umo_response *response, bool behind)
     (void)pthread_mutex_unlock(&request->flight->lock);
 }
 
-/* Does it write to memory that its client sees? What is in place there has a view. */
+/* Did it write, or will it, to memory that its client sees before it is sent? What is in place
+ * there has a view. */
 static bool writes_in_place(const umo_response *response)
 {
     for (size_t i = 0; i < model_of(response)->output_count; i++) {
         const kit_slot *slot = &response->batch.outputs[i];
-        if (slot->used && slot->in_place && slot->view != NULL) {
+        const kit_output *out = &response->own.outputs[i];
+        if (slot->used && (slot->late ? out->placed && out->place.client_writable
+                                      : slot->in_place && slot->view != NULL)) {
             return true;
         }
     }
     return false;
+}
+
+/* Is an output of scratch memory to be copied to where its client sees it? */
+static bool copies_to_client(umo_response *response, size_t output)
+{
+    kit_output *out = &response->own.outputs[output];
+    return !response->batch.outputs[output].in_place && out->data != NULL && out->size_bytes > 0 &&
+           kit_output_place(&response->instance, &response->own, out)->client_writable;
 }
 
 umo_status umo_response_output(umo_response *response, size_t output, umo_dtype dtype,
@@ -138,8 +153,7 @@ umo_status umo_response_output(umo_response *response, size_t output, umo_dtype 
 {
     response->batch.crowded = !writer_take(response);
     umo_status status = umo_batch_output(&response->batch, output, dtype, shape, out, error);
-    if (status == UMO_OK && response->batch.crowded &&
-        response->batch.outputs[output].reason == UMO_REASON_OVERLAP) {
+    if (status == UMO_OK && copies_to_client(response, output)) {
         behind_set(response, true);
     }
     if (!response->batch.crowded && !writes_in_place(response)) {
@@ -183,6 +197,18 @@ static umo_status response_wait(umo_response *response, umo_fence done)
     return status != UMO_OK ? status : waited;
 }
 
+/* Memory that was asked for and that nobody wrote is not for a client to see. */
+static void outputs_check(umo_response *response)
+{
+    const umo_model *model = model_of(response);
+    for (size_t i = 0; i < model->output_count; i++) {
+        if (response->own.outputs[i].asked && !response->batch.outputs[i].used) {
+            (void)kit_request_fail(&response->own, UMO_E_SYSTEM, "model '%s' gave no output '%s'",
+                                   model->name, model->outputs[i].name);
+        }
+    }
+}
+
 /* Brings the outputs to the client; status is that of the work. */
 static void response_deliver(umo_response *response, umo_status status)
 {
@@ -193,6 +219,7 @@ static void response_deliver(umo_response *response, umo_status status)
         (void)umo_error_set(&error, status, 0, "the device failed while it ran model '%s'",
                             model->name);
     } else if (response->own.error.status == UMO_OK) {
+        outputs_check(response);
         status = kit_outputs_deliver(batch, &error);
     }
     kit_batch_check_places(batch);
