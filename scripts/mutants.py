@@ -690,8 +690,8 @@ mutant(
 mutant(
     "unknown memory is trusted",
     PLACE,
-    "out->client_writable = !whole || mapping->shared;",
-    "out->client_writable = mapping != NULL && mapping->shared;",
+    "out->client_writable = true;",
+    "out->client_writable = false;",
 )
 mutant(
     "control data is used where a client can write",

@@ -569,3 +569,68 @@ mutant(
     "out->guarded = true;",
     "kit.lost",
 )
+
+# ---- what goes together ----
+mutant(
+    "a response does not know its instance's threshold",
+    "triton/kit/response.c",
+    "to->zero_copy_bytes = from->zero_copy_bytes;",
+    "",
+    "kit.together",
+)
+mutant(
+    "a response that is copied later is not remembered",
+    "triton/kit/response.c",
+    "if (status == UMO_OK && copies_to_client(response, output)) {",
+    "if (status == UMO_OK && response->batch.crowded && copies_to_client(response, output)) {",
+    "kit.together",
+)
+mutant(
+    "a late response gives its place away before it is sent",
+    "triton/kit/response.c",
+    "(slot->late ? out->placed && out->place.client_writable",
+    "(slot->late ? out->placed && out->place.beyond",
+    "kit.together",
+)
+mutant(
+    "memory that nobody wrote is sent",
+    "triton/kit/response.c",
+    "if (response->own.outputs[i].asked && !response->batch.outputs[i].used) {",
+    "if (response->own.outputs[i].asked && response->batch.outputs[i].late) {",
+    "kit.together",
+)
+mutant(
+    "an output that failed stays half made",
+    "triton/kit/output.c",
+    "kit_slot_finish(batch, slot, false);",
+    "",
+    "kit.together",
+)
+mutant(
+    "who shrinks without a view fails the batch on a device",
+    "triton/kit/input.c",
+    "if (around && why.status == UMO_E_INVAL) {",
+    "if (false) {",
+    "kit.together",
+)
+mutant(
+    "a request's bytes are read by the device after its end",
+    "triton/kit/input.c",
+    "state->wait = around || (batch->flight != NULL && batch->count > 1);",
+    "state->wait = around;",
+    "kit.together",
+)
+mutant(
+    "a state of lost bytes is kept",
+    "triton/kit/decoupled.c",
+    "kit_batch_check_places(batch); /* what was made of lost bytes is no state */",
+    "",
+    "kit.together",
+)
+mutant(
+    "a place's extent is that of a mapping that was not known yet",
+    "triton/kit/place.c",
+    "out->extent = extent_in(found, data, size_bytes);",
+    "out->extent = extent_in(NULL, data, size_bytes);",
+    "kit.engines",
+)
