@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import mmap
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -57,6 +59,8 @@ class Played:
         return [{"name": name} for name in self.regions]
 
     def register_system_shared_memory(self, name: str, key: str, size: int) -> None:
+        if not os.path.exists("/dev/shm" + key):
+            raise InferenceServerException(f"Unable to open shared memory region: '{key}'", "400")
         with open("/dev/shm" + key, "r+b") as file:
             self.regions[name] = mmap.mmap(file.fileno(), size)
 
@@ -469,6 +473,46 @@ def test_a_connection_that_breaks_is_no_refusal(
     client._umo_link._retry_at = 0
     ask(client, 1)
     assert client.transport.shared_memory
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_registration_that_is_cut_short_is_no_refusal(
+    client: Client, server: Played, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    def cut(name: str, key: str, size: int) -> None:
+        if known:
+            Played.register_system_shared_memory(server, name, key, size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "register_system_shared_memory", cut)
+    ask(client, 1)
+    with pytest.raises(KeyboardInterrupt):
+        ask(client, 2)
+    half = set(server.regions)
+    assert len(half) == known
+    monkeypatch.undo()
+    warm(client)
+    assert not half & set(server.regions), "what the server may know is unregistered"
+    for kind in client._umo_link._kinds.values():
+        kind.retry_at = 0
+    ask(client, 3)
+    assert client.transport.shared_memory and server.last == {"in": True, "out": True}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_of_an_input_or_a_result_is_a_snapshot(client: Client, server: Played, copied: Any) -> None:
+    warm(client)
+    one = tensor(5)
+    assert one._umo_lease is not None
+    other = copied(one)
+    result = client.infer([one])
+    held = copied(result)
+    one.set_data_from_numpy(np.full(FLOATS, 6, "f4"))
+    del result
+    ask(client, 7)
+    assert (held.as_numpy("OUT") == 5).all() and not held.as_numpy("OUT").flags.writeable
+    assert (client.infer([other]).as_numpy("OUT") == 5).all()
+    assert other._get_binary_data() == np.full(FLOATS, 5, "f4").tobytes()
 
 
 def test_two_addresses_of_one_server_share_its_rings(client: Client, server: Played) -> None:

@@ -119,6 +119,23 @@ def test_odd_names_and_links_in_the_source(source: Path, place: Path) -> None:
         assert names == ["bare", "config", "mission", "plain", "with space"]
 
 
+def test_a_folder_that_nobody_may_look_into_hides_no_other(
+    source: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.parent == source / "mission":
+            raise PermissionError(13, "Permission denied")  # root may look everywhere
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    (source / "mission" / "config.json").unlink()
+    with Overlay([source], parent=place) as overlay:
+        assert sorted(path.name for path in overlay.repositories[0].iterdir()) == ["bare", "plain"]
+        assert [p.level for p in overlay.models[0, "mission"].problems] == ["error"]
+
+
 def test_no_repository_is_said(source: Path, place: Path) -> None:
     with pytest.raises(NotADirectoryError, match="no model repository"), Overlay([source / "none"], parent=place):
         pass

@@ -609,6 +609,32 @@ def test_a_script_that_just_ends_leaves_nothing(server: TritonServer) -> None:
     assert regions(server) == []
 
 
+ENDS_BESIDE_A_THREAD = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+import numpy as np, umo.client.http as h
+client, warm = h.InferenceServerClient(sys.argv[2]), threading.Event()
+def work():
+    for at in range(1 << 60):
+        one = h.InferInput("INPUT0", [65536], "FP32").set_data_from_numpy(np.full(65536, at, np.float32))
+        client.infer("echo", [one])
+        if at == 5:
+            warm.set()
+threading.Thread(target=work, daemon=True).start()
+warm.wait()
+print(client.transport.shared_memory, flush=True)
+"""
+
+
+def test_a_script_ends_beside_a_thread_that_does_not(server: TritonServer) -> None:
+    command = [sys.executable, "-c", ENDS_BESIDE_A_THREAD, str(PYTHON), server.http_url]
+    # How it ends is not ours: gevent's own thread is torn down in the middle of things, with tritonclient as well.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "True\n"
+    reap(server.http_url)
+    assert regions(server) == []
+
+
 def test_a_server_that_was_started_again_is_served_as_before(repository: Path) -> None:
     data = numbers(1)
     # It would wait for the clients' connections, as it does for the original's.

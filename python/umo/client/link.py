@@ -585,14 +585,19 @@ class Link:
             yield Control("register_system_shared_memory", (ring.name, ring.segment.key, ring.size))
             ring.registered = True
             return True
-        except Exception as error:
+        except BaseException as error:
+            # Unless it said no the server may know the ring, and cannot be told again: its key goes now.
+            ring.registered = not isinstance(error, Refused)
             with self._lock:
                 for kind in self._kinds.values():
                     if kind.ring is ring:
-                        self._drop_ring(kind)
+                        kind.ring = None
                         kind.retry_at = time.monotonic() + RETRY_S
                 self._single = {key: one for key, one in self._single.items() if one is not ring}
                 self._rings.pop(ring.name, None)
+                self._leaving.append(ring)
+            if not isinstance(error, Exception):
+                raise
             self._refused(error, "the server did not open this process's memory")
             return False
         finally:
@@ -651,7 +656,7 @@ class Link:
     def shut(self) -> Generator[Control, Any, None]:
         """The last client goes: unregisters every region. What cannot go now goes when there is a client again."""
         with self._lock:
-            rings = [ring for ring in self._rings.values() if ring.registered]
+            rings = [ring for ring in {*self._rings.values(), *self._leaving} if ring.registered]
             for ring in self._rings.values():
                 ring.segment.hide()
             self._detach()

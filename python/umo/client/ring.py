@@ -22,6 +22,29 @@ from umo.client.lanes import Lane, LaneSpec, layout
 from umo.client.segment import Segment
 
 
+def _array(memory: np.ndarray, dtype: DTypeLike, shape: Sequence[int] | None) -> np.ndarray:
+    kind = np.dtype(dtype)
+    if shape is None:
+        shape = (memory.size // kind.itemsize,)
+    count = math.prod(shape) * kind.itemsize
+    if min(shape, default=0) < 0 or count > memory.size:
+        raise ValueError(f"{kind} {list(shape)} does not fit {memory.size} bytes")
+    return memory[:count].view(kind).reshape(shape)
+
+
+class Snapshot(bytes):
+    """What stands for a lease in a copy or a pickle of its holder, which may be read in another process."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self)
+
+    def array(self, dtype: DTypeLike = np.uint8, shape: Sequence[int] | None = None) -> np.ndarray:
+        """As that of a lease, and read-only."""
+        return _array(np.frombuffer(self, np.uint8), dtype, shape)
+
+
 class Lease:
     """Bytes of a slot. Arrays made of it hold it, and it holds the slot."""
 
@@ -38,13 +61,10 @@ class Lease:
 
     def array(self, dtype: DTypeLike = np.uint8, shape: Sequence[int] | None = None) -> np.ndarray:
         """Its first bytes as an array, in place. Raises ValueError when they are too few."""
-        kind = np.dtype(dtype)
-        if shape is None:
-            shape = (self.size // kind.itemsize,)
-        count = math.prod(shape) * kind.itemsize
-        if min(shape, default=0) < 0 or count > self.size:
-            raise ValueError(f"{kind} {list(shape)} does not fit {self.size} bytes")
-        return np.asarray(self)[:count].view(kind).reshape(shape)
+        return _array(np.asarray(self), dtype, shape)
+
+    def __reduce__(self) -> tuple[type[Snapshot], tuple[bytes]]:
+        return Snapshot, (self.array().tobytes(),)
 
     def part(self, array: np.ndarray) -> Lease:
         """The bytes that an array takes, which was made of this lease and is contiguous."""

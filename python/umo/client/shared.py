@@ -206,7 +206,7 @@ def array_of(lease: Lease, datatype: str, shape: Sequence[int]) -> np.ndarray:
 def _at_exit() -> None:
     """Scripts seldom close their clients. What stays is unregistered by the next one's reap()."""
     for client in list(_clients):
-        shut = getattr(client, "_umo_shut", None)
+        shut = getattr(client, "_umo_end", None) or getattr(client, "_umo_shut", None)
         if shut is not None:
             with contextlib.suppress(Exception):
                 shut()

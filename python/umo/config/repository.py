@@ -20,9 +20,17 @@ class Found:
     """A config.json beside a config.pbtxt: the latter counts, as it does for a server."""
 
 
+def _is_file(path: Path) -> bool:
+    """Also what nobody lets us look at: who reads it says so, for this model and for no other."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return path.name == NAMES[0]
+
+
 def find_one(folder: Path) -> Found:
     """What a model's folder has."""
-    there = [folder / name for name in NAMES if (folder / name).is_file()]
+    there = [folder / name for name in NAMES if _is_file(folder / name)]
     return Found(folder.name, folder, there[0] if there else None, there[1] if len(there) > 1 else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,6 +152,7 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
     @like(base.InferenceServerClient.__init__)
     def __init__(self, url: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(url, *args, **kwargs)
+        self._umo_another = functools.partial(InferenceServerClient, url, *args, **kwargs)
         self._umo_start("http", url)
 
     def __del__(self) -> None:
@@ -170,6 +172,18 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
             self._pool.join()
             if self._umo_is_last():
                 self._umo_drive(self._umo_link.real().shut())
+
+    def _umo_end(self) -> None:
+        """Shuts at the interpreter's exit. A thread that is still there may hold this client's connections, and would
+        be waited for without end; so another client asks."""
+        if not self._umo_gone and hasattr(self, "_umo_link"):
+            self._umo_gone = True
+            link = self._umo_link.real()
+            if self._umo_is_last() and link.connected:
+                other = self._umo_another()
+                other._umo_gone = True
+                other._umo_drive(link.shut())
+                other.close()
 
     def _umo_prepare(self, model: str, inputs: Any, version: str, outputs: Any, sequence: Any, headers: Any) -> Attempt:
         steps = self._umo_link.prepare(WIRE, model, version, inputs, outputs, sequence not in (0, ""))
