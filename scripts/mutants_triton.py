@@ -634,3 +634,18 @@ mutant(
     "out->extent = extent_in(NULL, data, size_bytes);",
     "kit.engines",
 )
+
+mutant(
+    "order: a batch is never run in parts",
+    "triton/kit/order.c",
+    "return gaps > 0 && saved / gaps >= PART_BYTES ? first : batch->count;",
+    "return gaps > UINT32_MAX && saved / gaps >= PART_BYTES ? first : batch->count;",
+    "kit.order",
+)
+mutant(
+    "order: a small batch with gaps is run in parts",
+    "triton/kit/order.c",
+    "saved / gaps >= PART_BYTES ? first",
+    "saved / gaps >= PART_BYTES / 4096 ? first",
+    "kit.order",
+)

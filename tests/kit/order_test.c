@@ -450,6 +450,78 @@ static void sequences_keep_their_places(void **state)
     world_finish(&s.w);
 }
 
+/* ---- Parts ---- */
+
+#define MIB ((size_t)1 << 20)
+
+/* Members of `size_bytes` each in tensor 0, with a gap before those of `gaps`' bits. */
+static size_t part_of(bare_batch *bare, size_t size_bytes, unsigned gaps)
+{
+    uintptr_t at = MIB;
+    for (size_t m = 0; m < MEMBERS_MAX; m++) {
+        at += (gaps & (1U << m)) != 0 ? 4096 : 0;
+        range_set(bare, m, 0, at, size_bytes);
+        at += size_bytes;
+    }
+    return kit_order_part(&bare->instance.batch);
+}
+
+static void a_batch_is_parted_where_a_gather_would_cost_more_than_a_call(void **state)
+{
+    (void)state;
+    bare_batch bare;
+    bare_start(&bare, MEMBERS_MAX);
+    assert_int_equal(part_of(&bare, 16 * MIB, 0), MEMBERS_MAX);
+    assert_int_equal(part_of(&bare, 16 * MIB, 1U << 2), 2);
+    assert_int_equal(part_of(&bare, 16 * MIB, 1U << 5 | 1U << 3), 3);
+    assert_int_equal(part_of(&bare, 16 * MIB, ~0U), 1);
+    /* 8 MiB saved for one call more, and one byte a member less. */
+    assert_int_equal(part_of(&bare, (8 * MIB + 5) / 6, 1U << 4), 4);
+    assert_int_equal(part_of(&bare, 8 * MIB / 6, 1U << 4), MEMBERS_MAX);
+    assert_int_equal(part_of(&bare, 2 * MIB, ~0U), MEMBERS_MAX);
+    /* What is copied all the same is no reason. */
+    bare.ios[0].control = true;
+    assert_int_equal(part_of(&bare, 16 * MIB, 1U << 2), MEMBERS_MAX);
+    bare.model.unified.trusted_clients = true;
+    assert_int_equal(part_of(&bare, 16 * MIB, 1U << 2), 2);
+    bare.ios[0].align_bytes = MIB;
+    assert_int_equal(part_of(&bare, 16 * MIB, 1U << 2), MEMBERS_MAX);
+}
+
+static void large_requests_that_lie_apart_are_not_gathered(void **state)
+{
+    (void)state;
+    static const model_plan plan = {.batch_max = 8,
+                                    .input_count = 1,
+                                    .output_count = 1,
+                                    .inputs = {{.dtype = UMO_FP32, .dims = {1, {-1}}}},
+                                    .unified = "{}"};
+    static const size_t lengths[] = {1000, 3000000};
+    for (size_t l = 0; l < 2; l++) {
+        world w;
+        world_start(&w);
+        world_load_ok(&w, &plan);
+        job jobs[3];
+        for (unsigned i = 0; i < 3; i++) {
+            job_start(&jobs[i], &plan, 1, (int64_t)lengths[l], i);
+            job_input_own(&jobs[i], 0, i == 1);
+            job_want(&jobs[i], 0, NULL);
+        }
+        uint64_t before = engine.batches;
+        assert_true(world_execute(&w, jobs, 3));
+        for (unsigned i = 0; i < 3; i++) {
+            job_expect_right(&jobs[i]);
+            job_finish(&jobs[i]);
+        }
+        umo_counters counters = world_counters(&w);
+        uint64_t copied = counters.copy_performed[UMO_DIRECTION_IN][UMO_REASON_SCATTERED].bytes;
+        assert_int_equal(engine.batches - before, l == 0 ? 1 : 3);
+        assert_int_equal(copied, l == 0 ? 3 * 1000 * sizeof(float) : 0);
+        world_unload(&w);
+        world_finish(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,6 +535,8 @@ int main(void)
         cmocka_unit_test(one_range_for_two_requests_is_no_run),
         cmocka_unit_test(orders_are_left_alone_where_they_must_be),
         cmocka_unit_test(sequences_keep_their_places),
+        cmocka_unit_test(a_batch_is_parted_where_a_gather_would_cost_more_than_a_call),
+        cmocka_unit_test(large_requests_that_lie_apart_are_not_gathered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,30 +137,24 @@ static bool all_blank(const umo_batch *batch)
     return blank == batch->count;
 }
 
-/* Runs one group. Its requests' errors are set where they failed. */
-static void batch_run(umo_instance *instance, size_t count)
+/* Sets the batch to the members from here on. */
+static void batch_set(umo_batch *batch, kit_request **members, size_t count)
 {
-    const umo_model *model = instance->model;
-    umo_batch *batch = &instance->batch;
-    batch->members = instance->members;
+    batch->members = members;
     batch->count = count;
     batch->waits.count = 0;
     batch->done = (umo_fence){0};
     batch->flight = NULL;
     batch->rows = 0;
     for (size_t i = 0; i < count; i++) {
-        batch->rows += batch->members[i]->rows;
+        batch->rows += members[i]->rows;
     }
-    if (model->direct && all_blank(batch)) {
-        return;
-    }
-    /* Under the sequence batcher a request's position is its slot. */
-    batch->arrival_order = true;
-    if (count > 1 && !model->sequence && !model->decoupled && model->unified.enable &&
-        model->unified.batch_optimization) {
-        kit_outputs_foresee(batch);
-        batch->arrival_order = kit_order_choose(batch);
-    }
+}
+
+/* Calls the engine once. Requests' errors are set where they failed. */
+static void batch_execute(umo_instance *instance, umo_batch *batch)
+{
+    const umo_model *model = instance->model;
     umo_error error = {0};
     umo_status status = umo_backend_table.execute(instance, instance->state, batch, &error);
     if (batch->flight != NULL) {
@@ -187,13 +181,43 @@ static void batch_run(umo_instance *instance, size_t count)
     }
     kit_batch_check_places(batch);
     if (status != UMO_OK) {
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < batch->count; i++) {
             (void)kit_request_fail(batch->members[i], status, "%s",
                                    error.text[0] != '\0' ? error.text : umo_status_name(status));
         }
     }
     kit_batch_slots_finish(batch, status == UMO_OK);
     kit_states_update(batch);
+}
+
+/* Runs one group, as a rule at once. Returns its rows. */
+static uint64_t batch_run(umo_instance *instance, size_t count)
+{
+    const umo_model *model = instance->model;
+    umo_batch *batch = &instance->batch;
+    batch_set(batch, instance->members, count);
+    uint64_t rows = (uint64_t)batch->rows;
+    if (model->direct && all_blank(batch)) {
+        return rows;
+    }
+    /* Under the sequence batcher a request's position is its slot. */
+    bool free_order = count > 1 && !model->sequence && !model->decoupled && model->unified.enable &&
+                      model->unified.batch_optimization;
+    batch->arrival_order = true;
+    if (free_order) {
+        kit_outputs_foresee(batch);
+        batch->arrival_order = kit_order_choose(batch);
+    }
+    size_t part = free_order ? kit_order_part(batch) : count;
+    for (size_t at = 0; part < count; part = kit_order_part(batch)) {
+        batch_set(batch, instance->members + at, part);
+        batch_execute(instance, batch);
+        at += part;
+        count -= part;
+        batch_set(batch, instance->members + at, count);
+    }
+    batch_execute(instance, batch);
+    return rows;
 }
 
 /* Makes the response of a request that has none yet. Without one nobody ever answers the client, so
@@ -277,8 +301,7 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     uint64_t rows = 0;
     for (size_t members = members_collect(instance, count); members > 0;
          members = members_collect(instance, count)) {
-        batch_run(instance, members);
-        rows += (uint64_t)instance->batch.rows;
+        rows += batch_run(instance, members);
     }
     uint64_t compute_end_ns = kit_now_ns();
     /* Before the answers: who has one and reads /metrics then finds it counted. */

@@ -321,6 +321,9 @@ void kit_response_write(umo_batch *batch, kit_request *request, size_t output, c
 /* Puts the members of a batch in the order that leaves the most bytes where they lie. True when
  * that is the order of their arrival. */
 bool kit_order_choose(umo_batch *batch);
+/* How many of a batch's first members to run together: all of them, unless its tensors are so large
+ * and have such gaps that one more call of the engine costs less than to gather them. */
+size_t kit_order_part(const umo_batch *batch);
 
 /* output.c */
 /* Asks for the memory of those outputs whose size is certain before the computation, so that the

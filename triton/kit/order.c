@@ -12,6 +12,9 @@
 
 #include <string.h>
 
+/* What one more call of the engine must save: a copy of so much takes longer than any launch. */
+#define PART_BYTES ((uint64_t)8 << 20)
+
 /* One tensor of the batch, input or output. */
 typedef struct order_tensor {
     size_t index;
@@ -229,4 +232,52 @@ bool kit_order_choose(umo_batch *batch)
         }
     }
     return true;
+}
+
+/* Is the tensor used where it lies, once its requests touch? */
+static bool is_usable(const umo_batch *batch, order_tensor tensor)
+{
+    const umo_model *model = batch->instance->model;
+    const umo_io *io = tensor.output ? &model->outputs[tensor.index] : &model->inputs[tensor.index];
+    bool usable = is_known(batch, tensor) &&
+                  (tensor.output || !io->control || model->unified.trusted_clients);
+    for (size_t i = 0; i < batch->count && usable; i++) {
+        usable = (uintptr_t)range_of(batch->members[i], tensor).data % io->align_bytes == 0;
+    }
+    return usable;
+}
+
+/* Do the members before and from `at` on lie apart in the tensor? */
+static bool is_gap(const umo_batch *batch, order_tensor tensor, size_t at)
+{
+    order_range before = range_of(batch->members[at - 1], tensor);
+    order_range here = range_of(batch->members[at], tensor);
+    return before.size_bytes > 0 && here.size_bytes > 0 &&
+           before.data + before.size_bytes != here.data;
+}
+
+size_t kit_order_part(const umo_batch *batch)
+{
+    const umo_model *model = batch->instance->model;
+    uint64_t saved = 0;
+    size_t first = batch->count;
+    size_t gaps = 0;
+    for (size_t n = 0; n < model->input_count + model->output_count; n++) {
+        order_tensor tensor = tensor_of(model, n);
+        uint64_t total = 0;
+        bool parted = false;
+        if (!is_usable(batch, tensor)) {
+            continue;
+        }
+        for (size_t at = 0; at < batch->count; at++) {
+            total += range_of(batch->members[at], tensor).size_bytes;
+            if (at > 0 && is_gap(batch, tensor, at)) {
+                parted = true;
+                first = at < first ? at : first;
+                gaps++; /* those of several tensors count again: fewer parts than that are made */
+            }
+        }
+        saved += parted ? total : 0;
+    }
+    return gaps > 0 && saved / gaps >= PART_BYTES ? first : batch->count;
 }
