@@ -118,10 +118,16 @@ typedef struct lanes {
 
 static float *lane_map(size_t count)
 {
-    float *floats = mmap(NULL, SLOTS * count * sizeof *floats, PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    /* Whole pages, however long the library thinks they are. */
+    const size_t page = 65536;
+    size_t size = (SLOTS * count * sizeof(float) + page - 1) / page * page;
+    char *room = mmap(NULL, size + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(room != MAP_FAILED);
+    room += (page - (uintptr_t)room % page) % page;
+    float *floats =
+        mmap(room, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
-    assert_true(floats != MAP_FAILED);
+    assert_true(floats == (float *)(void *)room);
     for (size_t i = 0; i < SLOTS * count; i++) {
         floats[i] = (float)below(1000000);
     }

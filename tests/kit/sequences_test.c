@@ -81,7 +81,7 @@ static uint64_t copied_at_all(const world *w)
     return bytes;
 }
 
-static const char first_state[LENGTH] = "what came before";
+static const char first_state[LENGTH + 1] = "what came before";
 static const int64_t state_dims[2] = {1, LENGTH};
 
 #define ONE_STATE SEQUENCE("oldest", "", STATE("PAST", "FUTURE", "UINT8", "16", ""))
