@@ -38,9 +38,12 @@ SEED = int(os.environ.get("UMO_HOSTILE_SEED", datetime.datetime.now(datetime.UTC
 ATTACKER, NEIGHBOUR = 65534, 65533
 
 
-def as_uid(uid: int) -> dict[str, Any]:
-    """For subprocess: without root all clients have our own uid, which takes nothing from the attacks but that."""
-    return {"user": uid, "group": uid, "extra_groups": []} if os.getuid() == 0 else {}
+def as_uid(uid: int) -> dict[str, str]:
+    """The environment of a client. Without root all have our own uid, which takes nothing from the attacks but that.
+
+    A client becomes its uid by itself, once it has read its program: nobody else may be able to.
+    """
+    return environment() | ({"UMO_HOSTILE_UID": str(uid)} if os.getuid() == 0 else {})
 
 
 class Neighbour:
@@ -53,8 +56,7 @@ class Neighbour:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(),
-            **as_uid(NEIGHBOUR),
+            env=as_uid(NEIGHBOUR),
         )
 
     def report(self) -> dict[str, Any]:
@@ -128,9 +130,7 @@ class Stage:
         command += ["--seed", str(seed), "--seconds", str(seconds)]
         limit = 60 + 4 * seconds
         answers = self.neighbour.report()["answers"]
-        ran = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=limit, env=environment(), **as_uid(ATTACKER)
-        )
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit, env=as_uid(ATTACKER))
         again = f"attack {name}, UMO_HOSTILE_SEED={seed}"
         assert self.server.running, f"{again}: the server died\n{self.server.log()[-1500:]}"
         neighbour = self.neighbour.report()

@@ -132,8 +132,11 @@ static void private_memory_in_several_mappings_is_used_where_it_lies(void **stat
     char *memory =
         mmap(NULL, 4 * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(memory != MAP_FAILED);
-    assert_int_equal(mprotect(memory + page_bytes, page_bytes, PROT_READ | PROT_WRITE | PROT_EXEC),
-                     0);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)page_bytes), 0);
+    assert_true(mmap(memory + page_bytes, page_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_FIXED, fileno(file), 0) != MAP_FAILED);
     world w;
     world_start(&w);
     world_load_ok(&w, &plan_indices);
@@ -160,6 +163,7 @@ static void private_memory_in_several_mappings_is_used_where_it_lies(void **stat
     world_unload(&w);
     world_finish(&w);
     assert_int_equal(munmap(memory, 4 * page_bytes), 0);
+    assert_int_equal(fclose(file), 0);
 }
 
 /* Two requests that do not touch are copied anyway: to where the pattern's side is fastest. The

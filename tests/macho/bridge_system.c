@@ -461,6 +461,21 @@ static int figure_out(const void *value, size_t size, void *old, size_t *old_siz
     return 0;
 }
 
+/* What is known of a process: when it started, which is where the answer begins. The rest is
+ * zeros. */
+static int bridge_sysctl(const int *name, unsigned count, void *old, size_t *old_size,
+                         const void *fresh, size_t fresh_size)
+{
+    static const int64_t started_s = 1700000000;
+    (void)name;
+    (void)count;
+    (void)fresh;
+    (void)fresh_size;
+    memset(old, 0, *old_size);
+    memcpy(old, &started_s, sizeof started_s);
+    return 0;
+}
+
 /* The figures of a machine that our code asks; others are unknown there too: ENOENT. One may be
  * set: it makes memory pressure. */
 static int bridge_sysctlbyname(const char *name, void *old, size_t *old_size, const void *fresh,
@@ -540,6 +555,7 @@ const macho_bridge macho_bridges_system[] = {
     BRIDGE(usleep),
     BRIDGE(sysconf),
     BRIDGE(getpagesize),
+    BRIDGE(sysctl),
     BRIDGE(sysctlbyname),
     BRIDGE_AS("__NSGetEnviron", bridge_NSGetEnviron),
     BRIDGE(setjmp),

@@ -29,6 +29,7 @@ MADE_BY_LINKER = {"_mh_dylib_header", "__dso_handle"}
 LEFT_OUT = {
     "inproc_test": "needs the server, which exists for Linux only",
     "inproc_infer": "likewise",
+    "batches_test": "likewise",
     "abi_test": "likewise",
     "metal_test": "likewise",
     "fake_archive_test": "the fake Metal is a Linux library: programs for macOS meet it through the loader",
@@ -44,6 +45,7 @@ LEFT_OUT = {
     "mem_record_fault_test": "makes the library's allocations fail, which only GNU ld redirects to it",
     "mem_ring_fault_test": "makes the library's calls fail, which only GNU ld redirects to it",
     "weights_fault": "likewise, with the calls on files",
+    "kernel_stages_test": "likewise, with the calls to the library",
     "os_linux_watch_test": "looks at Linux's cgroups and stall times",
     "pressure": "lives in a cgroup of Linux",
 }

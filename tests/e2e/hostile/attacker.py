@@ -27,7 +27,7 @@ import numpy as np
 from hostile import mark
 from hostile.models import BY_NAME, FLOATS, TABLE, TOP
 from hostile.neighbour import SIZES
-from hostile.wire import PREFIX, SHARED, Answer, Grpc, Http, Place, Segment, Tensor
+from hostile.wire import PREFIX, SHARED, Answer, Grpc, Http, Place, Segment, Tensor, become
 
 PAGE = mmap.PAGESIZE
 
@@ -620,6 +620,7 @@ ATTACKS: dict[str, type[Attack]] = {
 
 
 def main() -> None:
+    become()
     parser = argparse.ArgumentParser()
     parser.add_argument("attack", choices=ATTACKS)
     parser.add_argument("http_port", type=int)

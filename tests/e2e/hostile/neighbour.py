@@ -17,7 +17,7 @@ import traceback
 import numpy as np
 from hostile import mark
 from hostile.models import FLOATS
-from hostile.wire import Grpc, Http, Place, Segment, Tensor
+from hostile.wire import Grpc, Http, Place, Segment, Tensor, become
 
 PAGE = mmap.PAGESIZE
 SIZES = (16, 1024, 3000, 16384)  # floats; an attacker sends the same, so that both get into one batch
@@ -103,6 +103,7 @@ class Client:
 
 
 def main() -> None:
+    become()
     http_port, grpc_port = int(sys.argv[1]), int(sys.argv[2])
     seen, stop = Seen(), threading.Event()
 

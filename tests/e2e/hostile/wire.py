@@ -25,6 +25,15 @@ SHARED = Path("/dev/shm")
 PREFIX = "umo-hostile"
 
 
+def become() -> None:
+    """Takes on the uid that this process is meant to have, for good."""
+    uid = os.environ.get("UMO_HOSTILE_UID")
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(int(uid), int(uid), int(uid))
+        os.setresuid(int(uid), int(uid), int(uid))
+
+
 @dataclass(frozen=True)
 class Place:
     """A range of a registered region; nothing is checked."""
