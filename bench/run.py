@@ -92,7 +92,11 @@ def main() -> int:
             failed.append(str(error))
     out = ROOT / "build" / "bench.jsonl"
     out.parent.mkdir(exist_ok=True)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Those of other benchmarks stay as they were.
+    kept = [json.loads(line) for line in out.read_text().splitlines()] if options.names and out.exists() else []
+    fresh = {row["claim"]: row for row in rows}
+    merged = [fresh.pop(row["claim"], row) for row in kept] + list(fresh.values())
+    out.write_text("".join(json.dumps(row) + "\n" for row in merged))
     show(rows)
     print(f"bench: {len(rows)} claims in build/bench.jsonl")
     for text in failed:
