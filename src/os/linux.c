@@ -519,16 +519,17 @@ static bool call_refused(ssize_t result)
     return result < 0 && errno != EFAULT && errno != ENOMEM;
 }
 
-size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
+/* One side is ours; the other one may end, and the call then comes back short. */
+static size_t copy_by_call(char *to, const char *from, size_t size_bytes, bool to_may_end)
 {
     size_t done = 0;
     while (done < size_bytes) {
-        struct iovec here = {(char *)to + done, size_bytes - done};
-        struct iovec there = {(char *)(uintptr_t)from + done, size_bytes - done};
-        ssize_t copied = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+        struct iovec target = {to + done, size_bytes - done};
+        struct iovec source = {(char *)(uintptr_t)from + done, size_bytes - done};
+        ssize_t copied = to_may_end ? process_vm_writev(getpid(), &source, 1, &target, 1, 0)
+                                    : process_vm_readv(getpid(), &target, 1, &source, 1, 0);
         if (call_refused(copied)) {
-            return done + umo_os_copy_by_pipe((char *)to + done, (const char *)from + done,
-                                              size_bytes - done);
+            return done + umo_os_copy_by_pipe(to + done, from + done, size_bytes - done);
         }
         if (copied <= 0) {
             break;
@@ -538,21 +539,12 @@ size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
     return done;
 }
 
+size_t umo_os_copy_from(void *to, const void *from, size_t size_bytes)
+{
+    return copy_by_call(to, from, size_bytes, false);
+}
+
 size_t umo_os_copy_to(void *to, const void *from, size_t size_bytes)
 {
-    size_t done = 0;
-    while (done < size_bytes) {
-        struct iovec here = {(char *)(uintptr_t)from + done, size_bytes - done};
-        struct iovec there = {(char *)to + done, size_bytes - done};
-        ssize_t copied = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
-        if (call_refused(copied)) {
-            return done + umo_os_copy_by_pipe((char *)to + done, (const char *)from + done,
-                                              size_bytes - done);
-        }
-        if (copied <= 0) {
-            break;
-        }
-        done += (size_t)copied;
-    }
-    return done;
+    return copy_by_call(to, from, size_bytes, true);
 }
