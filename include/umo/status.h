@@ -43,6 +43,8 @@ typedef enum umo_status {
     UMO_E_TIMEOUT = 10     /**< the time limit passed first */
 } umo_status;
 
+#define UMO_STATUS_COUNT 11
+
 /** Says that a result is deliberately not looked at, where a cast to void does not satisfy
  * UMO_MUST_USE. */
 static inline void umo_status_ignore(umo_status status)
@@ -65,6 +67,12 @@ typedef struct umo_error {
 
 /** The enumerator's name without prefix ("NOMEM"); "UNKNOWN" for any other value. Threads: any. */
 UMO_API const char *umo_status_name(umo_status status);
+
+/** One sentence on what a result means; "" for any other value. Threads: any. */
+UMO_API const char *umo_status_cause(umo_status status);
+
+/** One sentence on what a user can do about it; "" for any other value. Threads: any. */
+UMO_API const char *umo_status_remedy(umo_status status);
 
 /**
  * Fills an error and returns its status, so that a failing path is one line.

@@ -8,33 +8,39 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+typedef struct status_row {
+    const char *name;
+    const char *cause;
+    const char *remedy;
+} status_row;
+
+static const status_row status_rows[] = {
+#define UMO_STATUS(identifier, cause, remedy) {#identifier, cause, remedy},
+#include <umo/statuses.inc>
+#undef UMO_STATUS
+};
+UMO_STATIC_ASSERT(sizeof status_rows / sizeof *status_rows == UMO_STATUS_COUNT,
+                  "a row for each status");
+
+static const status_row *status_find(umo_status status)
+{
+    static const status_row unknown = {"UNKNOWN", "", ""};
+    return (unsigned)status < UMO_STATUS_COUNT ? &status_rows[status] : &unknown;
+}
+
 const char *umo_status_name(umo_status status)
 {
-    switch (status) {
-    case UMO_OK:
-        return "OK";
-    case UMO_E_INVAL:
-        return "INVAL";
-    case UMO_E_NOMEM:
-        return "NOMEM";
-    case UMO_E_LIMIT:
-        return "LIMIT";
-    case UMO_E_UNSUPPORTED:
-        return "UNSUPPORTED";
-    case UMO_E_NOT_FOUND:
-        return "NOT_FOUND";
-    case UMO_E_BUSY:
-        return "BUSY";
-    case UMO_E_DEVICE:
-        return "DEVICE";
-    case UMO_E_SYSTEM:
-        return "SYSTEM";
-    case UMO_E_REFUSED:
-        return "REFUSED";
-    case UMO_E_TIMEOUT:
-        return "TIMEOUT";
-    }
-    return "UNKNOWN";
+    return status_find(status)->name;
+}
+
+const char *umo_status_cause(umo_status status)
+{
+    return status_find(status)->cause;
+}
+
+const char *umo_status_remedy(umo_status status)
+{
+    return status_find(status)->remedy;
 }
 
 umo_status umo_error_set(umo_error *error, umo_status status, int32_t native, const char *format,

@@ -35,17 +35,38 @@ static void an_error_is_one_line_and_never_too_long(void **state)
     assert_int_equal(umo_error_set(NULL, UMO_E_BUSY, 0, "nobody listens"), UMO_E_BUSY);
 }
 
-static void every_status_has_a_name(void **state)
+static void every_status_has_words(void **state)
 {
     (void)state;
-    for (int i = 0; i <= UMO_E_TIMEOUT; i++) {
+    for (int i = 0; i < UMO_STATUS_COUNT; i++) {
         assert_string_not_equal(umo_status_name((umo_status)i), "UNKNOWN");
+        assert_true(strlen(umo_status_cause((umo_status)i)) > 0);
+        assert_true(strlen(umo_status_remedy((umo_status)i)) > 0);
         for (int j = 0; j < i; j++) {
             assert_string_not_equal(umo_status_name((umo_status)i), umo_status_name((umo_status)j));
         }
     }
-    assert_string_equal(umo_status_name((umo_status)77), "UNKNOWN");
+    assert_string_equal(umo_status_name((umo_status)UMO_STATUS_COUNT), "UNKNOWN");
     assert_string_equal(umo_status_name((umo_status)-1), "UNKNOWN");
+    assert_string_equal(umo_status_cause((umo_status)1000), "");
+    assert_string_equal(umo_status_remedy((umo_status)1000), "");
+}
+
+/* The rows stand in the enumeration's order. */
+static void a_status_has_its_own_words(void **state)
+{
+    (void)state;
+    assert_string_equal(umo_status_name(UMO_OK), "OK");
+    assert_string_equal(umo_status_name(UMO_E_INVAL), "INVAL");
+    assert_string_equal(umo_status_name(UMO_E_NOMEM), "NOMEM");
+    assert_string_equal(umo_status_name(UMO_E_LIMIT), "LIMIT");
+    assert_string_equal(umo_status_name(UMO_E_UNSUPPORTED), "UNSUPPORTED");
+    assert_string_equal(umo_status_name(UMO_E_NOT_FOUND), "NOT_FOUND");
+    assert_string_equal(umo_status_name(UMO_E_BUSY), "BUSY");
+    assert_string_equal(umo_status_name(UMO_E_DEVICE), "DEVICE");
+    assert_string_equal(umo_status_name(UMO_E_SYSTEM), "SYSTEM");
+    assert_string_equal(umo_status_name(UMO_E_REFUSED), "REFUSED");
+    assert_string_equal(umo_status_name(UMO_E_TIMEOUT), "TIMEOUT");
 }
 
 static void every_reason_has_words(void **state)
@@ -99,7 +120,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_error_is_one_line_and_never_too_long),
-        cmocka_unit_test(every_status_has_a_name),
+        cmocka_unit_test(every_status_has_words),
+        cmocka_unit_test(a_status_has_its_own_words),
         cmocka_unit_test(every_reason_has_words),
         cmocka_unit_test(rounding_stops_at_the_end),
         cmocka_unit_test(a_range_fits_without_overflow),

@@ -1,4 +1,4 @@
-"""scripts/gen-reasons: the page follows the list, and a list out of form is refused with its line."""
+"""scripts/gen-reasons: the page follows the lists, and a list out of form is refused with its line."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = '/* Reasons (all of them). */\nUMO_REASON(NONE, "none", "a | b",\n           "c" /* and */ " \\"d\\"")\n'
+STATUSES = 'UMO_STATUS(OK, "it went well", "nothing to do")\n'
 
 
 def generate(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -26,6 +27,7 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "include" / "umo" / "reasons.inc"
     path.parent.mkdir(parents=True)
     path.write_text(LIST)
+    path.with_name("statuses.inc").write_text(STATUSES)
     return path
 
 
@@ -37,7 +39,8 @@ def test_the_committed_page_is_up_to_date() -> None:
 def test_the_page_has_a_row_for_each_reason(source: Path, tmp_path: Path) -> None:
     assert generate(tmp_path).returncode == 0
     page = (tmp_path / "docs" / "reasons.md").read_text()
-    assert page.endswith('|---|---|---|\n| `none` | a \\| b | c "d" |\n')
+    assert '|---|---|---|\n| `none` | a \\| b | c "d" |\n' in page
+    assert page.endswith("|---|---|---|\n| `OK` | it went well | nothing to do |\n")
     assert generate(tmp_path, "--check").returncode == 0
 
 
@@ -74,3 +77,19 @@ def test_a_list_out_of_form_is_refused(source: Path, tmp_path: Path, row: str, m
     # Where the list ends too early, that is one line further.
     assert ran.stderr.rstrip() in [f"include/umo/reasons.inc:{line}: {message}" for line in (4, 5)]
     assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('UMO_STATUS(BUSY, "", "f")', "BUSY needs a cause and a remedy"),
+        ('UMO_STATUS(BUSY, "e")', "expected ,, found )"),
+        ('UMO_STATUS(OK, "e", "f")', "OK is there twice"),
+        ('UMO_REASON(BUSY, "e", "f")', "expected UMO_STATUS, found UMO_REASON"),
+    ],
+)
+def test_a_list_of_results_out_of_form_is_refused(source: Path, tmp_path: Path, row: str, message: str) -> None:
+    source.with_name("statuses.inc").write_text(STATUSES + row + "\n")
+    ran = generate(tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.rstrip() == f"include/umo/statuses.inc:2: {message}"
