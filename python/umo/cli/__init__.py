@@ -63,9 +63,10 @@ def main(
 
 
 from . import config as _config  # noqa: E402  the subcommands register themselves
+from . import doctor as _doctor  # noqa: E402
 from . import explain as _explain  # noqa: E402
 from . import prove as _prove  # noqa: E402
 from . import serve as _serve  # noqa: E402
 
 __all__ = ["Exit", "app", "pairs", "stop"]
-_COMMANDS = (_config, _explain, _prove, _serve)
+_COMMANDS = (_config, _doctor, _explain, _prove, _serve)
