@@ -5,6 +5,8 @@
  */
 #include "bridges.h"
 
+#include "regions.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -207,7 +209,12 @@ static int bridge_ftruncate(int fd, off_t size)
 {
     struct stat status;
     if (!macho_is_shared_memory(fd)) {
-        return ftruncate(fd, size);
+        regions_lock(); /* a mapping may lengthen the file for a moment */
+        int rc = ftruncate(fd, size);
+        int code = errno;
+        regions_unlock();
+        errno = code;
+        return rc;
     }
     if (size <= 0 || fstat(fd, &status) != 0 || status.st_size != 0) {
         errno = EINVAL;

@@ -126,8 +126,8 @@ static void *map(void *start, size_t size, int protection, int flags, int fd, of
     if (start == NULL && (flags & DARWIN_FIXED) == 0) {
         start = (void *)place_take(size);
     }
-    void *mapped = mmap(start, size, protection, ours, file ? fd : (shared ? object->fd : -1),
-                        file ? offset : 0);
+    void *mapped = macho_map(start, size, protection, ours, file ? fd : (shared ? object->fd : -1),
+                             file ? offset : 0);
     region fresh = {
         .protection = protection,
         .protection_max = protection_max(flags, fd),
@@ -631,8 +631,8 @@ static size_t remap_one(uintptr_t start, uintptr_t end, uint8_t *place, int inhe
     again.end = again.start + size;
     again.inherit = inherit;
     again.wired = 0;
-    if (mmap(place, size, again.protection, MAP_SHARED | MAP_FIXED, again.object->fd,
-             (off_t)(again.object->beneath + again.offset)) == MAP_FAILED) {
+    if (macho_map(place, size, again.protection, MAP_SHARED | MAP_FIXED, again.object->fd,
+                  (off_t)(again.object->beneath + again.offset)) == MAP_FAILED) {
         macho_die("mach_vm_remap: %s", strerror(errno));
     }
     again.object->truly_shared = true;

@@ -85,4 +85,7 @@ const region *region_at_or_after(uintptr_t address);
 uintptr_t place_take(size_t size);
 void place_give_back(uintptr_t start, uintptr_t end);
 
+/* mmap(), also of what a file does not have, see beyond.c. With the lock held. */
+void *macho_map(void *start, size_t size, int protection, int flags, int fd, off_t offset);
+
 #endif

@@ -21,6 +21,7 @@ SLOW = {
     "kit.engines",
     "kit.faults",
     "kit.property",
+    "kit.together",
     "contract.host_delayed",
     "contract.host_delayed_test_mode",
 }
@@ -36,8 +37,6 @@ SKIPPED = {
     "cxx.unified_memory_host": NO_CXX,
     "cxx.unified_backend": NO_CXX,
     "kit.instances": "makes hundreds of pools, and the emulator keeps books of every page they reserve",
-    "kit.lost": "dies in the loader where a file is cut short, and nobody knows yet whether by its fault or ours",
-    "kit.together": "as kit.lost: clients cut files short in it",
     "onnxruntime.batch": NO_ONNX,
     "onnxruntime.engine": NO_ONNX,
     "onnxruntime.sharing": NO_ONNX,

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -94,6 +96,58 @@ static void files(void)
     CHECK(close(file) == 0);
 }
 
+static sigjmp_buf back;
+static siginfo_t fault;
+
+static void fault_jump_back(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    fault = *info;
+    siglongjmp(back, 1);
+}
+
+/* Whether a touch is a SIGBUS there. */
+static bool no_page(const volatile char *address)
+{
+    bool faulted = sigsetjmp(back, 1) != 0;
+    if (!faulted) {
+        (void)*address;
+    }
+    return faulted && fault.si_signo == SIGBUS && fault.si_addr == (const void *)address;
+}
+
+/* What a file does not have is mapped as well; it is there as soon as the file has it. */
+static void beyond_the_end(void)
+{
+    char name[] = "/tmp/macho_memory_XXXXXX";
+    struct sigaction action = {.sa_flags = SA_SIGINFO};
+    struct sigaction before;
+    struct stat status;
+    int file = mkstemp(name);
+    int reader = open(name, O_RDONLY);
+    CHECK(file >= 0 && reader >= 0 && unlink(name) == 0);
+    CHECK(ftruncate(file, 2 * PAGE) == 0);
+    action.sa_sigaction = fault_jump_back;
+    CHECK(sigaction(SIGBUS, &action, &before) == 0);
+    char *all = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    char *rest = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, reader, 2 * PAGE);
+    CHECK(all != MAP_FAILED && rest != MAP_FAILED);
+    CHECK(fstat(file, &status) == 0 && status.st_size == 2 * PAGE);
+    all[2 * PAGE - 1] = 4;
+    CHECK(no_page(all + 2 * PAGE + 7) && no_page(all + 4 * PAGE - 1) && no_page(rest + 5));
+    CHECK(ftruncate(file, 3 * PAGE) == 0);
+    all[2 * PAGE] = 5;
+    CHECK(rest[0] == 5 && no_page(all + 3 * PAGE) && no_page(rest + PAGE));
+    CHECK(ftruncate(file, 0) == 0 && no_page(all) && no_page(rest));
+    char *over = mmap(all + PAGE, 3 * PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANON | MAP_FIXED, -1, 0);
+    CHECK(over == all + PAGE && over[0] == 0 && over[3 * PAGE - 1] == 0 && no_page(all));
+    CHECK(sigaction(SIGBUS, &before, NULL) == 0);
+    CHECK(munmap(all, 4 * PAGE) == 0 && munmap(rest, 2 * PAGE) == 0);
+    CHECK(close(file) == 0 && close(reader) == 0);
+}
+
 /* Locks nest, and each has its error: a hole, memory that nobody may touch, a limit. */
 static void locks(void)
 {
@@ -164,6 +218,7 @@ int main(void)
     addresses_again();
     fixed();
     files();
+    beyond_the_end();
     locks();
     shared_memory();
     return probe_verdict();

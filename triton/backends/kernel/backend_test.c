@@ -2,7 +2,7 @@
  * The backend's own functions over a kit and a device that the test controls: what is bound, on
  * which queue, behind which fences, and that nothing stays when any step fails.
  */
-#include "fake_kit.h"
+#include "rig_test.h"
 
 #include <umo/weights.h>
 
@@ -262,39 +262,11 @@ static void weights_that_are_not_there_are_an_error(void **unused)
 
 /* ---- Executing ---- */
 
-typedef struct rig {
-    umo_model model;
-    umo_instance instance;
-    void *state;
-    void *instance_state;
-    umo_buffer *buffers[3];
-} rig;
-
 static void rig_setup(rig *r, int64_t batch_max)
 {
-    umo_error error = {0};
     fake_model_setup(&r->model, -1, variable_kernel, ARGUMENTS);
     r->model.batch_max = batch_max;
-    r->instance = (umo_instance){.model = &r->model};
-    r->state = fake_model_start(&r->model);
-    if (umo_backend_table.instance_init(&r->instance, r->state, &r->instance_state, &error) !=
-        UMO_OK) {
-        fail_msg("%s", error.text);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        r->buffers[i] = fake_buffer(&r->instance, 4096);
-    }
-    fake_device_reset(ARGUMENTS);
-}
-
-static void rig_teardown(rig *r)
-{
-    for (size_t i = 0; i < 3; i++) {
-        umo_buffer_release(r->buffers[i]);
-    }
-    umo_backend_table.instance_finish(r->instance_state);
-    umo_backend_table.model_finish(r->state);
-    fake_model_teardown(&r->model);
+    rig_load(r, ARGUMENTS);
 }
 
 /* A batch of rows x 32 and rows x 32 elements, each tensor at an offset of its own. */

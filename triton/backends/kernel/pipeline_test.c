@@ -1,7 +1,7 @@
 /*
  * Descriptions of several kernels: what a right one becomes, and every mistake named by its place.
  */
-#include "description.h"
+#include "texts_test.h"
 
 #include <jansson.h>
 
@@ -103,25 +103,10 @@ static void a_right_one_is_taken_over(void **unused)
     umo_description_finish(&d);
 }
 
-/* The good text with the first `from` replaced by `to`; the caller frees it. */
-static char *replaced(const char *from, const char *to)
-{
-    const char *at = strstr(good, from);
-    assert_non_null(at);
-    char *out = malloc(sizeof good + strlen(to));
-    assert_non_null(out);
-    (void)sprintf(out, "%.*s%s%s", (int)(at - good), good, to, at + strlen(from));
-    return out;
-}
-
 static void mistakes_are_named_by_their_place(void **unused)
 {
     (void)unused;
-    static const struct {
-        const char *from;
-        const char *to;
-        const char *said;
-    } cases[] = {
+    static const mistake cases[] = {
         /* The list of kernels */
         {"\"kernels\": [{", "\"kernels\": [5, {",
          "kernels[0]: an object is expected, not an integer"},
@@ -230,20 +215,7 @@ static void mistakes_are_named_by_their_place(void **unused)
         {", {\"intermediate\": \"BEST\", \"use\": \"update\"}", "",
          "kernels: no argument binds the intermediate 'BEST'"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *text = replaced(cases[i].from, cases[i].to);
-        umo_description d;
-        umo_error error = {0};
-        memset(&d, 0x5c, sizeof d);
-        const umo_description untouched = d;
-        assert_int_equal(umo_description_init(&d, text, &tensors, &error), UMO_E_INVAL);
-        if (strstr(error.text, cases[i].said) == NULL ||
-            strncmp(error.text, "parameter kernel: ", 18) != 0) {
-            fail_msg("%s\n-> %s\ngave: %s", cases[i].from, cases[i].to, error.text);
-        }
-        assert_memory_equal(&d, &untouched, sizeof d);
-        free(text);
-    }
+    mistakes_expect(good, &tensors, cases, sizeof cases / sizeof cases[0]);
 }
 
 static void there_are_at_most_so_many(void **unused)
@@ -318,16 +290,7 @@ static void mutated_json_ends_in_a_description_or_an_error(void **unused)
             memmove(text + at + word_bytes, end, strlen(end) + 1);
             memcpy(text + at, word, word_bytes);
         }
-        umo_description d;
-        umo_error error = {0};
-        const umo_status status = umo_description_init(&d, text, &tensors, &error);
-        if (status == UMO_OK) {
-            taken++;
-            umo_description_finish(&d);
-        } else {
-            assert_int_equal(status, UMO_E_INVAL);
-            assert_true(strncmp(error.text, "parameter kernel: ", 18) == 0);
-        }
+        taken += text_ends_well(text, &tensors) ? 1 : 0;
     }
     assert_true(taken > 100 && taken < 10000);
 }

@@ -2,7 +2,7 @@
  * Models of several kernels: order, the memory between them, what is left out, and that a failure
  * at any step leaves neither memory nor work behind.
  */
-#include "fake_kit.h"
+#include "rig_test.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -73,14 +73,6 @@ char *__wrap_strdup(const char *text)
 
 static const char three[] = PROLOGUE FIRST SECOND THIRD EPILOGUE;
 
-typedef struct rig {
-    umo_model model;
-    umo_instance instance;
-    void *state;
-    void *instance_state;
-    umo_buffer *buffers[3];
-} rig;
-
 static void setup(umo_model *model, const char *kernel)
 {
     fake_model_setup(model, -1, kernel, 0);
@@ -91,28 +83,8 @@ static void setup(umo_model *model, const char *kernel)
 
 static void rig_setup(rig *r, const char *kernel)
 {
-    umo_error error = {0};
     setup(&r->model, kernel);
-    r->instance = (umo_instance){.model = &r->model};
-    r->state = fake_model_start(&r->model);
-    if (umo_backend_table.instance_init(&r->instance, r->state, &r->instance_state, &error) !=
-        UMO_OK) {
-        fail_msg("%s", error.text);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        r->buffers[i] = fake_buffer(&r->instance, 4096);
-    }
-    fake_device_reset(0);
-}
-
-static void rig_teardown(rig *r)
-{
-    for (size_t i = 0; i < 3; i++) {
-        umo_buffer_release(r->buffers[i]);
-    }
-    umo_backend_table.instance_finish(r->instance_state);
-    umo_backend_table.model_finish(r->state);
-    fake_model_teardown(&r->model);
+    rig_load(r, 0);
 }
 
 /* rows x a elements of A and rows x b of B. */
