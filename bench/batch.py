@@ -1,9 +1,17 @@
 """What batches cost: eight tensors of one process's ring, of eight processes, in HTTP bodies and in gRPC messages.
 
-Each model is there in three ways: as it is, in the conventional way ("enable": false), and as a backend that touches
-nothing, which is the floor. They take turns batch by batch, so that whatever else the machine does hits all of them; a
-ratio is taken within a turn. Every turn begins with a batch whose answers are verified, in memory that was poisoned
-before. Copies are what umo counts on /metrics; the witnesses that do not trust it are in tests/e2e/test_witnesses.py.
+Each model is there in four ways: as it is ("on"); in the conventional way ("enable": false) with umo's copier, whose
+threads copy together where that pays ("off"); in the conventional way with one copying thread, which is what Triton's
+helpers do unless a server is started with --buffer-manager-thread-count ("one"); and as a backend that touches nothing,
+which is the floor. They take turns batch by batch in an order that is drawn anew each time, so that whatever else the
+machine does, and what the one before left in the caches, hits all of them; a ratio is taken within a turn. Every turn
+begins with batches whose answers are verified, in memory that was poisoned before. Copies are what umo counts on
+/metrics; the witnesses that do not trust it are in tests/e2e/test_witnesses.py.
+
+All ways use the same ring. umo.client makes large pages of it where it can; the rows with "small_pages" are of one
+without them, which is what every other client has. One thread sends a batch in the order of its slots, so most batches
+arrive in that order and the conventional way needs no gather either; the rows with "any_order" are of a client that
+sends as several threads do.
 
     python bench/batch.py [--turns 7] [--quick]
 
@@ -13,17 +21,21 @@ Prints JSON lines; the claims keep their names. The same file is the client of w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
+import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -32,7 +44,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
+import umo.client.http  # noqa: E402
 from umo.client import LaneSpec, Ring  # noqa: E402
+from umo.client import segment as segments  # noqa: E402
 from umo.demo.transports import Asker  # noqa: E402
 from umo.models import big, onnx_graph  # noqa: E402
 from umo.server import Metrics, TritonServer, default_backend_directory  # noqa: E402
@@ -41,7 +55,11 @@ MIB = 1 << 20
 ROWS = 8
 COMMAND = "make bench (bench/batch.py)"
 ENGINES = {"ort": "umo_onnxruntime", "kernel": "umo_kernel"}
-WAYS = ("on", "off")
+WAYS: dict[str, dict[str, bool]] = {
+    "on": {"enable": True},
+    "off": {"enable": False},
+    "one": {"enable": False, "parallel_copies": False},
+}
 KERNEL = """__kernel void relu(__global const float *restrict in, __global float *restrict out)
 {
     size_t i = get_global_id(0);
@@ -82,8 +100,8 @@ def write_models(folder: Path, sizes: Sequence[int]) -> None:
         elif file:
             (folder / name / "1" / file).write_text(KERNEL)
 
-    for way in WAYS:
-        unified = {"unified_memory": {"enable": way == "on"}}
+    for way, how in WAYS.items():
+        unified = {"unified_memory": how}
         for suffix, batched in (("", True), ("_single", False)):
             add(f"ort_{way}{suffix}", config(ENGINES["ort"], -1, batched, unified), "model.onnx")
             kernel = {"kernel": DESCRIPTION}
@@ -95,10 +113,21 @@ def write_models(folder: Path, sizes: Sequence[int]) -> None:
 # --- a client with a ring --------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def pages(large: bool) -> Iterator[None]:
+    """Whether segments made meanwhile are of large pages: UMO_CLIENT_HUGE_PAGES, within one process."""
+    before, segments._HUGE_PAGES = segments._HUGE_PAGES, large and segments._HUGE_PAGES
+    try:
+        yield
+    finally:
+        segments._HUGE_PAGES = before
+
+
 class RingClient:
     """Eight requests in flight at a time, whose tensors are neighbouring slots of a ring."""
 
-    def __init__(self, grpc_url: str, size: int, slots: int = ROWS, seed: int = 1) -> None:
+    def __init__(self, grpc_url: str, size: int, slots: int = ROWS, seed: int = 1, any_order: bool = False) -> None:
+        self._any_order, self._drawn = any_order, random.Random(seed)
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.insecure_channel(grpc_url, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -137,6 +166,8 @@ class RingClient:
     def ask(self, model: str) -> float:
         """One batch, all requests at a time; its seconds."""
         requests = self._requests(model)
+        if self._any_order:
+            self._drawn.shuffle(requests)
         start = time.perf_counter()
         for future in [self._stub.ModelInfer.future(request) for request in requests]:
             future.result()
@@ -152,9 +183,18 @@ class RingClient:
                 raise SystemExit(f"{model}: a wrong answer in slot {i}")
 
     def close(self) -> None:
-        self._stub.SystemSharedMemoryUnregister(
-            service_pb2.SystemSharedMemoryUnregisterRequest(name=self._ring.segment.name)
-        )
+        # The server lets go of a region a moment after it answered, and refuses until then.
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self._stub.SystemSharedMemoryUnregister(
+                    service_pb2.SystemSharedMemoryUnregisterRequest(name=self._ring.segment.name)
+                )
+                break
+            except grpc.RpcError as error:
+                if "in use" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
         self._channel.close()
 
 
@@ -200,43 +240,63 @@ def batch_size(moved: Metrics, model: str) -> float:
     return moved.value("nv_inference_count", model=model) / max(1, moved.value("nv_inference_exec_count", model=model))
 
 
-def one_ring(server: TritonServer, size: int, turns: int, count: int) -> None:
+def take_turns(client: RingClient, models: Mapping[str, str], turns: int, count: int) -> list[dict[str, float]]:
+    """Each turn's median seconds of a batch, by way."""
+    order = list(models.items())
+    drawn = random.Random(17)
+    for model in [*models.values()] * 3:
+        client.ask(model)
+    seconds: list[dict[str, float]] = []
+    for _ in range(turns):
+        for way in WAYS:
+            client.verify(models[way])
+        times: dict[str, list[float]] = {way: [] for way in models}
+        for _ in range(count):
+            drawn.shuffle(order)
+            for way, model in order:
+                times[way].append(client.ask(model))
+        seconds.append({way: statistics.median(values) for way, values in times.items()})
+    return seconds
+
+
+def one_ring(
+    server: TritonServer, size: int, turns: int, count: int, *, large_pages: bool = True, any_order: bool = False
+) -> None:
     """A batch of eight neighbours: nothing is copied, and what that is worth."""
-    client = RingClient(server.grpc_url, size)
-    null = f"null_{size}"
+    with pages(large_pages):
+        client = RingClient(server.grpc_url, size, any_order=any_order)
+    label = ("" if large_pages else "small_pages_") + ("any_order_" if any_order else "")
+    what = f"8 requests of {size // MIB} MB in one process's ring"
+    what += ("" if large_pages else " of 4 KiB pages") + (", sent in any order" if any_order else "")
     try:
         for engine in ENGINES:
-            models = {way: f"{engine}_{way}" for way in WAYS} | {"null": null}
-            for _ in range(3):
-                for model in models.values():
-                    client.ask(model)
+            models = {way: f"{engine}_{way}" for way in WAYS} | {"null": f"null_{size}"}
             before = server.metrics()
-            seconds: list[dict[str, float]] = []
-            for _ in range(turns):
-                for way in WAYS:
-                    client.verify(models[way])
-                times: dict[str, list[float]] = {way: [] for way in models}
-                for _ in range(count):
-                    for way, model in models.items():
-                        times[way].append(client.ask(model))
-                seconds.append({way: statistics.median(values) for way, values in times.items()})
+            seconds = take_turns(client, models, turns, count)
             moved = server.metrics().since(before)
             middle = {f"{way}_ms": round(statistics.median(s[way] for s in seconds) * 1e3, 3) for way in models}
-            label = f"{size // MIB}MB_{engine}"
+            throughput = ROWS / statistics.median(s["on"] for s in seconds)
             row(
-                f"batch_ring_{label}",
-                ROWS / statistics.median(s["on"] for s in seconds),
+                f"batch_ring_{label}{size // MIB}MB_{engine}",
+                throughput,
                 "requests/s",
-                f"the conventional way, 8 requests of {size // MIB} MB in one process's ring (more is better)",
+                f"the conventional way, {what} (more is better)",
                 [s["off"] / s["on"] for s in seconds],
                 **middle,
                 null_ratio=round(statistics.median(s["on"] / s["null"] for s in seconds), 3),
                 batch=round(batch_size(moved, models["on"]), 2),
             )
+            row(
+                f"batch_ring_one_thread_{label}{size // MIB}MB_{engine}",
+                throughput,
+                "requests/s",
+                f"the conventional way with one copying thread, as Triton's helpers, {what} (more is better)",
+                [s["one"] / s["on"] for s in seconds],
+            )
             rows = moved.value("nv_inference_count", model=models["on"])
             total = 2 * rows * size
             row(
-                f"batch_ring_copied_{label}",
+                f"batch_ring_copied_{label}{size // MIB}MB_{engine}",
                 sum(copied(moved, models["on"])) / max(1, rows),
                 "bytes/request",
                 "all tensors' bytes: 0 asked",
@@ -299,13 +359,49 @@ def eight_processes(server: TritonServer, size: int, seconds: float) -> None:
         )
 
 
+class Asks(Protocol):
+    """What Asker is, and Body below."""
+
+    def ask(self, model: str) -> Any: ...
+    def outputs(self, answer: Any) -> dict[str, np.ndarray]: ...
+    def close(self) -> None: ...
+
+
+class Body:
+    """One prepared HTTP request of umo.client, told to put its tensors into the body."""
+
+    def __init__(self, server: TritonServer, x: np.ndarray) -> None:
+        os.environ["UMO_CLIENT_SHARED_MEMORY"] = "0"
+        self._client = umo.client.http.InferenceServerClient(
+            server.http_url, connection_timeout=120, network_timeout=120
+        )
+        self._given = umo.client.http.InferInput("X", x.shape, "FP32")
+        self._given.set_data_from_numpy(x)
+
+    def ask(self, model: str) -> Any:
+        return self._client.infer(model, [self._given])
+
+    def outputs(self, answer: Any) -> dict[str, np.ndarray]:
+        return {"Y": answer.as_numpy("Y")}
+
+    def close(self) -> None:
+        self._client.close()
+
+
+TRANSPORTS: dict[str, Callable[[TritonServer, np.ndarray], Asks]] = {
+    "http": lambda server, x: Asker("HTTP", server, {"X": x}, {"Y": x}),
+    "http_umo_client": Body,
+    "grpc": lambda server, x: Asker("gRPC", server, {"X": x}, {"Y": x}),
+}
+
+
 class Sender:
     """A client that sends its tensor in the message, on a thread of its own: tritonclient's HTTP client needs that."""
 
     def __init__(self, transport: str, server: TritonServer, x: np.ndarray) -> None:
         self._x = x
         self._thread = ThreadPoolExecutor(1)
-        self._asker = self._thread.submit(Asker, transport, server, {"X": x}, {"Y": x}).result()
+        self._asker = self._thread.submit(TRANSPORTS[transport], server, x).result()
 
     def start(self, model: str) -> Future[bool]:
         """Asks; the future says whether the answer was right."""
@@ -321,9 +417,13 @@ class Sender:
 
 
 def in_the_message(server: TritonServer, size: int, rounds: int) -> None:
-    """HTTP and gRPC: a single request is used where it lies, a batch is gathered once."""
+    """HTTP and gRPC: a single request is used where it lies, a batch is gathered once.
+
+    A tensor lies at any byte of tritonclient's HTTP body, so a kernel's floats are copied once; in umo.client's it lies
+    at a multiple of 16.
+    """
     rng = np.random.default_rng(9)
-    for transport in ("HTTP", "gRPC"):
+    for transport in TRANSPORTS:
         shape = (1, size // 4)
         senders = [Sender(transport, server, rng.standard_normal(shape, np.float32)) for _ in range(ROWS)]
         try:
@@ -339,7 +439,7 @@ def in_the_message(server: TritonServer, size: int, rounds: int) -> None:
                     into, out = copied(moved, model)
                     total = moved.value("nv_inference_count", model=model) * size
                     row(
-                        f"batch_{transport.lower()}_{'single' if at_a_time == 1 else 'batch'}_{engine}",
+                        f"batch_{transport}_{'single' if at_a_time == 1 else 'batch'}_{engine}",
                         into / total,
                         "gathers",
                         f"the inputs' bytes once: {'0' if at_a_time == 1 else 'at most 1'} asked",
@@ -377,7 +477,7 @@ def perf_analyzer(server: TritonServer, size: int, turns: int) -> None:
             return float(said["Inferences/Second"]), float(said["p50 latency"])
 
     for engine in ENGINES:
-        seen = [{way: throughput(f"{engine}_{way}_single") for way in WAYS} for _ in range(turns)]
+        seen = [{way: throughput(f"{engine}_{way}_single") for way in ("on", "off")} for _ in range(turns)]
         row(
             f"batch_perf_analyzer_{size // MIB}MB_{engine}",
             statistics.median(turn["on"][0] for turn in seen),
@@ -406,6 +506,8 @@ def main() -> None:
         write_models(folder, sizes)
         with TritonServer(folder, backend_directory=default_backend_directory()) as server:
             one_ring(server, 16 * MIB, turns, 2 if options.quick else 5)
+            one_ring(server, 16 * MIB, turns, 2 if options.quick else 5, any_order=True)
+            one_ring(server, 16 * MIB, turns, 2 if options.quick else 5, large_pages=False)
             one_ring(server, MIB, turns, 10 if options.quick else 40)
             eight_processes(server, MIB, 2 if options.quick else 5)
             in_the_message(server, MIB, 2 if options.quick else 5)

@@ -2,9 +2,10 @@
 
     python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [stream] [pressure]
                         [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
-                        [overhead] [--turns N]
+                        [python_api] [overhead] [--turns N]
 
-Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1.
+Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1. What pages of docs/
+show as tables of their own is printed as the lines of those tables.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "stitch": [str(ROOT / "build/release/bench/stitch")],
         "batch": [sys.executable, str(ROOT / "bench/batch.py"), "--turns", str(max(3, turns // 2))],
         "mix": [sys.executable, str(ROOT / "bench/mix.py"), "--turns", str(max(3, turns // 3))],
+        "python_api": [sys.executable, str(ROOT / "bench/python_api.py"), "--turns", str(max(5, turns))],
         "overhead": [sys.executable, str(ROOT / "bench/overhead.py"), "--turns", str(turns)],
     }
 
@@ -74,6 +76,43 @@ def show(rows: list[dict]) -> None:
     Console(width=150).print(table)
 
 
+def line(label: str, cells: list[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def gather_table(by: dict[str, dict]) -> list[str]:
+    """That of docs/batching.md."""
+
+    def cell(way: str, kib: int) -> str:
+        row = by[f"gather_{way}_8x{kib}k"]
+        if way == "memcpy":
+            return f"{row['value']:.1f}"
+        return f"{row['value']:.1f} ({row['ratio']:.2f} x, {row['spread'][0]:.2f} to {row['spread'][1]:.2f})"
+
+    ways = {"memcpy by one thread": "memcpy", "the copier": "copier", "stores past the caches": "stream"}
+    return [line(label, [cell(way, kib) for kib in (256, 1024, 16384)]) for label, way in ways.items()]
+
+
+def stitch_table(by: dict[str, dict]) -> list[str]:
+    """That of docs/decisions/0007-stitching.md."""
+    ways = {
+        "mapped for each batch": ("fresh", "4k"),
+        "kept, when it is met again": ("kept", "4k"),
+        "mapped, huge pages": ("fresh", "huge"),
+        "kept, huge pages": ("kept", "huge"),
+    }
+    table = []
+    for label, (way, pages) in ways.items():
+        claims = [f"stitch_{way}_{pages}_{kib}k" for kib in (16, 64, 256, 1024, 2048, 16384)]
+        cells = [f"{by[claim]['ratio']:.2f}" if claim in by else "-" for claim in claims]
+        mix = by.get(f"stitch_mix_{pages}") if way == "fresh" else None
+        table.append(line(label, [*cells, f"{mix['ratio']:.2f}" if mix else ""]))
+    return table
+
+
+PASTED = {"gather": gather_table, "stitch": stitch_table}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", help="which ones, of those above; all by default")
@@ -87,7 +126,10 @@ def main() -> int:
     for name in options.names or known:
         print(f"bench: {name} ...", flush=True)
         try:
-            rows += run(name, known[name])
+            fresh_rows = run(name, known[name])
+            rows += fresh_rows
+            if name in PASTED:
+                print("\n".join(PASTED[name]({row["claim"]: row for row in fresh_rows})), flush=True)
         except (RuntimeError, json.JSONDecodeError) as error:
             failed.append(str(error))
     out = ROOT / "build" / "bench.jsonl"

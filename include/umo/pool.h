@@ -182,6 +182,15 @@ UMO_API uint64_t umo_pools_reserved(umo_scope *root);
 /** Bytes that they keep. Cheap, pauses nobody: what threads cache at the moment is estimated. */
 UMO_API uint64_t umo_pools_kept(umo_scope *root);
 
+/**
+ * Adds up the figures of all pools whose scope is the given one or below it: a model's. Peaks are
+ * the sum of the pools' own; the fragmentation is that of the pools in the measure of what they
+ * keep.
+ *
+ * Threads: any. Cost: umo_pool_read() for each.
+ */
+UMO_API void umo_pools_read(const umo_scope *scope, umo_pool_stats *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -268,6 +268,16 @@ def test_an_empty_array_of_objects_or_nothing(client: Client) -> None:
     assert lease_of(empty(client, "IN", [FLOATS], "f4")) is None
 
 
+def test_a_mistake_leaves_what_lies_in_a_lane(client: Client, server: Played) -> None:
+    warm(client)
+    one = tensor(3)
+    assert one._umo_lease is not None
+    for bad in (np.zeros(FLOATS, "f8"), np.zeros(FLOATS + 1, "f4"), None):
+        with pytest.raises(InferenceServerException):
+            one.set_data_from_numpy(bad)
+        assert (client.infer([one]).as_numpy("OUT") == 3).all() and server.last["in"]
+
+
 def test_a_strided_part_of_an_empty_array_is_copied(client: Client) -> None:
     array = empty(client, "IN", [FLOATS, 2], np.float32)
     array[:, 0], array[:, 1] = 1, 2
@@ -595,6 +605,40 @@ def test_the_last_client_unregisters_all(client: Client, server: Played) -> None
     assert (array == 3).all()
     warm(client)
     assert server.last == {"in": True, "out": True}
+
+
+def test_the_last_client_gives_its_memory_back(client: Client, server: Played) -> None:
+    warm(client)
+    array = ask(client, 3)
+    warm(client, FLOATS + 1)
+    both = links.budget().used
+    client._umo_drive(client._umo_link.shut())
+    assert 0 < links.budget().used < both and (array == 3).all(), "somebody holds one of them"
+    del array
+    warm(client, 100)
+    assert links.budget().used == 0 and server.regions == {}
+
+
+def test_memory_of_a_server_that_opens_none_any_more_comes_back(client: Client, server: Played) -> None:
+    link = warm(client)
+    array = ask(client, 3)
+    assert links.budget().used > 0
+    link.turn_off("for a test")
+    ask(client, 4)
+    assert links.budget().used > 0 and (array == 3).all()
+    del array
+    ask(client, 4)
+    assert links.budget().used == 0 and server.regions == {}
+    assert server.last == {"in": False, "out": False}
+
+
+def test_memory_that_a_server_refuses_comes_back(client: Client, server: Played) -> None:
+    server.register_system_shared_memory = lambda *_: (_ for _ in ()).throw(  # type: ignore[method-assign]
+        InferenceServerException("shared memory is off", "400")
+    )
+    warm(client)
+    assert client._umo_link.off and server.last == {"in": False, "out": False}
+    assert links.budget().used == 0
 
 
 def test_a_client_unregisters_what_dead_ones_left(client: Client, server: Played) -> None:

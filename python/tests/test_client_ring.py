@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import mmap
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -27,6 +30,21 @@ LINUX = pytest.mark.skipif(segments.SYSTEM.folder is None, reason="this system d
 
 def ring(slots: int = 3) -> Ring:
     return Ring([LaneSpec("m", "in", 12, slots), LaneSpec("m", "out", 20, slots)])
+
+
+def memory_in_step(one: Segment, size: int) -> int:
+    """The bytes that a mapping which lies in step with the segment shows as large pages."""
+    libc = segments._libc()
+    place = libc.mmap(None, size + segments.HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    start = place + -place % segments.HUGE
+    assert libc.mmap(start, size, mmap.PROT_READ, mmap.MAP_SHARED | segments._MAP_FIXED, one._file, 0) == start
+    try:
+        for at in range(0, size, 4096):
+            ctypes.c_char.from_address(start + at).value  # noqa: B018
+        own = Path("/proc/self/smaps").read_text().split(f"{start:x}-", 1)[1]
+        return int(re.search(r"ShmemPmdMapped:\s+(\d+) kB", own)[1]) << 10  # type: ignore[index]
+    finally:
+        libc.munmap(place, size + segments.HUGE)
 
 
 def shown() -> set[str]:
@@ -53,6 +71,53 @@ def test_a_forgotten_segment_leaves_no_file_and_no_descriptor() -> None:
     gc.collect()
     assert shown() == set()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_large_page_is_asked_for_as_soon_as_all_of_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(segments.SYSTEM, "enlarge", lambda _, offset, size: asked.append((offset, size)))
+    huge = segments.HUGE
+    one = Segment(8 * huge)
+    one.commit(0, huge // 2)
+    assert asked == []
+    one.commit(huge // 2, huge // 2)
+    assert asked == [(0, huge)]
+    one.commit(huge, 3 * huge)
+    assert asked[1:] == [(huge, 3 * huge)]
+    one.commit(4 * huge, huge + 4096)
+    assert asked[2:] == [(4 * huge, huge)]
+    one.commit(5 * huge + 4096, 2 * huge - 4096)
+    assert sorted(asked[3:]) == [(5 * huge, huge), (6 * huge, huge)]
+
+
+def test_large_pages_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_HUGE_PAGES", False)
+    monkeypatch.setattr(segments.SYSTEM, "enlarge", lambda *_: pytest.fail("asked for"))
+    Segment(4 * segments.HUGE).commit(0, 4 * segments.HUGE)
+
+
+@LINUX
+def test_what_a_slot_holds_survives_that_its_neighbours_page_is_enlarged() -> None:
+    """Twelve slots of 1 MiB: every second one completes a large page in which the one before lies already."""
+    made = Ring([LaneSpec("m", "in", 1 << 20, 12)])
+    slots = []
+    for i in range(12):
+        slots.append(made.take("m"))
+        slots[-1].array("in", np.uint8, (1 << 20,))[:] = i
+    for i, slot in enumerate(slots):
+        assert np.all(slot.array("in", np.uint8, (1 << 20,)) == i)
+
+
+@LINUX
+def test_a_taken_segment_is_of_large_pages() -> None:
+    if tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 1):
+        pytest.skip("this kernel has no MADV_COLLAPSE")
+    one = Segment(4 * segments.HUGE)
+    one.commit(0, 4 * segments.HUGE)
+    shown = memory_in_step(one, 4 * segments.HUGE)
+    if shown == 0:
+        pytest.skip("this kernel gives shared memory no large pages")
+    assert shown == 4 * segments.HUGE
 
 
 @LINUX

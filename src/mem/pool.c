@@ -4,6 +4,7 @@
  */
 #include "mem/pool_blocks.h"
 
+#include "base/scope.h"
 #include "driver/device.h"
 #include "mem/buffer.h"
 #include "mem/keeper.h"
@@ -472,4 +473,46 @@ void umo_pool_read(umo_pool *pool, umo_pool_stats *out)
     }
     umo_blocks_read(&pool->blocks, &stats);
     *out = stats;
+}
+
+static void stats_add(umo_pool_stats *sum, const umo_pool_stats *pool)
+{
+    double crumbs = sum->fragmentation * (double)sum->kept_bytes +
+                    pool->fragmentation * (double)pool->kept_bytes;
+    sum->live_bytes += pool->live_bytes;
+    sum->reserved_bytes += pool->reserved_bytes;
+    sum->kept_bytes += pool->kept_bytes;
+    sum->peak_live_bytes += pool->peak_live_bytes;
+    sum->peak_reserved_bytes += pool->peak_reserved_bytes;
+    sum->hits += pool->hits;
+    sum->misses += pool->misses;
+    sum->scrubbed_bytes += pool->scrubbed_bytes;
+    sum->trims += pool->trims;
+    sum->trimmed_bytes += pool->trimmed_bytes;
+    sum->moved_bytes += pool->moved_bytes;
+    sum->metadata_bytes += pool->metadata_bytes;
+    sum->fragmentation = sum->kept_bytes > 0 ? crumbs / (double)sum->kept_bytes : 0;
+}
+
+void umo_pools_read(const umo_scope *scope, umo_pool_stats *out)
+{
+    *out = (umo_pool_stats){0};
+    (void)pthread_mutex_lock(&pools_lock);
+    for (umo_list_link *link = pools.next; link != &pools;) {
+        umo_pool *pool = UMO_LIST_ENTRY(link, umo_pool, link);
+        if (!umo_scope_within(pool->options.scope, scope)) {
+            link = link->next;
+            continue;
+        }
+        pool->users++;
+        (void)pthread_mutex_unlock(&pools_lock);
+        umo_pool_stats stats;
+        umo_pool_read(pool, &stats);
+        stats_add(out, &stats);
+        (void)pthread_mutex_lock(&pools_lock);
+        link = link->next; /* it is in the list as long as it is held */
+        pool->users--;
+        (void)pthread_cond_broadcast(&pools_left);
+    }
+    (void)pthread_mutex_unlock(&pools_lock);
 }

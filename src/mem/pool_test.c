@@ -593,6 +593,46 @@ static void a_pool_keeps_its_scope(void **state)
     umo_device_release(device);
 }
 
+static void pools_below_a_scope_are_read_together(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    umo_scope *below = NULL;
+    assert_int_equal(umo_scope_create(r.scope, "below", 0, &below, NULL), UMO_OK);
+    umo_pool *inner = NULL;
+    const umo_pool_options what = {.device = r.device, .scope = below, .idle_ns = UINT64_MAX};
+    assert_int_equal(umo_pool_create(&what, &inner, NULL), UMO_OK);
+    rig other = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0); /* of another root */
+    umo_buffer *blocks[3] = {take(&r, 1000, 0), NULL, take(&other, 500, 0)};
+    assert_int_equal(umo_pool_alloc(inner, 3000, 0, &blocks[1], NULL), UMO_OK);
+    give(&r, blocks[0]);
+
+    umo_pool_stats outer_stats = stats(&r);
+    umo_pool_stats inner_stats;
+    umo_pool_stats both;
+    umo_pool_read(inner, &inner_stats);
+    umo_pools_read(r.scope, &both);
+    assert_int_equal(both.live_bytes, 3000);
+    assert_int_equal(both.reserved_bytes, outer_stats.reserved_bytes + inner_stats.reserved_bytes);
+    assert_int_equal(both.kept_bytes, outer_stats.kept_bytes + inner_stats.kept_bytes);
+    assert_int_equal(both.misses, 2);
+    assert_true(both.fragmentation >= 0 && both.fragmentation <= 1);
+    umo_pools_read(below, &both);
+    assert_int_equal(both.reserved_bytes, inner_stats.reserved_bytes);
+    assert_int_equal(both.misses, 1);
+
+    assert_int_equal(umo_pool_free(inner, blocks[1]), UMO_OK);
+    umo_pool_destroy(inner);
+    umo_pools_read(below, &both);
+    assert_int_equal(both.reserved_bytes, 0);
+    umo_scope_destroy(below);
+    give(&other, blocks[2]);
+    umo_pool_destroy(other.pool);
+    umo_scope_destroy(other.scope);
+    umo_device_release(other.device);
+    rig_close(&r);
+}
+
 /* A block comes back with a command still running on it: its next taker waits. */
 static void a_block_with_a_pending_use_is_waited_for(void **state)
 {
@@ -711,6 +751,7 @@ int main(void)
         cmocka_unit_test(a_clearing_that_fails_is_not_forgotten),
         cmocka_unit_test(memory_fresh_from_the_device_shows_nobodys_bytes),
         cmocka_unit_test(a_pool_keeps_its_scope),
+        cmocka_unit_test(pools_below_a_scope_are_read_together),
         cmocka_unit_test(a_block_with_a_pending_use_is_waited_for),
         cmocka_unit_test(threads_never_share_a_block),
     };

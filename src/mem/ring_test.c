@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -407,6 +408,64 @@ static void who_waits_gets_the_slot_that_comes_back(void **state)
     umo_ring_destroy(ring);
 }
 
+#ifdef __linux__
+/* Bytes of a mapping that its page table shows as huge pages. */
+static size_t huge_bytes_at(const void *start)
+{
+    char line[512];
+    char begin[32];
+    unsigned long kib = 0;
+    bool here = false;
+    FILE *file = fopen("/proc/self/smaps", "re");
+    assert_non_null(file);
+    (void)snprintf(begin, sizeof begin, "%lx-", (unsigned long)(uintptr_t)start);
+    while (fgets(line, sizeof line, file) != NULL) {
+        here = here || strncmp(line, begin, strlen(begin)) == 0;
+        if (here && sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1) {
+            break;
+        }
+    }
+    assert_int_equal(fclose(file), 0);
+    return (size_t)kib << 10;
+}
+#endif
+
+/* What a server's view of it shows; the ring's own mapping lies anywhere. */
+static void a_large_slot_is_of_huge_pages(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    int major = 0;
+    int minor = 0;
+    struct utsname system;
+    assert_int_equal(uname(&system), 0);
+    (void)sscanf(system.release, "%d.%d", &major, &minor);
+    if (major * 100 + minor < 601 || !umo_os_mapping_duplicates() ||
+        access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0) {
+        skip(); /* no MADV_COLLAPSE before Linux 6.1, nor without huge pages */
+    }
+    const size_t huge = (size_t)2 << 20;
+    const umo_lane_spec specs[] = {{"m", "x", 2 * huge + 4096, 3}};
+    umo_ring *ring = make(specs, COUNT(specs));
+    umo_ring_info info;
+    uint32_t slot;
+    void *view;
+    umo_ring_describe(ring, &info);
+    assert_int_equal(umo_ring_take(ring, 0, 0, &slot), UMO_OK);
+    assert_int_equal(umo_ring_take(ring, 0, 0, &slot), UMO_OK);
+    assert_int_equal(umo_os_mapping_duplicate(info.base, info.size_bytes, &view), UMO_OK);
+    for (size_t at = 0; at < 4 * huge; at += 4096) {
+        (void)*((volatile char *)view + at);
+    }
+    /* The third page belongs to two slots. */
+    assert_int_equal(huge_bytes_at(view), 3 * huge);
+    umo_os_mapping_drop(view, info.size_bytes);
+    umo_ring_destroy(ring);
+#else
+    skip(); /* other systems have no huge pages of files */
+#endif
+}
+
 static void a_process_has_a_start_time_that_stays(void **state)
 {
     (void)state;
@@ -433,6 +492,7 @@ int main(void)
         cmocka_unit_test(a_slot_that_the_system_has_no_memory_for_stays_free),
         cmocka_unit_test(threads_never_share_a_slot),
         cmocka_unit_test(who_waits_gets_the_slot_that_comes_back),
+        cmocka_unit_test(a_large_slot_is_of_huge_pages),
         cmocka_unit_test(a_process_has_a_start_time_that_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,10 +57,9 @@ uint64_t umo_os_memory_bytes(void)
 
 /* Fresh whole pages. Where they are forced to be longer than the kernel's, its address is no
  * multiple of theirs: more is mapped, and what is too much is given back. */
-static void *pages_map(size_t whole_bytes, int protection)
+static void *pages_map_aligned(size_t whole_bytes, int protection, size_t align_bytes)
 {
-    size_t page = umo_os_page_bytes();
-    size_t slack = page - system_page_bytes();
+    size_t slack = align_bytes - system_page_bytes();
     size_t more_bytes;
     if (__builtin_add_overflow(whole_bytes, slack, &more_bytes)) {
         return NULL;
@@ -69,7 +68,7 @@ static void *pages_map(size_t whole_bytes, int protection)
     if (area == MAP_FAILED) {
         return NULL;
     }
-    size_t before = (size_t)(-(uintptr_t)area & (page - 1));
+    size_t before = (size_t)(-(uintptr_t)area & (align_bytes - 1));
     if (before > 0) {
         (void)munmap(area, before);
     }
@@ -77,6 +76,11 @@ static void *pages_map(size_t whole_bytes, int protection)
         (void)munmap(area + before + whole_bytes, slack - before);
     }
     return area + before;
+}
+
+static void *pages_map(size_t whole_bytes, int protection)
+{
+    return pages_map_aligned(whole_bytes, protection, umo_os_page_bytes());
 }
 
 void *umo_os_pages_alloc(size_t size_bytes)
@@ -321,13 +325,21 @@ umo_status umo_os_mapping_query(const void *address, umo_mapping *out)
     return UMO_OK;
 }
 
+/* A file's huge page takes one entry of the page tables where the mapping lies in step with it. Who
+ * maps a segment maps all of it, so a multiple of a huge page is in step. */
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+
 /* An old size of 0 makes a second mapping of shared memory and refuses private memory. */
 static void *mapping_again(void *start, size_t size_bytes)
 {
-    if (umo_os_page_bytes() == system_page_bytes()) {
+    size_t align_bytes = umo_os_page_bytes();
+    if (size_bytes >= HUGE_PAGE_BYTES && align_bytes < HUGE_PAGE_BYTES) {
+        align_bytes = HUGE_PAGE_BYTES;
+    }
+    if (align_bytes == system_page_bytes()) {
         return mremap(start, 0, size_bytes, MREMAP_MAYMOVE);
     }
-    void *place = pages_map(size_bytes, PROT_NONE);
+    void *place = pages_map_aligned(size_bytes, PROT_NONE, align_bytes);
     if (place == NULL) {
         errno = ENOMEM;
         return MAP_FAILED;

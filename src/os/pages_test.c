@@ -165,6 +165,35 @@ static void a_duplicate_lies_on_pages_and_is_of_whole_pages(void **state)
     assert_int_equal(munmap(shared, 4 * page), 0);
 }
 
+/* In step with the file behind it, so that its huge pages are seen as such. */
+static void a_large_duplicate_lies_at_a_multiple_of_a_huge_page(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    const size_t huge = (size_t)2 << 20;
+    if (!umo_os_mapping_duplicates()) {
+        skip();
+    }
+    for (size_t size_bytes = huge; size_bytes < 4 * huge; size_bytes += huge / 2) {
+        char *shared =
+            pages_test_map(size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        void *own[3];
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(umo_os_mapping_duplicate(shared, size_bytes, &own[i]), UMO_OK);
+            assert_int_equal((uintptr_t)own[i] % huge, 0);
+        }
+        shared[size_bytes - 1] = 7;
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(((char *)own[i])[size_bytes - 1], 7);
+            umo_os_mapping_drop(own[i], size_bytes);
+        }
+        assert_int_equal(munmap(shared, size_bytes), 0);
+    }
+#else
+    skip(); /* other systems have no huge pages of files */
+#endif
+}
+
 static void reserved_addresses_get_pages_and_give_them_back(void **state)
 {
     (void)state;
@@ -219,6 +248,7 @@ int main(void)
         cmocka_unit_test(more_than_there_is_is_not_handed_out),
         cmocka_unit_test(purgeable_pages_say_what_was_lost),
         cmocka_unit_test(a_duplicate_lies_on_pages_and_is_of_whole_pages),
+        cmocka_unit_test(a_large_duplicate_lies_at_a_multiple_of_a_huge_page),
         cmocka_unit_test(reserved_addresses_get_pages_and_give_them_back),
         cmocka_unit_test(pages_are_populated_as_they_are),
     };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import json
@@ -18,6 +19,8 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
+import umo.client.http
+import umo.client.http.aio
 from umo.server import ServerError, TritonServer
 
 RNG = np.random.default_rng(21)
@@ -537,6 +540,40 @@ def test_floats_at_odd_offsets_are_copied_once_and_right(server, offset):
         done = moved(server, before, "both")
         assert done["copy in misaligned"] == size
         assert done["copy out misaligned"] == size
+
+
+@pytest.mark.parametrize("call", ["infer", "async_infer", "aio"])
+def test_floats_in_an_http_body_of_umo_client_stay_where_they_are(server, call, monkeypatch):
+    """Whatever the length of the request's JSON is; tritonclient's bodies hit upon every fourth address only."""
+    monkeypatch.setenv("UMO_CLIENT_SHARED_MEMORY", "0")
+    data = RNG.random(10000, dtype=np.float32)
+
+    def given(module: Any) -> list[Any]:
+        tensor = module.InferInput("IN", data.shape, "FP32")
+        tensor.set_data_from_numpy(data)
+        return [tensor]
+
+    async def ask_all() -> list[Any]:
+        client = umo.client.http.aio.InferenceServerClient(server.http_url)
+        try:
+            return [await client.infer("both", given(umo.client.http.aio), request_id="r" * i) for i in range(1, 9)]
+        finally:
+            await client.close()
+
+    def ask(module: Any) -> list[Any]:
+        with module.InferenceServerClient(server.http_url) as client:
+            if call == "infer":
+                return [client.infer("both", given(module), request_id="r" * i) for i in range(1, 9)]
+            return [client.async_infer("both", given(module), request_id="r" * i).get_result() for i in range(1, 9)]
+
+    before = server.metrics()
+    for got in asyncio.run(ask_all()) if call == "aio" else ask(umo.client.http):
+        np.testing.assert_array_equal(got.as_numpy("FACTOR"), 5 * data)
+    assert not [key for key in moved(server, before, "both") if key.startswith(("copy", "performed"))]
+    if call != "aio":
+        before = server.metrics()
+        ask(httpclient)
+        assert moved(server, before, "both")["copy in misaligned"] == 6 * data.nbytes
 
 
 def test_options_reach_the_compiler_and_unwanted_outputs_are_left_out(server):

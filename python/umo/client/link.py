@@ -435,14 +435,14 @@ class Link:
         if self.alias is not None:
             return (yield from self.alias.prepare(wire, model, version, inputs, outputs, sequence))
         attempt = Attempt(self, wire, None, sequence, bool(outputs))
+        if self._leaving:
+            yield from self._tidy()
         if self.off:
             return attempt
         if outputs:
             attempt.unusual = {name for name, usual in map(wire.requested, outputs) if not usual}
         sources = [wire.source(tensor) for tensor in inputs]
         kind = attempt.kind = self.kind(model, version, sources)
-        if self._leaving:
-            yield from self._tidy()
         ring = self._ring(kind)
         if ring is None and not any(type(source.data) is Lease for source in sources):
             return attempt
@@ -654,7 +654,8 @@ class Link:
             budget().release(ring)
 
     def shut(self) -> Generator[Control, Any, None]:
-        """The last client goes: unregisters every region. What cannot go now goes when there is a client again."""
+        """The last client goes: unregisters every region and gives the memory back. What cannot go now, because an
+        array lies in it or a request still runs, goes when there is a client again, or another ring needs its bytes."""
         with self._lock:
             rings = [ring for ring in {*self._rings.values(), *self._leaving} if ring.registered]
             for ring in self._rings.values():
@@ -674,6 +675,7 @@ class Link:
                         yield Control(PAUSE, (pause_s,))
                 except Exception:
                     return
+        yield from self._tidy()
 
     # --- fork -------------------------------------------------------------------------------------------------------
 

@@ -250,6 +250,11 @@ class Ring:
         if not self._charge(size):
             raise MemoryError(f"{size} bytes for one more slot of {model} pass the budget")
         self.charged += size
-        for lane in lanes:
-            self.segment.commit(lane.slot_offset(index), lane.stride)
+        try:
+            for lane in lanes:
+                self.segment.commit(lane.slot_offset(index), lane.stride)
+        except BaseException:
+            self.charged -= size
+            self._charge(-size)
+            raise
         self._taken[model] = index + 1

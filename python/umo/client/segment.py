@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import errno
 import functools
 import mmap
@@ -36,6 +37,22 @@ _NAME = re.compile(r"^umo-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$")
 _KEY_PREFIX = "umo."
 _LEFT_BEHIND_S = 60.0
 
+HUGE = 2 << 20  # bytes of a large page, where small ones have 4 KiB
+_HUGE_PAGES = os.environ.get("UMO_CLIENT_HUGE_PAGES", "1").lower() not in ("0", "off", "false")
+_MAP_FIXED = 0x10
+_MADV_COLLAPSE = 25
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
+
 
 class _System:
     """What POSIX leaves open, for a system that has neither /proc nor /dev/shm (macOS)."""
@@ -58,6 +75,9 @@ class _System:
     def commit(self, file: int, offset: int, size: int) -> None:
         """Makes sure that the memory is there. Raises OSError when it is not; here a write would wait instead."""
 
+    def enlarge(self, file: int, offset: int, size: int) -> None:
+        """Gives a range of memory that is there larger pages, where the system can. HUGE bytes, or a multiple."""
+
     def drop(self, memory: mmap.mmap) -> None:
         """Gives the memory back although it is mapped; it reads as zeros from now on."""
 
@@ -79,6 +99,19 @@ class _Linux(_System):
     def commit(self, file: int, offset: int, size: int) -> None:
         # A full /dev/shm is an error here, and would be a SIGBUS later.
         os.posix_fallocate(file, offset, size)
+
+    def enlarge(self, file: int, offset: int, size: int) -> None:
+        # Works on shared memory whatever the system's settings for huge pages are, but only through a mapping that
+        # lies in step with the file: one for the purpose, since those of Python's mmap lie anywhere.
+        libc = _libc()
+        place = libc.mmap(None, size + HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        if place == _MAP_FAILED:
+            return
+        start = place + -place % HUGE
+        both = mmap.PROT_READ | mmap.PROT_WRITE
+        if libc.mmap(start, size, both, mmap.MAP_SHARED | _MAP_FIXED, file, offset) == start:
+            libc.madvise(start, size, _MADV_COLLAPSE)  # Linux 6.1; else small pages stay
+        libc.munmap(place, size + HUGE)
 
     def drop(self, memory: mmap.mmap) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -144,6 +177,7 @@ class Segment:
         self.key = f"/{_KEY_PREFIX}{os.getpid()}.{secrets.token_hex(8)}"[:30]
         self._file = _posixshmem.shm_open(self.key, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
         self._visible = True
+        self._begun: dict[int, int] = {}  # large pages of which a part has memory: its bytes
         _segments.add(self)
         try:
             os.ftruncate(self._file, size)
@@ -155,8 +189,22 @@ class Segment:
             raise
 
     def commit(self, offset: int, size: int) -> None:
-        """Takes memory for a range. Raises OSError when there is none."""
+        """Takes memory for a range that has none yet. Raises OSError when there is none.
+
+        A large page becomes one as soon as all of it is taken: an engine's pass over memory is up to twice as fast.
+        """
         SYSTEM.commit(self._file, offset, size)
+        if not _HUGE_PAGES:
+            return
+        end = offset + size
+        whole = range(-(-offset // HUGE), end // HUGE)
+        if whole:
+            SYSTEM.enlarge(self._file, whole.start * HUGE, len(whole) * HUGE)
+        for page in {offset // HUGE, (end - 1) // HUGE}.difference(whole):
+            here = min(end, (page + 1) * HUGE) - max(offset, page * HUGE)
+            self._begun[page] = self._begun.get(page, 0) + here
+            if self._begun[page] == HUGE:
+                SYSTEM.enlarge(self._file, page * HUGE, HUGE)
 
     def hide(self) -> None:
         """Removes the name; a second call does nothing."""

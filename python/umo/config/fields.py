@@ -163,6 +163,7 @@ FIELDS: dict[str, Callable[[Any, str, Report], None]] = {
     "batch_optimization": _bool,
     "trusted_clients": _bool,
     "profiling": _bool,
+    "parallel_copies": _bool,
     "zero_copy_threshold": _threshold,
     "device": _device,
     "tensor_patterns": _patterns,

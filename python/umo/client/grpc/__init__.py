@@ -10,55 +10,38 @@ from tritonclient.grpc import *  # noqa: F403
 from tritonclient.grpc._client import CallContext
 from tritonclient.utils import InferenceServerException
 
-from umo.client import shared
-from umo.client.link import Attempt, Control, Source
+from umo.client import faces, shared
+from umo.client.link import Control, Source
 from umo.client.ring import Lease
-from umo.client.shared import Shared, like
+from umo.client.shared import like
 
 __all__ = list(base.__all__)
 
 # Said by gRPC itself when a stream ends before there is an answer.
 _BROKEN = ("RST_STREAM", "Stream removed", "GOAWAY", "Socket closed")
-_SHARED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
 def __getattr__(name: str) -> Any:
     return getattr(base, name)
 
 
-class InferInput(base.InferInput):
+class InferInput(faces.PlacedInput, base.InferInput):
     """tritonclient's; large tensors are copied to where the server can see them instead of into bytes.
 
     set_data_from_numpy() also takes arrays of umo.client.empty(), which are not copied at all, and DLPack producers.
     """
 
-    _umo_lease: Lease | None = None
+    set_shared_memory = faces.leaves_lane(base.InferInput.set_shared_memory)
+    _get_content = faces.reads_lane(base.InferInput._get_content)
 
     @like(base.InferInput.set_data_from_numpy)
     def set_data_from_numpy(self, input_tensor: Any) -> InferInput:
-        array = shared.array_from(input_tensor)
-        held, self._umo_lease = [self._umo_lease], None
-        lease = shared.lease_for(array, self._input.name, self._input.datatype, self._input.shape, held)
-        if lease is None:
-            self._umo_lease = held[0]
-            super().set_data_from_numpy(array)
-            self._umo_lease = None
-            return self
-        for key in _SHARED:
-            self._input.parameters.pop(key, None)
-        self._raw_content = None
-        self._umo_lease = lease
+        what = (self._input.name, self._input.datatype, self._input.shape)
+        if self._umo_set(input_tensor, what, super().set_data_from_numpy) is not None:
+            for key in faces.SHARED_MEMORY:
+                self._input.parameters.pop(key, None)
+            self._raw_content = None
         return self
-
-    @like(base.InferInput.set_shared_memory)
-    def set_shared_memory(self, *args: Any, **kwargs: Any) -> InferInput:
-        self._umo_lease = None
-        super().set_shared_memory(*args, **kwargs)
-        return self
-
-    @like(base.InferInput._get_content)
-    def _get_content(self) -> bytes | None:
-        return self._raw_content if self._umo_lease is None else self._umo_lease.array().tobytes()
 
 
 class InferRequestedOutput(base.InferRequestedOutput):
@@ -75,7 +58,7 @@ class InferResult(base.InferResult):
             raw = result.raw_output_contents
             if places and output.name in places and not (at < len(raw) and raw[at]):
                 self._umo_places[output.name] = places[output.name]
-                for key in _SHARED:
+                for key in faces.SHARED_MEMORY:
                     output.parameters.pop(key, None)
 
     @like(base.InferResult.as_numpy)
@@ -148,12 +131,15 @@ def extra(control: Control) -> dict[str, Any]:
     return how | {"as_json": True} if control.method == "get_model_config" else how
 
 
-class InferenceServerClient(Shared, base.InferenceServerClient):
+class InferenceServerClient(faces.Blocking, base.InferenceServerClient):
     """tritonclient's; tensors stay in memory that is shared with the server where that is possible (`transport`)."""
 
     _umo_wire = WIRE
     _umo_base = base.InferenceServerClient
-    _umo_gone = False
+    close = faces.shuts(base.InferenceServerClient.close)
+    unregister_system_shared_memory = faces.unregisters(base.InferenceServerClient.unregister_system_shared_memory)
+    load_model = faces.changes_model(base.InferenceServerClient.load_model)
+    unload_model = faces.changes_model(base.InferenceServerClient.unload_model)
 
     @like(base.InferenceServerClient.__init__)
     def __init__(self, url: str, *args: Any, **kwargs: Any) -> None:
@@ -165,23 +151,8 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
         self._umo_gone = True
         super().__del__()
 
-    @like(base.InferenceServerClient.close)
-    def close(self) -> None:
-        self._umo_shut()
-        super().close()
-
-    def _umo_shut(self) -> None:
-        if not self._umo_gone and hasattr(self, "_umo_link"):
-            self._umo_gone = True
-            if self._umo_is_last():
-                self._umo_drive(self._umo_link.real().shut())
-
     def _umo_extra(self, control: Control) -> dict[str, Any]:
         return extra(control)
-
-    def _umo_prepare(self, model: str, inputs: Any, version: str, outputs: Any, sequence: Any, headers: Any) -> Attempt:
-        steps = self._umo_link.prepare(WIRE, model, version, inputs, outputs, sequence not in (0, ""))
-        return self._umo_drive(steps, headers=headers)
 
     @like(base.InferenceServerClient.infer)
     def infer(
@@ -281,21 +252,6 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
             callback(result=None if result is None else wrap(result, {}), error=error)
 
         super().start_stream(answered, *args, **kwargs)
-
-    @like(base.InferenceServerClient.unregister_system_shared_memory)
-    def unregister_system_shared_memory(self, name: str = "", *args: Any, **kwargs: Any) -> None:
-        super().unregister_system_shared_memory(name, *args, **kwargs)
-        self._umo_unregistered(name)
-
-    @like(base.InferenceServerClient.load_model)
-    def load_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        super().load_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
-
-    @like(base.InferenceServerClient.unload_model)
-    def unload_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        super().unload_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
 
 
 def wrap(result: Any, places: dict[str, Lease]) -> InferResult:

@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import gevent
 import tritonclient.http as base
 from tritonclient.http import *  # noqa: F403
 from tritonclient.utils import InferenceServerException
 
-from umo.client import shared
+from umo.client import faces, shared
+from umo.client.http.body import aligns
 from umo.client.link import Attempt, Source
 from umo.client.ring import Lease
-from umo.client.shared import Shared, like
+from umo.client.shared import like
 
 __all__ = list(base.__all__)
 
-_SHARED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 # Said by a proxy that stopped waiting, for a server that goes on.
 _UNSURE = ("408", "499", "502", "503", "504")
+
+_infer = aligns(base.InferenceServerClient.infer)
+_async_infer = aligns(base.InferenceServerClient.async_infer)
 
 
 def __getattr__(name: str) -> Any:
     return getattr(base, name)
 
 
-class InferInput(base.InferInput):
+class InferInput(faces.PlacedInput, base.InferInput):
     """tritonclient's; large tensors are copied to where the server can see them instead of into bytes.
 
     set_data_from_numpy() also takes arrays of umo.client.empty(), which are not copied at all, and DLPack producers.
     """
 
-    _umo_lease: Lease | None = None
+    set_shared_memory = faces.leaves_lane(base.InferInput.set_shared_memory)
+    _get_binary_data = faces.reads_lane(base.InferInput._get_binary_data)
 
     @like(base.InferInput.set_data_from_numpy)
     def set_data_from_numpy(self, input_tensor: Any, binary_data: bool = True) -> InferInput:
-        array = shared.array_from(input_tensor)
-        held, self._umo_lease = [self._umo_lease], None
-        lease = shared.lease_for(array, self._name, self._datatype, self._shape, held) if binary_data else None
-        if lease is None:
-            self._umo_lease = held[0]
-            super().set_data_from_numpy(array, binary_data)
-            self._umo_lease = None
-            return self
-        for key in _SHARED:
-            self._parameters.pop(key, None)
-        self._data = self._raw_data = None
-        self._parameters["binary_data_size"] = lease.size
-        self._umo_lease = lease
+        travel = super().set_data_from_numpy
+        what = (self._name, self._datatype, self._shape) if binary_data else None
+        lease = self._umo_set(input_tensor, what, lambda array: travel(array, binary_data))
+        if lease is not None:
+            for key in faces.SHARED_MEMORY:
+                self._parameters.pop(key, None)
+            self._data = self._raw_data = None
+            self._parameters["binary_data_size"] = lease.size
         return self
-
-    @like(base.InferInput.set_shared_memory)
-    def set_shared_memory(self, *args: Any, **kwargs: Any) -> InferInput:
-        self._umo_lease = None
-        super().set_shared_memory(*args, **kwargs)
-        return self
-
-    @like(base.InferInput._get_binary_data)
-    def _get_binary_data(self) -> bytes | None:
-        return self._raw_data if self._umo_lease is None else self._umo_lease.array().tobytes()
 
 
 class InferRequestedOutput(base.InferRequestedOutput):
@@ -142,17 +132,20 @@ class _Wire:
 WIRE = _Wire()
 
 
-class InferenceServerClient(Shared, base.InferenceServerClient):
+class InferenceServerClient(faces.Blocking, base.InferenceServerClient):
     """tritonclient's; tensors stay in memory that is shared with the server where that is possible (`transport`)."""
 
     _umo_wire = WIRE
     _umo_base = base.InferenceServerClient
-    _umo_gone = False
+    close = faces.shuts(base.InferenceServerClient.close)
+    unregister_system_shared_memory = faces.unregisters(base.InferenceServerClient.unregister_system_shared_memory)
+    load_model = faces.changes_model(base.InferenceServerClient.load_model)
+    unload_model = faces.changes_model(base.InferenceServerClient.unload_model)
 
     @like(base.InferenceServerClient.__init__)
     def __init__(self, url: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(url, *args, **kwargs)
-        self._umo_another = functools.partial(InferenceServerClient, url, *args, **kwargs)
+        self._umo_made = (url, args, kwargs)
         self._umo_start("http", url)
 
     def __del__(self) -> None:
@@ -161,17 +154,8 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
         if hasattr(self, "_closed"):
             super().__del__()
 
-    @like(base.InferenceServerClient.close)
-    def close(self) -> None:
-        self._umo_shut()
-        super().close()
-
-    def _umo_shut(self) -> None:
-        if not self._umo_gone and hasattr(self, "_umo_link"):
-            self._umo_gone = True
-            self._pool.join()
-            if self._umo_is_last():
-                self._umo_drive(self._umo_link.real().shut())
+    def _umo_settle(self) -> None:
+        self._pool.join()
 
     def _umo_end(self) -> None:
         """Shuts at the interpreter's exit. A thread that is still there may hold this client's connections, and would
@@ -180,14 +164,18 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
             self._umo_gone = True
             link = self._umo_link.real()
             if self._umo_is_last() and link.connected:
-                other = self._umo_another()
+                url, args, kwargs = self._umo_made
+                other = InferenceServerClient(url, *args, **kwargs)
                 other._umo_gone = True
                 other._umo_drive(link.shut())
                 other.close()
 
-    def _umo_prepare(self, model: str, inputs: Any, version: str, outputs: Any, sequence: Any, headers: Any) -> Attempt:
-        steps = self._umo_link.prepare(WIRE, model, version, inputs, outputs, sequence not in (0, ""))
-        return self._umo_drive(steps, headers=None if headers is None else dict(headers))
+    def _umo_reopen(self) -> None:
+        """Goes on in a child process: the connections are the parent's, and so is what runs over them."""
+        url, args, kwargs = self._umo_made
+        other = base.InferenceServerClient(url, *args, **kwargs)
+        self._client_stub, self._pool = other._client_stub, other._pool
+        other._closed = True  # it owns nothing any more
 
     @like(base.InferenceServerClient.infer)
     def infer(
@@ -206,7 +194,7 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
         attempt = self._umo_prepare(model_name, inputs, model_version, outputs, sequence_id, headers)
 
         def send(its_inputs: Any, its_outputs: Any) -> Any:
-            return base.InferenceServerClient.infer(
+            return _infer(
                 self, model_name, its_inputs, model_version, its_outputs, request_id, sequence_id, *args, **kwargs
             )
 
@@ -227,7 +215,8 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
         headers = kwargs.get("headers", args[4] if len(args) > 4 else None)
         inputs, outputs = shared.lists(inputs, outputs)
         attempt = self._umo_prepare(model_name, inputs, model_version, outputs, sequence_id, headers)
-        original = super().async_infer(
+        original = _async_infer(
+            self,
             model_name,
             inputs if attempt.inputs is None else attempt.inputs,
             model_version,
@@ -239,26 +228,9 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
         )
 
         def again() -> Any:
-            return base.InferenceServerClient.infer(
-                self, model_name, inputs, model_version, outputs, request_id, sequence_id, *args, **kwargs
-            )
+            return _infer(self, model_name, inputs, model_version, outputs, request_id, sequence_id, *args, **kwargs)
 
         return InferAsyncRequest(original, attempt, again)
-
-    @like(base.InferenceServerClient.unregister_system_shared_memory)
-    def unregister_system_shared_memory(self, name: str = "", *args: Any, **kwargs: Any) -> None:
-        super().unregister_system_shared_memory(name, *args, **kwargs)
-        self._umo_unregistered(name)
-
-    @like(base.InferenceServerClient.load_model)
-    def load_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        super().load_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
-
-    @like(base.InferenceServerClient.unload_model)
-    def unload_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        super().unload_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
 
 
 def wrap(result: Any, places: dict[str, Lease]) -> InferResult:
@@ -272,3 +244,15 @@ def wrap(result: Any, places: dict[str, Lease]) -> InferResult:
             made._umo_places[output["name"]] = lease
             output["parameters"] = {"binary_data_size": shared.links.byte_size(output["datatype"], output["shape"])}
     return made
+
+
+def _in_child() -> None:
+    """gevent's loop does not outlive a fork, and nothing tells who is about to wait in it for ever."""
+    clients = [client for client in list(shared._clients) if isinstance(client, InferenceServerClient)]
+    if clients:
+        gevent.reinit()
+    for client in clients:
+        client._umo_reopen()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -8,10 +8,10 @@ from typing import Any
 import tritonclient.grpc.aio as base
 from tritonclient.grpc.aio import *  # noqa: F403
 
-from umo.client import shared
+from umo.client import faces, shared
 from umo.client.grpc import WIRE, InferInput, InferRequestedOutput, InferResult, extra, wrap  # noqa: F401
 from umo.client.link import Control
-from umo.client.shared import Shared, like
+from umo.client.shared import like
 
 __all__ = [name for name in dir(base) if not name.startswith("_")]
 
@@ -20,22 +20,22 @@ def __getattr__(name: str) -> Any:
     return getattr(base, name)
 
 
-class InferenceServerClient(Shared, base.InferenceServerClient):
+class InferenceServerClient(faces.Asynchronous, base.InferenceServerClient):
     """tritonclient's; tensors stay in memory that is shared with the server where that is possible (`transport`)."""
 
     _umo_wire = WIRE
     _umo_base = base.InferenceServerClient
+    close = faces.shuts_async(base.InferenceServerClient.close)
+    unregister_system_shared_memory = faces.unregisters_async(
+        base.InferenceServerClient.unregister_system_shared_memory
+    )
+    load_model = faces.changes_model_async(base.InferenceServerClient.load_model)
+    unload_model = faces.changes_model_async(base.InferenceServerClient.unload_model)
 
     @like(base.InferenceServerClient.__init__)
     def __init__(self, url: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(url, *args, **kwargs)
         self._umo_start("grpc", url)
-
-    @like(base.InferenceServerClient.close)
-    async def close(self) -> None:
-        if self in shared._clients and self._umo_is_last():
-            await self._umo_drive_async(self._umo_link.real().shut())
-        await super().close()
 
     def _umo_extra(self, control: Control) -> dict[str, Any]:
         return extra(control)
@@ -54,8 +54,7 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
     ) -> InferResult:
         headers = kwargs.get("headers", args[5] if len(args) > 5 else None)
         inputs, outputs = shared.lists(inputs, outputs)
-        steps = self._umo_link.prepare(WIRE, model_name, model_version, inputs, outputs, sequence_id not in (0, ""))
-        attempt = await self._umo_drive_async(steps, headers=headers)
+        attempt = await self._umo_prepare_async(model_name, inputs, model_version, outputs, sequence_id, headers)
 
         def send(its_inputs: Any, its_outputs: Any) -> Any:
             return base.InferenceServerClient.infer(
@@ -63,18 +62,3 @@ class InferenceServerClient(Shared, base.InferenceServerClient):
             )
 
         return await shared.sends_async(self, attempt, inputs, outputs, send, wrap)
-
-    @like(base.InferenceServerClient.unregister_system_shared_memory)
-    async def unregister_system_shared_memory(self, name: str = "", *args: Any, **kwargs: Any) -> None:
-        await super().unregister_system_shared_memory(name, *args, **kwargs)
-        self._umo_unregistered(name)
-
-    @like(base.InferenceServerClient.load_model)
-    async def load_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        await super().load_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
-
-    @like(base.InferenceServerClient.unload_model)
-    async def unload_model(self, model_name: str, *args: Any, **kwargs: Any) -> None:
-        await super().unload_model(model_name, *args, **kwargs)
-        self._umo_link.real().forget_model(model_name)
