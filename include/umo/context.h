@@ -87,6 +87,31 @@ UMO_API UMO_MUST_USE umo_status umo_context_pressure_start(umo_context *context,
 /** NULL before umo_context_pressure_start(). Lives as long as the context. Threads: any. */
 UMO_API umo_pressure *umo_context_pressure(umo_context *context);
 
+/** Something that is done again and again on umo's own thread, "umo-keeper". */
+typedef struct umo_ticker umo_ticker;
+
+/** Called on that thread, no lock held. Returns after how many nanoseconds it wants to be called
+ * again; whatever it takes, others wait for. */
+typedef uint64_t (*umo_tick)(void *user);
+
+/**
+ * Has a function called again and again: for what changes although nobody calls, as what pools
+ * give back.
+ *
+ * @param first_ns  After how many nanoseconds the first call is due.
+ *
+ * Errors:    NOMEM.
+ * Ownership: umo_ticker_stop().
+ * Threads:   any. Where the system has no thread to give, it is not called. In a child after fork()
+ *            neither.
+ */
+UMO_API UMO_MUST_USE umo_status umo_ticker_start(umo_tick tick, void *user, uint64_t first_ns,
+                                                 umo_ticker **out, umo_error *error);
+
+/** No call of it runs any more when this returns; not from inside one. NULL is allowed. Threads:
+ * any. */
+UMO_API void umo_ticker_stop(umo_ticker *ticker);
+
 /** Version of the library, "0.1.0". */
 UMO_API const char *umo_version(void);
 

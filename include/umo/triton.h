@@ -41,6 +41,7 @@ typedef struct umo_unified_config {
     bool trusted_clients; /**< default false: control data in client-writable memory is snapshotted
                            */
     bool profiling;       /**< default false: every use of memory is recorded (profile.h) */
+    bool parallel_copies; /**< default true: large gathers and scatters may take more threads */
     /** Bytes below which a device gets a copy; UMO_THRESHOLD_AUTO when absent or "auto". */
     size_t zero_copy_threshold;
     umo_pattern weights;      /**< tensor_patterns' entry "weights"; UNKNOWN when absent */

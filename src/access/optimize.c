@@ -266,6 +266,32 @@ static umo_status entry_move(umo_placer *placer, umo_buffer *buffer, placed *ent
     return UMO_OK;
 }
 
+static void decision_tell(umo_buffer *buffer, umo_storage_mode from, umo_storage_mode to,
+                          const uint64_t *cost_ns, const outcome *o, umo_status status)
+{
+    if (!umo_trace_on()) {
+        return;
+    }
+    const umo_placement_why why = o->moves != 0      ? UMO_WHY_CHEAPER
+                                  : o->deferred != 0 ? UMO_WHY_DEFERRED
+                                                     : UMO_WHY_REFUSED;
+    umo_trace_write(&(umo_trace_event){
+        .kind = UMO_EVENT_PLACEMENT,
+        .scope = buffer->scope,
+        .device = buffer->device->number,
+        .driver = buffer->device->info.driver,
+        .buffer = umo_buffer_number(buffer),
+        .mode = (uint32_t)to + 1,
+        .mode_before = (uint32_t)from + 1,
+        .size_bytes = umo_buffer_size(buffer),
+        .start_ns = o->moved_ns != 0 ? umo_trace_clock() - o->moved_ns : 0,
+        .offset_bytes = cost_ns[from],
+        .fence_value = cost_ns[to],
+        .detail = (uint32_t)why | (uint32_t)umo_buffer_pattern(buffer) << 8,
+        .status = status,
+    });
+}
+
 static umo_status entry_decide(umo_placer *placer, umo_buffer *buffer, uint32_t modes,
                                const umo_cost_model *model, placed *entry, outcome *o,
                                umo_error *error)
@@ -296,8 +322,10 @@ static umo_status entry_decide(umo_placer *placer, umo_buffer *buffer, uint32_t 
     const umo_placement before = entry->placement;
     entry->stats = now;
     umo_status status = UMO_OK;
-    if (umo_placement_step(&entry->placement, cost_ns, &moves) != mode) {
+    const umo_storage_mode wanted = umo_placement_step(&entry->placement, cost_ns, &moves);
+    if (wanted != mode) {
         status = entry_move(placer, buffer, entry, o, error);
+        decision_tell(buffer, mode, wanted, cost_ns, o, status);
     }
     o->steps = 1;
     o->paid_ns = entry->placement.paid_ns - before.paid_ns;
@@ -331,6 +359,9 @@ umo_status umo_buffer_optimize(umo_buffer *buffer, umo_placer *placer, bool *mov
                    : umo_error_set(error, status, 0, "no memory to know a buffer by");
     }
     outcome o = {0};
+    if (umo_trace_on()) {
+        (void)umo_buffer_pattern(buffer); /* which tells when it is another one */
+    }
     status = entry_decide(placer, buffer, modes, model, entry, &o, error);
     entry_give(placer, entry, &o);
     if (moved != NULL) {

@@ -360,6 +360,69 @@ static void moves_keep_to_their_share_of_the_time(void **state)
     umo_placer_destroy(placer);
 }
 
+/* Decisions and patterns of one buffer, as they are told. */
+typedef struct decisions {
+    unsigned patterns, count;
+    umo_profile_event pattern;
+    umo_profile_event event[8];
+} decisions;
+
+static bool decision_note(const umo_profile_event *e, void *user)
+{
+    decisions *d = user;
+    if (e->kind == UMO_EVENT_PATTERN) {
+        d->pattern = *e;
+        d->patterns++;
+    } else if (e->kind == UMO_EVENT_PLACEMENT && d->count < 8) {
+        d->event[d->count++] = *e;
+    }
+    return true;
+}
+
+static void decisions_and_patterns_are_told_with_their_reasons(void **state)
+{
+    (void)state;
+    const umo_placer_options options = {.move_credit_ns = 1, .move_share = UINT32_MAX};
+    umo_placer *placer = placer_make(options);
+    umo_buffer *buffer = buffer_make(UMO_UNIFIED);
+    bool moved;
+    assert_int_equal(umo_profile_start(NULL, NULL), UMO_OK);
+    use_times(buffer, UMO_SIDE_DEVICE, UMO_READ, SIZE, 300);
+    failing = alloc_fails;
+    assert_int_not_equal(umo_buffer_optimize(buffer, placer, &moved, NULL), UMO_OK);
+    failing = NULL;
+    umo_placer_destroy(placer);
+    placer = placer_make(options); /* whose credit is not used up */
+    assert_true(optimize(placer, buffer));
+    for (int i = 0; i < 400; i++) {
+        use_times(buffer, UMO_SIDE_HOST, UMO_WRITE, 64, 1);
+        use_times(buffer, UMO_SIDE_DEVICE, UMO_READ_WRITE, 64, 1);
+        use_times(buffer, UMO_SIDE_HOST, UMO_READ, 64, 1);
+    }
+    assert_false(optimize(placer, buffer));
+    assert_int_equal(umo_profile_enable(false), UMO_OK);
+    decisions d = {0};
+    assert_int_equal(umo_profile_read(decision_note, &d, NULL), UMO_OK);
+    static const umo_placement_why whys[] = {UMO_WHY_REFUSED, UMO_WHY_CHEAPER, UMO_WHY_DEFERRED};
+    assert_int_equal(d.count, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        const umo_profile_event *e = &d.event[i];
+        assert_int_equal(e->detail & 0xFF, whys[i]);
+        assert_int_equal(e->mode_before == UMO_UNIFIED, i < 2);
+        assert_int_not_equal(e->mode, e->mode_before);
+        assert_true(e->offset_bytes > e->fence_value); /* it is dearer where it was */
+        assert_int_equal(e->size_bytes, SIZE);
+        assert_int_equal(e->status == UMO_OK, i != 0);
+        assert_int_equal(e->duration_ns > 0, i < 2);
+    }
+    assert_int_equal(d.event[0].detail >> 8, UMO_PATTERN_GPU_DOMINANT);
+    assert_int_equal(d.patterns, 2);
+    assert_int_equal(d.pattern.detail >> 8, UMO_PATTERN_GPU_DOMINANT);
+    assert_int_equal(d.pattern.detail & 0xFF, d.event[2].detail >> 8);
+    umo_buffer_release(buffer);
+    umo_placer_destroy(placer);
+}
+
 static void the_first_mode_follows_the_devices_costs(void **state)
 {
     (void)state;
@@ -592,6 +655,7 @@ int main(void)
         TEST(a_freed_buffer_is_forgotten_and_was_not_held),
         TEST(a_run_keeps_to_its_scope),
         TEST(moves_keep_to_their_share_of_the_time),
+        TEST(decisions_and_patterns_are_told_with_their_reasons),
         TEST(the_first_mode_follows_the_devices_costs),
         TEST(a_device_that_cannot_be_measured_is_assumed),
         TEST(statistics_become_the_window_that_brackets_would_see),

@@ -8,6 +8,7 @@
 #include <umo/access.h>
 
 #include "mem/buffer.h"
+#include "mem/events.h"
 #include "mem/record.h"
 
 #include <string.h>
@@ -95,8 +96,14 @@ umo_pattern umo_buffer_pattern(umo_buffer *buffer)
 {
     umo_access_stats stats;
     umo_buffer_stats(buffer, &stats);
-    umo_pattern pattern = umo_pattern_classify(&stats, umo_record_pattern(buffer));
+    const umo_pattern before = umo_record_pattern(buffer);
+    umo_pattern pattern = umo_pattern_classify(&stats, before);
     umo_record_pattern_set(buffer, pattern);
+    if (pattern != before) {
+        UMO_TRACE_BUFFER(buffer, buffer->scope, .kind = UMO_EVENT_PATTERN,
+                         .size_bytes = umo_buffer_size(buffer),
+                         .detail = (uint32_t)pattern | (uint32_t)before << 8);
+    }
     return pattern;
 }
 

@@ -4,6 +4,8 @@
  */
 #include "base/scope.h"
 
+#include "base/recorded.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,9 +175,11 @@ void umo_scope_listen(umo_scope_listener listener)
 
 static void listener_tell(const umo_scope_event *event)
 {
-    umo_scope_listener listener = atomic_load_explicit(&listener_now, memory_order_relaxed);
-    if (__builtin_expect(listener != NULL, 0) && event->scope != NULL) {
-        listener(event);
+    if (umo_recorded_on() && event->scope != NULL) {
+        umo_scope_listener listener = atomic_load_explicit(&listener_now, memory_order_relaxed);
+        if (listener != NULL) {
+            listener(event);
+        }
     }
 }
 

@@ -33,7 +33,7 @@ typedef struct umo_scope_event {
     bool performed;
 } umo_scope_event;
 typedef void (*umo_scope_listener)(const umo_scope_event *event);
-/* NULL for none. Any thread; a count that is under way may still call the one before. */
+/* Called while the recorder is on (recorded.h). Any thread. */
 void umo_scope_listen(umo_scope_listener listener);
 
 /* umo_scope_count_transfer() without telling the listener: by a caller that has more to tell. */

@@ -5,6 +5,7 @@
  */
 #include "access/pressure.h"
 #include "mem/registry.h"
+#include "trace/trace.h"
 
 #include <umo/context.h>
 
@@ -60,6 +61,7 @@ static umo_status budget_of(const umo_context_options *options, uint64_t *out, u
 umo_status umo_context_create(const umo_context_options *options, umo_context **out,
                               umo_error *error)
 {
+    umo_trace_show();
     umo_context *context = calloc(1, sizeof *context);
     if (context == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a context");

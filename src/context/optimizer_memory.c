@@ -6,6 +6,7 @@
 #include "context/worker.h"
 #include "driver/device.h"
 #include "mem/buffer.h"
+#include "mem/events.h"
 #include "mem/record.h"
 
 #include <assert.h>
@@ -82,6 +83,8 @@ static umo_status movable_alloc(optimizer *o, umo_device *device, size_t size_by
     }
     assert(out != NULL);
     found_by_address(*out, pattern);
+    UMO_TRACE_BUFFER(*out, scope, .kind = UMO_EVENT_PLACEMENT, .size_bytes = size_bytes,
+                     .detail = (uint32_t)UMO_WHY_NEW | (uint32_t)pattern << 8);
     if (o->worker != NULL) {
         umo_placement_worker_kick(o->worker);
     }

@@ -50,6 +50,7 @@ MODELS = [
     config("none", repeat="0"),
     config("strings", dtype="STRING", repeat="3"),
     config("bad_third", repeat="5", error_at="3"),
+    config("told", repeat="4", error_at="3"),
     config("thousands", repeat="3000", response_slots="4"),
     config("slow", repeat="100000", response_delay_us="2000"),
     config("paced", repeat="6", response_delay_us="100000"),
@@ -161,6 +162,37 @@ def test_an_error_in_the_middle_ends_one_response_and_not_the_request(server: Tr
     assert "because of error_at" in str(answers[2])
 
 
+def responses(
+    server: TritonServer, model: str, ends: int = 0, end: str = "empty_response"
+) -> dict[str, dict[str, int]]:
+    """How many responses of each number the server was told of, by outcome; once it was told of so many ends."""
+    outcomes = ("success", "fail", "empty_response", "cancel")
+    for _ in range(100):
+        with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{model}/stats", timeout=WAIT_S) as answer:
+            rows = json.load(answer)["model_stats"][0].get("response_stats", {})
+        told = {number: {what: row[what]["count"] for what in outcomes} for number, row in rows.items()}
+        if sum(row[end] for row in told.values()) >= ends:
+            return told
+        time.sleep(0.02)
+    raise AssertionError(told)
+
+
+def test_the_server_s_statistics_have_each_response(server: TritonServer) -> None:
+    data = RNG.random(1 << 20, np.float32)
+    full = {"success": 1, "fail": 0, "empty_response": 0, "cancel": 0}
+    failed = {"success": 0, "fail": 1, "empty_response": 0, "cancel": 0}
+    end = {"success": 0, "fail": 0, "empty_response": 1, "cancel": 0}
+    with stream_to(server) as stream:
+        stream.ask("told", data)
+        assert len(stream.all()) == 4
+    assert responses(server, "told", ends=1) == {"0": full, "1": full, "2": failed, "3": full, "4": end}
+    with urllib.request.urlopen(f"http://{server.http_url}/v2/models/told/stats", timeout=WAIT_S) as answer:
+        first = json.load(answer)["model_stats"][0]["response_stats"]["0"]
+    assert first["compute_infer"]["count"] == first["compute_output"]["count"] == 1
+    assert 0 < first["compute_infer"]["ns"] < WAIT_S * 1e9 and 0 < first["compute_output"]["ns"] < WAIT_S * 1e9
+    assert responses(server, "single") == {}, "a model that is not decoupled has none"
+
+
 def test_requests_of_one_stream_are_answered_side_by_side(server: TritonServer) -> None:
     """One instance, and still the second request does not wait for the first one's end: execute has returned."""
     first, second = RNG.random(50, np.float32), RNG.random(60, np.float32)
@@ -261,6 +293,9 @@ def test_a_stream_that_is_cancelled_ends(server: TritonServer) -> None:
         stream.take()
     stream.client.stop_stream(cancel_requests=True)
     stream.client.close()
+    told = responses(server, "slow", ends=1, end="cancel")
+    assert [row for row in told.values() if row["cancel"]] == [told[str(len(told) - 1)]], "the last one alone"
+    assert sum(row["success"] for row in told.values()) == len(told) - 1 >= 5
     started = time.monotonic()
     server.unload("slow")
     assert time.monotonic() - started < 10

@@ -1,24 +1,25 @@
 """What a hostile client can do to the server itself, with backends that have nothing of umo in them.
 
 Facts, not wishes: README's limits name them, and a server that no longer shows one of them fails no test here; 2.51,
-which shows them all, has to. `null` touches nothing, `copying` copies by memcpy.
+which shows them all, has to. `null` touches nothing, `copying` copies by memcpy, `many` streams.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from umo.server import HOST, TritonServer
+from umo.server import TritonServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from hostile.stage import version  # noqa: E402
 from hostile.wire import Answer, Grpc, Http, Place, Segment, Tensor  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -39,6 +40,7 @@ MODELS = {
     "null": config("null", "FP32"),
     "null_strings": config("null", "STRING", "8"),
     "copying": config("copying", "FP32"),
+    "many": config("many", "FP32") + "model_transaction_policy { decoupled: true }\n",
     "ensemble": config("", "FP32").replace('backend: ""', 'platform: "ensemble"').split("instance_group")[0]
     + 'input [ { name: "IN" data_type: TYPE_FP32 dims: [ -1 ] } ]\n'
     'output [ { name: "OUT" data_type: TYPE_FP32 dims: [ -1 ] } ]\n'
@@ -76,13 +78,6 @@ def segment(server: TritonServer) -> Iterator[Segment]:
         with contextlib.suppress(OSError):
             http.unregister(made.name)
     made.close()
-
-
-def version(server: TritonServer) -> str:
-    connection = http.client.HTTPConnection(HOST, server.http_port, timeout=30)
-    with contextlib.closing(connection):
-        connection.request("GET", "/v2")
-        return json.loads(connection.getresponse().read())["version"]
 
 
 def ask(server: TritonServer, model: str, given: Tensor, wanted: Tensor) -> Answer | int:
@@ -149,3 +144,26 @@ def test_a_region_is_everybodys_who_knows_its_name(server: TritonServer, segment
         given = Tensor("IN", "FP32", [16], place=Place(segment.name, 0, 64))
         answer = stranger.infer("copying", [given], [Tensor("OUT", "FP32", [])])
         assert answer.outputs.get("OUT") == secret or not shows
+
+
+def test_a_stream_that_is_dropped_with_responses_under_way(server: TritonServer) -> None:
+    """Four clients that drop theirs again and again; server issues 7472, 7840 and 8034 have such crashes."""
+    shows = version(server) == SHOWS_THEM
+    end = time.monotonic() + 20
+
+    def drop() -> None:
+        with contextlib.suppress(OSError):
+            while server.running and time.monotonic() < end:
+                with Grpc(server.grpc_port) as grpc:
+                    stream = grpc.stream()
+                    stream.ask("many", [Tensor("IN", "FP32", [16], bytes(64))], [Tensor("OUT", "FP32", [])])
+                    for _ in range(3):
+                        stream.take()
+                    stream.cancel()
+
+    threads = [threading.Thread(target=drop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not server.running or not shows

@@ -7,6 +7,7 @@
 #include "kit/kit.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,8 @@ static void a_request_may_have_no_response_or_empty_ones(void **state)
             stream_threads_wait();
             fake_request_expect_answered(j.request);
             assert_int_equal(j.request->streamed_count, responses);
+            assert_int_equal(j.request->told_empty, responses + 1); /* and the end */
+            assert_int_equal(j.request->told_full + j.request->told_failed, 0);
             for (unsigned i = 0; i < responses; i++) {
                 assert_int_equal(j.request->streamed[i]->output_count, 0);
             }
@@ -90,6 +93,9 @@ static void errors_in_the_middle_and_at_the_end(void **state)
     stream_expect_response(&j, 0);
     assert_string_equal(j.request->streamed[1]->text, "this response failed");
     stream_expect_response(&j, 2);
+    assert_int_equal(j.request->told_full, 2);
+    assert_int_equal(j.request->told_failed, 1);
+    assert_int_equal(j.request->told_empty, 1);
     job_finish(&j);
     /* The last of all is an error with FINAL. */
     stream_reset(1);
@@ -102,8 +108,41 @@ static void errors_in_the_middle_and_at_the_end(void **state)
     assert_int_equal(j.request->streamed_count, 2);
     assert_true(j.request->streamed[1]->final);
     assert_false(j.request->reported_success);
+    assert_int_equal(j.request->told_full, 1);
+    assert_int_equal(j.request->told_failed, 1);
+    assert_int_equal(j.request->told_empty, 0);
     job_finish(&j);
     stream_end(&w);
+}
+
+/* Any of the calls for it may fail: then a response goes untold, and that is all. */
+static void a_server_without_statistics_of_responses_is_told_nothing(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {"New", "SetModelInstance", "SetResponseEnd", "SetError"};
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        world w;
+        model_plan plan;
+        char name[96];
+        (void)snprintf(name, sizeof name, "TRITONBACKEND_ModelInstanceResponseStatistics%s",
+                       calls[i]);
+        fake_reset();
+        stream_start(&w, &plan, &stream_single, NULL);
+        world_unload(&w);
+        fake.fail_name = name;
+        assert_true(world_load(&w));
+        stream_reset(3);
+        job j;
+        job_simple(&j, &plan, 1, (int64_t)LENGTH, 7);
+        assert_true(world_execute(&w, &j, 1));
+        assert_true(fake_request_wait(j.request));
+        stream_threads_wait();
+        stream_expect_right(&j, 3);
+        assert_int_equal(j.request->told_full + j.request->told_failed + j.request->told_empty, 0);
+        job_finish(&j);
+        fake.fail_name = NULL;
+        stream_end(&w);
+    }
 }
 
 static umo_status take_and_fail(umo_instance *instance, umo_batch *batch, umo_error *error)
@@ -473,6 +512,7 @@ int main(void)
         cmocka_unit_test(a_request_lives_on_when_execute_has_returned),
         cmocka_unit_test(a_request_may_have_no_response_or_empty_ones),
         cmocka_unit_test(errors_in_the_middle_and_at_the_end),
+        cmocka_unit_test(a_server_without_statistics_of_responses_is_told_nothing),
         cmocka_unit_test(what_execute_says_is_the_end),
         cmocka_unit_test(misuse_is_refused_in_words),
         cmocka_unit_test(a_model_that_takes_nothing_answers_as_ever),

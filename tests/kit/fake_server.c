@@ -1,6 +1,6 @@
 /*
- * The fake server's side of the ABI: models, instances, errors, messages, metrics. Requests and
- * responses are in fake_requests.c.
+ * The fake server's side of the ABI: models, instances, errors, messages. Requests and responses are
+ * in fake_requests.c, metrics in fake_metrics.c.
  */
 #include "fake_server.h"
 
@@ -28,22 +28,6 @@ struct TRITONSERVER_Message {
     uint32_t alive;
     bool servers_own;
     char *text;
-};
-
-struct TRITONSERVER_Parameter {
-    uint32_t alive;
-};
-
-struct TRITONSERVER_MetricFamily {
-    uint32_t alive;
-    TRITONSERVER_MetricKind kind;
-    unsigned metrics;
-};
-
-struct TRITONSERVER_Metric {
-    uint32_t alive;
-    TRITONSERVER_MetricFamily *family;
-    double value;
 };
 
 fake_books fake;
@@ -75,9 +59,8 @@ void fake_expect_clean(void)
     }
     assert_int_equal(fake.errors, 0);
     assert_int_equal(fake.messages, 0);
-    assert_int_equal(fake.parameters, 0);
-    assert_int_equal(fake.metrics, 0);
-    assert_int_equal(fake.families, 0);
+    assert_int_equal(fake.statistics, 0);
+    fake_metrics_expect_clean();
 }
 
 static void count(unsigned *what, int change)
@@ -219,129 +202,6 @@ TRITONSERVER_Error *TRITONSERVER_MessageSerializeToJson(TRITONSERVER_Message *me
     if (failed == NULL) {
         *base = message->text;
         *size_bytes = strlen(message->text);
-    }
-    return failed;
-}
-
-/* ---- Metrics ---- */
-
-TRITONSERVER_Parameter *TRITONSERVER_ParameterNew(const char *name, TRITONSERVER_ParameterType type,
-                                                  const void *value)
-{
-    (void)type;
-    if (fake_fails(__func__)) {
-        return NULL;
-    }
-    if (name == NULL || value == NULL) {
-        fake_violation("a parameter without a name or value");
-    }
-    TRITONSERVER_Parameter *parameter = plain_alloc(sizeof *parameter);
-    parameter->alive = ALIVE;
-    count(&fake.parameters, 1);
-    return parameter;
-}
-
-void TRITONSERVER_ParameterDelete(TRITONSERVER_Parameter *parameter)
-{
-    if (parameter == NULL) {
-        return;
-    }
-    if (parameter->alive != ALIVE) {
-        fake_violation("a parameter is deleted twice");
-        abort();
-    }
-    parameter->alive = 0;
-    count(&fake.parameters, -1);
-    free(parameter);
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricFamilyNew(TRITONSERVER_MetricFamily **family,
-                                                 TRITONSERVER_MetricKind kind, const char *name,
-                                                 const char *description)
-{
-    (void)name;
-    (void)description;
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    if (failed == NULL) {
-        *family = plain_alloc(sizeof **family);
-        **family = (struct TRITONSERVER_MetricFamily){.alive = ALIVE, .kind = kind};
-        count(&fake.families, 1);
-    }
-    return failed;
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricFamilyDelete(TRITONSERVER_MetricFamily *family)
-{
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    if (family->alive != ALIVE || family->metrics != 0) {
-        fake_violation("a family is deleted twice or before its metrics");
-        return failed;
-    }
-    family->alive = 0;
-    count(&fake.families, -1);
-    free(family);
-    return failed;
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricNew(TRITONSERVER_Metric **metric,
-                                           TRITONSERVER_MetricFamily *family,
-                                           const TRITONSERVER_Parameter **labels,
-                                           uint64_t label_count)
-{
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    for (uint64_t i = 0; i < label_count; i++) {
-        if (labels[i] == NULL || labels[i]->alive != ALIVE) {
-            fake_violation("a metric is made with a label that does not live");
-        }
-    }
-    if (failed == NULL) {
-        *metric = plain_alloc(sizeof **metric);
-        **metric = (struct TRITONSERVER_Metric){.alive = ALIVE, .family = family};
-        count(&family->metrics, 1);
-        count(&fake.metrics, 1);
-    }
-    return failed;
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricDelete(TRITONSERVER_Metric *metric)
-{
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    if (metric->alive != ALIVE) {
-        fake_violation("a metric is deleted twice");
-        return failed;
-    }
-    metric->alive = 0;
-    count(&metric->family->metrics, -1);
-    count(&fake.metrics, -1);
-    free(metric);
-    return failed;
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricIncrement(TRITONSERVER_Metric *metric, double value)
-{
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    if (failed == NULL) {
-        if (value < 0 && metric->family->kind == TRITONSERVER_METRIC_KIND_COUNTER) {
-            fake_violation("a counter falls");
-        }
-        (void)pthread_mutex_lock(&lock);
-        metric->value += value;
-        fake.metric_bytes += value;
-        (void)pthread_mutex_unlock(&lock);
-    }
-    return failed;
-}
-
-TRITONSERVER_Error *TRITONSERVER_MetricSet(TRITONSERVER_Metric *metric, double value)
-{
-    TRITONSERVER_Error *failed = fake_gate(__func__);
-    if (metric->family->kind != TRITONSERVER_METRIC_KIND_GAUGE) {
-        fake_violation("a counter is set");
-    }
-    if (failed == NULL) {
-        (void)pthread_mutex_lock(&lock);
-        metric->value = value;
-        (void)pthread_mutex_unlock(&lock);
     }
     return failed;
 }

@@ -135,6 +135,9 @@ struct TRITONBACKEND_Request {
     unsigned release_refusals; /* releases that were made to fail */
     unsigned reports;
     bool reported_success;
+    unsigned told_full; /* responses, by their statistics */
+    unsigned told_empty;
+    unsigned told_failed;
     TRITONSERVER_Error_Code code; /* of the answer; text empty for success */
     char text[FAKE_TEXT_BYTES];
 };
@@ -167,10 +170,7 @@ typedef struct fake_books {
 
     unsigned errors; /* alive */
     unsigned messages;
-    unsigned parameters;
-    unsigned metrics;
-    unsigned families;
-    double metric_bytes; /* sum over all increments */
+    unsigned statistics; /* of responses */
     char log[FAKE_TEXT_BYTES];
 
     unsigned violations;
@@ -225,6 +225,12 @@ const struct TRITONBACKEND_Output *fake_response_output(const TRITONBACKEND_Resp
 /* An output as it was at FINAL; NULL if there is none. */
 const struct TRITONBACKEND_Output *fake_received(const TRITONBACKEND_Request *request,
                                                  const char *name);
+
+/* What /metrics shows: the sum of a family's series whose labels hold `label`, as "reason=limit",
+ * NULL for any. Below 0 when there is none. */
+double fake_metric(const char *family, const char *label);
+/* All of it, into text; returns the number of series. */
+unsigned fake_metrics_print(char *text, size_t text_bytes);
 
 fake_region *fake_region_create(size_t size_bytes, bool shared, bool output);
 void fake_region_destroy(fake_region *region);

@@ -249,6 +249,85 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseDelete(TRITONBACKEND_Response *respons
     return failed;
 }
 
+/* ---- Statistics of responses ---- */
+
+struct TRITONBACKEND_ModelInstanceResponseStatistics {
+    TRITONBACKEND_ModelInstance *instance;
+    TRITONBACKEND_ResponseFactory *factory;
+    uint64_t start_ns;
+    uint64_t output_ns;
+    uint64_t end_ns;
+    bool failed;
+};
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceResponseStatisticsNew(
+    TRITONBACKEND_ModelInstanceResponseStatistics **statistics)
+{
+    TRITONSERVER_Error *failed = fake_gate(__func__);
+    if (failed == NULL) {
+        *statistics = plain_alloc(sizeof **statistics);
+        (void)pthread_mutex_lock(&lock);
+        fake.statistics++;
+        (void)pthread_mutex_unlock(&lock);
+    }
+    return failed;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceResponseStatisticsDelete(
+    TRITONBACKEND_ModelInstanceResponseStatistics *statistics)
+{
+    TRITONSERVER_Error *failed = fake_gate(__func__);
+    (void)pthread_mutex_lock(&lock);
+    fake.statistics--;
+    (void)pthread_mutex_unlock(&lock);
+    free(statistics);
+    return failed;
+}
+
+/* A call that sets one field. */
+#define SETTER(name, type, field, value)                                                           \
+    TRITONSERVER_Error *TRITONBACKEND_ModelInstanceResponseStatistics##name(                       \
+        TRITONBACKEND_ModelInstanceResponseStatistics *statistics, type given)                     \
+    {                                                                                              \
+        TRITONSERVER_Error *failed = fake_gate(__func__);                                          \
+        if (failed == NULL) {                                                                      \
+            statistics->field = value;                                                             \
+        }                                                                                          \
+        return failed;                                                                             \
+    }
+
+SETTER(SetModelInstance, TRITONBACKEND_ModelInstance *, instance, given)
+SETTER(SetResponseFactory, TRITONBACKEND_ResponseFactory *, factory, given)
+SETTER(SetResponseStart, const uint64_t, start_ns, given)
+SETTER(SetComputeOutputStart, const uint64_t, output_ns, given)
+SETTER(SetResponseEnd, const uint64_t, end_ns, given)
+SETTER(SetError, TRITONSERVER_Error *, failed, given != NULL)
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportResponseStatistics(
+    TRITONBACKEND_ModelInstanceResponseStatistics *statistics)
+{
+    TRITONSERVER_Error *failed = fake_gate(__func__);
+    if (failed != NULL) {
+        return failed;
+    }
+    TRITONBACKEND_Request *request = statistics->factory->request;
+    bool empty = !statistics->failed && statistics->output_ns == 0;
+    (void)pthread_mutex_lock(&lock);
+    request->told_failed += statistics->failed ? 1 : 0;
+    request->told_empty += empty ? 1 : 0;
+    request->told_full += !statistics->failed && !empty ? 1 : 0;
+    unsigned told = request->told_failed + request->told_empty + request->told_full;
+    bool early = told > request->streamed_count + request->finals;
+    (void)pthread_mutex_unlock(&lock);
+    uint64_t middle_ns = statistics->output_ns != 0 ? statistics->output_ns : statistics->end_ns;
+    if (statistics->instance == NULL || early || request->releases != 0 ||
+        statistics->start_ns > middle_ns || middle_ns > statistics->end_ns) {
+        fake_violation("a response is reported before it was sent or after its request's release, "
+                       "or its times run backwards");
+    }
+    return NULL;
+}
+
 void fake_stream_keep(TRITONBACKEND_Response *response)
 {
     TRITONBACKEND_Request *request = response->request;

@@ -4,9 +4,15 @@
  */
 #include "world.h"
 
+#include "kit/kit.h"
+
+#include <umo/copy.h>
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 
@@ -87,6 +93,46 @@ static void large_batches_are_gathered_and_scattered(void **state)
             world_finish(&w);
         }
     }
+}
+
+/* Whether the copier has measured its threads, which its first large copy does. */
+static bool threads_were_asked(const char *unified)
+{
+    world w;
+    job jobs[JOBS];
+    model_plan plan = bytes;
+    umo_copier_figures figures;
+    plan.unified = unified;
+    world_start(&w);
+    world_load_ok(&w, &plan);
+    fake_region *out = fake_region_create(JOBS * 200000, true, true);
+    for (unsigned i = 0; i < JOBS; i++) {
+        job_start(&jobs[i], &plan, 1, LENGTH, i);
+        job_input_own(&jobs[i], 0, true);
+        fake_request_hold(jobs[i].request, out);
+        job_want(&jobs[i], 0, out->memory.data + (size_t)(JOBS - 1 - i) * 150000);
+    }
+    assert_true(world_execute(&w, jobs, JOBS));
+    for (unsigned i = 0; i < JOBS; i++) {
+        job_expect_right(&jobs[i]);
+        job_finish(&jobs[i]);
+    }
+    umo_copier_read(umo_context_copier(w.context), &figures);
+    fake_region_destroy(out);
+    world_unload(&w);
+    world_finish(&w);
+    return figures.crossover_bytes != 0;
+}
+
+static void copies_ask_for_threads_unless_the_model_forbids_it(void **state)
+{
+    (void)state;
+    assert_false(threads_were_asked("{\"parallel_copies\": false}"));
+    assert_false(threads_were_asked("{\"enable\": false, \"parallel_copies\": false}"));
+    /* On one processor there is no thread to ask for. */
+    bool several = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+    assert_int_equal(threads_were_asked("{}"), several);
+    assert_int_equal(threads_were_asked("{\"enable\": false}"), several);
 }
 
 static void pieces_of_odd_sizes_are_one_run_where_they_touch(void **state)
@@ -233,14 +279,40 @@ static void a_large_request_that_changes_meanwhile_fails_alone(void **state)
     world_finish(&w);
 }
 
+/* More bytes than one string can have: what was in two cannot become one. */
+static void strings_of_four_gigabytes_are_mended(void **state)
+{
+    (void)state;
+#if SIZE_MAX > UINT32_MAX
+    const size_t extra = 1000;
+    const size_t size_bytes = 3 * 4 + (size_t)UINT32_MAX + extra;
+    unsigned char *copy = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(copy != MAP_FAILED);
+    /* Right: the longest string, one of the rest, and an empty one. */
+    memset(copy, 0xFF, 4);
+    copy[4 + (size_t)UINT32_MAX] = (unsigned char)(extra & 0xFF);
+    copy[5 + (size_t)UINT32_MAX] = (unsigned char)(extra >> 8);
+    assert_true(kit_strings_mend((char *)copy, size_bytes, 3));
+    /* The client says now that the first one is empty. */
+    memset(copy, 0, 4);
+    assert_false(kit_strings_mend((char *)copy, size_bytes, 3));
+    assert_int_equal(umo_bytes_check(copy, size_bytes, 3, NULL), UMO_OK);
+    assert_true(kit_strings_mend((char *)copy, size_bytes, 3));
+    assert_int_equal(munmap(copy, size_bytes), 0);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large_batches_are_gathered_and_scattered),
+        cmocka_unit_test(copies_ask_for_threads_unless_the_model_forbids_it),
         cmocka_unit_test(pieces_of_odd_sizes_are_one_run_where_they_touch),
         cmocka_unit_test(pieces_touch_across_requests),
         cmocka_unit_test(one_response_memory_for_two_requests_holds_a_whole_answer),
         cmocka_unit_test(a_large_request_that_changes_meanwhile_fails_alone),
+        cmocka_unit_test(strings_of_four_gigabytes_are_mended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

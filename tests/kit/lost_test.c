@@ -2,6 +2,7 @@
  * Clients that take their shared memory away while a request uses it: theirs fails, the others of
  * its batch do not notice; and systems that are slow to say whose memory it is.
  */
+#include "segment.h"
 #include "world.h"
 
 #include "os/mapping_test.h"
@@ -33,36 +34,6 @@ static const model_plan plan_conventional = {
     .inputs = {{.dtype = UMO_FP32, .dims = {1, {-1}}}},
     .unified = "{\"enable\": false}",
 };
-
-/* A client's file, mapped as the server maps it. */
-typedef struct segment {
-    int file;
-    char *data;
-    size_t size_bytes;
-} segment;
-
-static segment segment_open(size_t size_bytes)
-{
-    segment s = {.size_bytes = pages_test_round_up(size_bytes)};
-    s.file = pages_test_file_any(s.size_bytes); /* macOS cuts no shared memory short */
-    assert_true(s.file >= 0);
-    s.data = pages_test_map(s.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s.file, 0);
-    assert_true(s.data != MAP_FAILED);
-    return s;
-}
-
-static void segment_cut(const segment *s, size_t size_bytes)
-{
-    if (ftruncate(s->file, (off_t)size_bytes) != 0) {
-        abort();
-    }
-}
-
-static void segment_close(segment *s)
-{
-    assert_int_equal(munmap(s->data, s->size_bytes), 0);
-    (void)close(s->file);
-}
 
 static segment victim; /* what is cut while the engine works */
 static size_t victim_bytes;

@@ -4,6 +4,8 @@
  */
 #include "world.h"
 
+#include "kit/kit.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,6 +61,13 @@ static void requests_are_refused_while_memory_is_short_and_answered_again(void *
     job_expect_failed(&j, "memory");
     assert_int_equal(j.request->code, TRITONSERVER_ERROR_UNAVAILABLE);
     job_finish(&j);
+    const umo_model *model = w.model.state;
+    assert_true(fake_metric("umo_ready", NULL) == 0);
+    (void)kit_metrics_refresh(model->metrics);
+    assert_true(fake_metric("umo_requests_refused_total", NULL) == 1);
+    assert_true(fake_metric("umo_pressure_answers_total", "answer=refuse") >= 1);
+    assert_true(fake_metric("umo_memory_limit_bytes", "source=budget") == (double)BUDGET_BYTES);
+    assert_true(fake_metric("umo_memory_usage_bytes", "source=budget") >= 0.9 * BUDGET_BYTES);
 
     umo_buffer_release(hog);
     assert_true(poke_until(pressure, true));

@@ -2,10 +2,10 @@
  * What several features do to each other: each of these has tests of its own, and each went wrong
  * once beside another.
  */
+#include "segment.h"
 #include "streamer.h"
 
 #include "os/mapping_test.h"
-#include "os/pages_test.h"
 
 #include "kit/kit.h"
 
@@ -19,36 +19,6 @@
 #include <cmocka.h>
 
 /* ---- Clients that take memory away ---- */
-
-/* A client's file, mapped as the server maps it. */
-typedef struct segment {
-    int file;
-    char *data;
-    size_t size_bytes;
-} segment;
-
-static segment segment_open(size_t size_bytes)
-{
-    segment s = {.size_bytes = pages_test_round_up(size_bytes)};
-    s.file = pages_test_file_any(s.size_bytes);
-    assert_true(s.file >= 0);
-    s.data = pages_test_map(s.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s.file, 0);
-    assert_true(s.data != MAP_FAILED);
-    return s;
-}
-
-static void segment_cut(const segment *s, size_t size_bytes)
-{
-    if (ftruncate(s->file, (off_t)size_bytes) != 0) {
-        abort();
-    }
-}
-
-static void segment_close(segment *s)
-{
-    assert_int_equal(munmap(s->data, s->size_bytes), 0);
-    (void)close(s->file);
-}
 
 static segment victim;
 
@@ -655,6 +625,103 @@ static void a_batch_with_outputs_cannot_be_taken(void **state)
     stream_end(&w);
 }
 
+/* ---- Memory of a model, beside others' ---- */
+
+static const int64_t held_bytes = 65536;
+
+static const model_plan plain_plan = {
+    .input_count = 1,
+    .output_count = 1,
+    .inputs = {{.dtype = UMO_UINT8, .dims = {1, {-1}}}},
+};
+
+static const model_plan sequence_plan = {
+    .input_count = 1,
+    .output_count = 1,
+    .inputs = {{.dtype = UMO_UINT8, .dims = {1, {-1}}}},
+    .extra = ", \"sequence_batching\": {\"oldest\": {}, \"control_input\": [], \"state\": "
+             "[{\"input_name\": \"PAST\", \"output_name\": \"FUTURE\", \"data_type\": "
+             "\"TYPE_UINT8\", \"dims\": [65536]}]}",
+};
+
+static uint64_t live_of(umo_context *context)
+{
+    umo_counters counters;
+    umo_scope_read(umo_context_scope(context), &counters);
+    return counters.live_bytes;
+}
+
+/* Answers a few requests, whose tensors are copied because they come in two pieces. */
+static void requests_run(world *w, const model_plan *plan)
+{
+    fake_sequence sequence = {0};
+    char *first = calloc(1, (size_t)held_bytes);
+    assert_non_null(first);
+    if (plan->extra == sequence_plan.extra) {
+        (void)fake_sequence_add(&sequence, "PAST", "FUTURE", TRITONSERVER_TYPE_UINT8, 1,
+                                &held_bytes, first, (size_t)held_bytes);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        job j;
+        stream_reset(3);
+        job_start(&j, plan, 1, held_bytes, i);
+        job_input_own(&j, 0, false);
+        TRITONBACKEND_Input *in = j.inputs[0];
+        in->pieces[0].size_bytes = 7;
+        in->size_bytes = 7;
+        fake_input_piece(in, j.contents[0] + 7, j.sizes[0] - 7);
+        job_want(&j, 0, NULL);
+        if (sequence.count > 0) {
+            fake_sequence_join(&sequence, j.request);
+        }
+        assert_true(world_execute(w, &j, 1));
+        assert_true(fake_request_wait(j.request));
+        stream_threads_wait();
+        fake_request_expect_answered(j.request);
+        assert_string_equal(j.request->text, "");
+        job_finish(&j);
+    }
+    fake_sequence_destroy(&sequence);
+    free(first);
+}
+
+static void a_model_gives_back_what_it_took_and_nothing_else(void **state)
+{
+    (void)state;
+    const model_plan *const plans[] = {&plain_plan, &sequence_plan, &stream_single};
+    static const char *const ways[] = {NULL, "{\"zero_copy_threshold\": 0}", "{\"enable\": false}"};
+    for (unsigned number = 0; number < 18; number++) {
+        world w;
+        umo_buffer *others = NULL;
+        umo_device *host = world_device(0, false);
+        model_plan plan = *plans[number % 3];
+        bool on_device = number / 9 != 0;
+        bool streams = plan.extra == stream_single.extra;
+        /* Its engine writes to where it is told, and a device's own memory has no such place. */
+        plan.unified = ways[number / 3 % (streams && on_device ? 2 : 3)];
+        world_start(&w);
+        if (streams) {
+            engine.run = stream_engine;
+        }
+        engine.device = on_device ? world_device(0, false) : NULL;
+        assert_int_equal(
+            umo_buffer_alloc(host, umo_context_scope(w.context), 12345, UMO_UNIFIED, &others, NULL),
+            UMO_OK);
+        uint64_t level = live_of(w.context);
+        assert_true(level >= 12345);
+        for (int turn = 0; turn < 2; turn++) {
+            world_load_ok(&w, &plan);
+            requests_run(&w, &plan);
+            assert_true(live_of(w.context) >= level + (uint64_t)held_bytes); /* scratch, kept */
+            world_unload(&w);
+            assert_int_equal(live_of(w.context), level);
+        }
+        umo_buffer_release(others);
+        umo_device_release(host);
+        world_finish(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -669,6 +736,7 @@ int main(void)
         cmocka_unit_test(who_shrinks_fails_alone_in_any_batch),
         cmocka_unit_test(an_output_without_memory_is_never_delivered),
         cmocka_unit_test(a_batch_with_outputs_cannot_be_taken),
+        cmocka_unit_test(a_model_gives_back_what_it_took_and_nothing_else),
     };
     return cmocka_run_group_tests_name("together", tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
  */
 #include "world.h"
 
+#include "kit/kit.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,7 @@ void world_start(world *w)
     *w = (world){0};
     fake_reset();
     memset(&engine, 0, sizeof engine);
+    kit_metrics_period_ns = UINT64_MAX; /* no thread that makes calls on its own */
     assert_int_equal(umo_context_default_acquire(NULL, &w->context, NULL), UMO_OK);
 }
 

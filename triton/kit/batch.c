@@ -81,6 +81,7 @@ static size_t members_collect(umo_instance *instance, size_t count)
     const umo_model *model = instance->model;
     size_t members = 0;
     int64_t rows = 0;
+    uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         kit_request *request = &instance->requests[i];
         if (request->grouped || (request->error.status != UMO_OK && !request->blank)) {
@@ -94,6 +95,7 @@ static size_t members_collect(umo_instance *instance, size_t count)
         bool fits =
             members == 0 || (model->batch_max > 0 && rows + request->rows <= model->batch_max &&
                              requests_agree(model, instance->members[0], request));
+        fits = fits && (!model->uneven || kit_batch_has_room(model, request, &bytes));
         if (fits) {
             request->grouped = true;
             instance->members[members++] = request;
@@ -276,6 +278,7 @@ static void requests_admit(umo_instance *instance, uint32_t count)
         for (uint32_t i = 0; i < count; i++) {
             (void)kit_request_fail(&instance->requests[i], error.status, "%s", error.text);
         }
+        kit_metrics_refuse(instance->model->metrics, count);
     }
 }
 
@@ -296,6 +299,9 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
     for (uint32_t i = 0; i < count; i++) {
         kit_request_read(instance, &instance->requests[i], requests[i]);
     }
+    if (instance->model->direct) {
+        kit_sequence_fill_rows(instance, count);
+    }
     requests_admit(instance, count);
     uint64_t compute_start_ns = kit_now_ns();
     uint64_t rows = 0;
@@ -304,6 +310,9 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
         rows += batch_run(instance, members);
     }
     uint64_t compute_end_ns = kit_now_ns();
+    if (kit_recorded(instance)) {
+        kit_record_batch(instance, count, compute_end_ns - compute_start_ns);
+    }
     /* Before the answers: who has one and reads /metrics then finds it counted. */
     kit_metrics_update(instance->model->metrics, instance->model->scope);
     for (uint32_t i = 0; i < count; i++) {
@@ -313,6 +322,9 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
         }
     }
     uint64_t end_ns = kit_now_ns();
+    if (kit_recorded(instance)) {
+        kit_record_requests(instance, count, end_ns - start_ns);
+    }
     /* All statistics before the first release: who waits for a request's end may read them right
      * after. */
     for (uint32_t i = 0; i < count; i++) {

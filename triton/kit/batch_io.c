@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What uneven requests together have at most, so that nobody's request is refused for want of the
+ * memory that another one's takes, and no sum of theirs is too large for a number. */
+#define SHARED_BATCH_BYTES ((uint64_t)256 << 20)
+
 static const char *const kind_names[KIT_BATCH_KINDS] = {
     "BATCH_ELEMENT_COUNT",
     "BATCH_ACCUMULATED_ELEMENT_COUNT",
@@ -191,6 +195,57 @@ static int64_t elements_of(const kit_request *request, size_t source)
     uint64_t count = 0;
     umo_status_ignore(umo_shape_count(&request->inputs[source].shape, &count));
     return (int64_t)count;
+}
+
+/* Of an ITEM_SHAPE each dimension is a number, of the other kinds the count of elements. */
+static bool plan_fits(const kit_batch_input *plan, const kit_input *source)
+{
+    bool items = plan->kind >= KIT_ITEM_SHAPE;
+    uint64_t count = 0;
+    umo_status_ignore(umo_shape_count(&source->shape, &count));
+    bool fits = items || plan->kind == KIT_MAX_ELEMENT_COUNT_AS_SHAPE || count <= INT32_MAX;
+    for (uint32_t d = 1; items && d < source->shape.rank; d++) {
+        fits = fits && source->shape.dims[d] <= INT32_MAX;
+    }
+    return fits;
+}
+
+void kit_batch_input_check(const umo_model *model, kit_request *request)
+{
+    for (size_t i = 0; i < model->batch_input_count; i++) {
+        const kit_batch_input *plan = &model->batch_inputs[i];
+        const umo_io *io = &model->inputs[plan->input];
+        const kit_input *source = &request->inputs[plan->source];
+        if (source->present && io->dtype == UMO_INT32 && !plan_fits(plan, source)) {
+            (void)kit_request_fail(request, UMO_E_INVAL,
+                                   "a number for input '%s' of model '%s' does not fit %s",
+                                   io->name, model->name, umo_dtype_name(io->dtype));
+        }
+    }
+}
+
+void kit_batch_rules_find(umo_model *model)
+{
+    /* Under the strategy direct all of a batch's requests are its slots. */
+    for (size_t i = 0; i < model->input_count && !model->direct; i++) {
+        const umo_io *io = &model->inputs[i];
+        model->uneven = model->uneven || io->ragged || io->dtype == UMO_BYTES;
+    }
+}
+
+bool kit_batch_has_room(const umo_model *model, const kit_request *request, uint64_t *taken_bytes)
+{
+    uint64_t total = *taken_bytes;
+    bool first = total == 0;
+    for (size_t i = 0; i < model->input_count; i++) {
+        const kit_input *in = &request->inputs[i];
+        if (in->present && __builtin_add_overflow(total, in->size_bytes, &total)) {
+            total = UINT64_MAX;
+        }
+    }
+    bool room = first || total <= SHARED_BATCH_BYTES;
+    *taken_bytes = room ? total : *taken_bytes;
+    return room;
 }
 
 static void shape_find(const umo_batch *batch, const kit_batch_input *plan, umo_shape *out)

@@ -158,6 +158,12 @@ void kit_stream_release(umo_request *request)
     TRITONBACKEND_Request *triton = request->own.triton;
     uint64_t end_ns = kit_now_ns();
     bool success = request->own.error.status == UMO_OK && request->verdict.status == UMO_OK;
+    if (kit_recorded(flight->instance)) {
+        kit_record_request(flight->instance->model, &request->own, 0, 0, end_ns - request->start_ns,
+                           success                               ? UMO_OK
+                           : request->own.error.status != UMO_OK ? request->own.error.status
+                                                                 : request->verdict.status);
+    }
     (void)kit_from_triton(
         TRITONBACKEND_ModelInstanceReportStatistics(instance, triton, success, request->start_ns,
                                                     request->start_ns, end_ns, end_ns),
@@ -177,7 +183,7 @@ void kit_stream_release(umo_request *request)
 }
 
 /* An error as the last response. */
-static umo_status verdict_send(umo_request *request, umo_error *error)
+static umo_status verdict_send(umo_request *request, uint64_t start_ns, umo_error *error)
 {
     TRITONBACKEND_Response *response = NULL;
     umo_status status = UMO_OK;
@@ -190,6 +196,7 @@ static umo_status verdict_send(umo_request *request, umo_error *error)
         (void)kit_from_triton(
             TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, failure),
             NULL);
+        kit_statistics_report(request->statistics, request, start_ns, start_ns, failure);
         TRITONSERVER_ErrorDelete(failure);
     }
     return status;
@@ -200,6 +207,7 @@ static void request_end(umo_request *request)
 {
     const umo_model *model = request->flight->instance->model;
     umo_error error = {0};
+    uint64_t start_ns = kit_now_ns();
     kit_stream_leave(request);
     if (request->verdict.status != UMO_OK) {
         (void)kit_request_fail(&request->own, request->verdict.status, "%s", request->verdict.text);
@@ -208,7 +216,7 @@ static void request_end(umo_request *request)
     bool failed = request->own.error.status != UMO_OK;
     if (failed) {
         request->own.cancelled = request->own.cancelled || umo_request_cancelled(request);
-        status = verdict_send(request, &error);
+        status = verdict_send(request, start_ns, &error);
     }
     if (!failed || status != UMO_OK) {
         /* Without FINAL the client would wait for ever, so it is sent twice if need be. */
@@ -222,6 +230,8 @@ static void request_end(umo_request *request)
         }
         if (status != UMO_OK) {
             umo_model_log(model, true, "a request goes without an end: %s", error.text);
+        } else {
+            kit_statistics_report(request->statistics, request, start_ns, 0, NULL);
         }
     }
     kit_stream_release(request);

@@ -5,6 +5,7 @@
  */
 #include "kit/kit.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Below this the copier would copy alone anyway. */
@@ -18,6 +19,12 @@ typedef struct copy_list {
     size_t count;
     umo_copy copies[LIST_LENGTH];
 } copy_list;
+
+/* NULL copies on the caller's thread. */
+static umo_copier *copier_of(const umo_model *model)
+{
+    return model->unified.parallel_copies ? umo_context_copier(model->context) : NULL;
+}
 
 static void list_flush(copy_list *list)
 {
@@ -63,27 +70,39 @@ static umo_status input_list(copy_list *list, umo_instance *instance, kit_reques
     return UMO_OK;
 }
 
+/* Makes of any bytes `count` strings of as many bytes, the first ones as long as can be. */
+static void strings_reframe(char *copy, uint64_t size_bytes, uint64_t count)
+{
+    assert(size_bytes / 4 >= count); /* each had its length there */
+    uint64_t content = size_bytes - 4 * count;
+    for (uint64_t s = 0; s < count; s++) {
+        uint64_t length = content < UINT32_MAX ? content : UINT32_MAX;
+        for (unsigned b = 0; b < 4; b++) {
+            copy[b] = (char)(length >> (8 * b));
+        }
+        copy += 4 + length;
+        content -= length;
+    }
+}
+
+bool kit_strings_mend(char *copy, uint64_t size_bytes, uint64_t count)
+{
+    bool right = umo_bytes_check(copy, (size_t)size_bytes, count, NULL) == UMO_OK;
+    if (!right) {
+        strings_reframe(copy, size_bytes, count);
+    }
+    return right;
+}
+
 /* A client may have changed its strings since they were checked. Its request then fails alone: the
- * engine gets as many strings of as many bytes, one long and the others empty. */
-static umo_status strings_check_again(kit_request *request, const kit_input *in, char *copy,
-                                      umo_error *error)
+ * engine gets as many strings of as many bytes. */
+static void strings_check_again(kit_request *request, const kit_input *in, char *copy)
 {
     uint64_t count = 0;
-    umo_status status = umo_shape_count(&in->shape, &count);
-    if (status == UMO_OK) {
-        status = umo_bytes_check(copy, (size_t)in->size_bytes, count, error);
+    umo_status_ignore(umo_shape_count(&in->shape, &count));
+    if (!kit_strings_mend(copy, in->size_bytes, count)) {
+        (void)kit_request_fail(request, UMO_E_INVAL, "the strings of an input changed meanwhile");
     }
-    /* When the request was read, this many strings with their lengths were in as many bytes. */
-    uint64_t content = in->size_bytes - 4 * count;
-    if (status == UMO_OK || content > UINT32_MAX) {
-        return status;
-    }
-    (void)kit_request_fail(request, UMO_E_INVAL, "the strings of an input changed meanwhile");
-    memset(copy, 0, (size_t)in->size_bytes);
-    for (unsigned b = 0; b < 4; b++) {
-        copy[b] = (char)(content >> (8 * b));
-    }
-    return UMO_OK;
 }
 
 umo_status kit_batch_gather(umo_batch *batch, size_t input, size_t total, char *target,
@@ -94,7 +113,7 @@ umo_status kit_batch_gather(umo_batch *batch, size_t input, size_t total, char *
     bool strings = model->inputs[input].dtype == UMO_BYTES;
     bool listed = total >= LIST_BYTES;
     copy_list list;
-    list.copier = umo_context_copier(model->context);
+    list.copier = copier_of(model);
     list.count = 0;
     char *at = target;
     umo_status status = UMO_OK;
@@ -120,7 +139,7 @@ umo_status kit_batch_gather(umo_batch *batch, size_t input, size_t total, char *
     at = target;
     for (size_t i = 0; strings && i < batch->count && status == UMO_OK; i++) {
         const kit_input *in = &batch->members[i]->inputs[input];
-        status = strings_check_again(batch->members[i], in, at, error);
+        strings_check_again(batch->members[i], in, at);
         at += in->size_bytes;
     }
     return status;
@@ -180,7 +199,7 @@ void kit_batch_scatter(umo_batch *batch, size_t output, const char *source, size
         total += kit_output_bytes(model, batch->members[i], output, row_bytes);
     }
     copy_list list;
-    list.copier = umo_context_copier(model->context);
+    list.copier = copier_of(model);
     list.count = 0;
     /* What is not ours may be a client's, and overlap what is written. */
     bool listed = own && total >= LIST_BYTES && !responses_overlap(batch, output);

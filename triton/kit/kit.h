@@ -64,6 +64,7 @@ struct umo_model {
     kit_batch_input *batch_inputs;
     size_t batch_input_count;
     size_t *scatter_inputs; /* the source of each scattered output; NULL without any */
+    bool uneven;            /* requests that share a batch may have unequal bytes */
     umo_context *context;
     umo_pressure *pressure; /* the context's; NULL when it is off */
     umo_scope *scope;
@@ -191,10 +192,23 @@ struct umo_instance {
     umo_mappings *mappings; /* of the present requests */
     bool costs_known;       /* the device has memory of its own, and this is what its uses cost */
     umo_cost_model costs;
-    size_t zero_copy_bytes; /* less is copied for a device; shared memory, whose wraps are kept */
-    size_t import_bytes;    /* the same of memory that is wrapped for one use */
-    uint64_t start_ns;      /* of the present execution */
+    size_t zero_copy_bytes;   /* less is copied for a device; shared memory, whose wraps are kept */
+    size_t import_bytes;      /* the same of memory that is wrapped for one use */
+    uint64_t start_ns;        /* of the present execution */
+    uint64_t run;             /* its number, while it is recorded */
+    const uint32_t *recorder; /* umo_profile_switch() */
 };
+
+/* trace.c */
+static inline bool kit_recorded(const umo_instance *instance)
+{
+    return __builtin_expect(__atomic_load_n(instance->recorder, __ATOMIC_RELAXED) != 0, 0);
+}
+void kit_record_batch(umo_instance *instance, uint32_t count, uint64_t duration_ns);
+void kit_record_requests(const umo_instance *instance, uint32_t count, uint64_t duration_ns);
+/* One that was taken: before it is released. */
+void kit_record_request(const umo_model *model, const kit_request *request, uint64_t run,
+                        uint32_t place, uint64_t duration_ns, umo_status status);
 
 /* error.c */
 TRITONSERVER_Error *kit_error(umo_status status, const char *text);
@@ -221,6 +235,12 @@ kit_metrics *kit_metrics_create(const umo_model *model);
 void kit_metrics_destroy(kit_metrics *metrics);
 /* Adds what the model's scope has counted since the last call. */
 void kit_metrics_update(kit_metrics *metrics, umo_scope *scope);
+/* Requests were refused because memory is short. */
+void kit_metrics_refuse(kit_metrics *metrics, uint64_t requests);
+/* Brings everything up to date, and returns when to do so again, in nanoseconds. umo's keeper does,
+ * unless kit_metrics_period_ns is UINT64_MAX, as in tests. One caller at a time. */
+uint64_t kit_metrics_refresh(kit_metrics *metrics);
+extern uint64_t kit_metrics_period_ns;
 
 /* model.c */
 umo_status kit_model_create(TRITONBACKEND_Model *triton, umo_model **out, umo_error *error);
@@ -290,6 +310,13 @@ void kit_batch_wait_for(umo_batch *batch, umo_fence fence);
 umo_status kit_batch_io_read(umo_model *model, umo_error *error);
 /* Whether the requests bring what a batch input is made of. */
 bool kit_batch_input_present(const umo_batch *batch, size_t input);
+/* Sets model->uneven, once all inputs are known. */
+void kit_batch_rules_find(umo_model *model);
+/* Fails a request of whose shapes a batch input cannot be made. */
+void kit_batch_input_check(const umo_model *model, kit_request *request);
+/* Whether a request may share the batch of others, which have *taken_bytes; counts it in. Only
+ * where requests are uneven: else a batch's bytes are so many times those of any of them. */
+bool kit_batch_has_room(const umo_model *model, const kit_request *request, uint64_t *taken_bytes);
 /* Makes a batch input's tensor. */
 umo_status kit_batch_input_make(umo_batch *batch, size_t input, kit_slot *slot, umo_error *error);
 /* The shape of a request's part of a scattered output. NOT_FOUND: its source is absent. */
@@ -311,6 +338,10 @@ static inline size_t kit_output_bytes(const umo_model *model, const kit_request 
  * or changed fails alone. */
 umo_status kit_batch_gather(umo_batch *batch, size_t input, size_t total, char *target,
                             umo_error *error);
+/* Looks at a copy of strings again, which were so many in as many bytes, each with its length, when
+ * they were checked first. False: they are not any more, and their lengths were replaced by others
+ * that are. */
+bool kit_strings_mend(char *copy, uint64_t size_bytes, uint64_t count);
 /* Copies each request's part of an output into its response, and counts it. */
 void kit_batch_scatter(umo_batch *batch, size_t output, const char *source, size_t row_bytes,
                        umo_reason reason, bool own);
@@ -341,6 +372,9 @@ umo_status kit_sequence_is_blank(kit_request *request, bool *out, umo_error *err
 void kit_sequence_trim_name(kit_input *input);
 /* Makes an input of a blank request one of zeros, and shows it piece by piece. */
 void kit_sequence_blank(kit_input *input);
+/* Gives each request that has failed a row of zeros like the others', so that those behind it stay
+ * in their slots. */
+void kit_sequence_fill_rows(umo_instance *instance, uint32_t count);
 umo_status kit_sequence_visit_blank(const kit_input *input,
                                     umo_status (*visit)(const void *data, size_t size_bytes,
                                                         void *user),

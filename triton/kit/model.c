@@ -211,6 +211,7 @@ umo_status kit_model_create(TRITONBACKEND_Model *triton, umo_model **out, umo_er
         kit_model_destroy(model);
         return status;
     }
+    kit_batch_rules_find(model);
     if (model->decoupled && (status = kit_streams_create(model, error)) != UMO_OK) {
         kit_model_destroy(model);
         return status;
@@ -429,6 +430,7 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
     }
     instance->triton = triton;
     instance->model = model;
+    instance->recorder = umo_profile_switch();
     instance->side = UMO_SIDE_HOST;
     instance->batch.instance = instance;
     const char *name = "";

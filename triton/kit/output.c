@@ -29,10 +29,13 @@ static umo_status scatter_fits(const umo_batch *batch, size_t output, umo_dtype 
     char text[256];
     uint64_t total = 0;
     uint64_t parts = 0;
+    bool fits = true; /* clients choose the shapes, and a sum of them may be any number */
     for (size_t i = 0; i < batch->count; i++) {
-        parts += kit_output_bytes(model, batch->members[i], output, 0);
+        uint64_t part = kit_output_bytes(model, batch->members[i], output, 0);
+        fits = !__builtin_add_overflow(parts, part, &parts) && fits;
     }
-    if (dtype != io->dtype || umo_shape_bytes(shape, dtype, &total) != UMO_OK || total != parts) {
+    if (!fits || dtype != io->dtype || umo_shape_bytes(shape, dtype, &total) != UMO_OK ||
+        total != parts) {
         return umo_error_set(error, UMO_E_INVAL, 0,
                              "output '%s' of model '%s' came out as %s %s; the requests' shapes "
                              "need %llu bytes of %s",

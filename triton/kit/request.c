@@ -242,9 +242,7 @@ static umo_status input_read(umo_instance *instance, kit_request *request, uint3
         }
     }
     if (status == UMO_E_INVAL && model->direct) {
-        /* It fails, and its slot has a row all the same: others lie behind it. */
-        request->blank = true;
-        kit_sequence_blank(input);
+        /* It fails, and its slot has a row all the same, with the controls that come behind. */
         (void)kit_request_fail(request, status, "input '%s' of model '%s': %s", name, model->name,
                                why.text);
         return UMO_OK;
@@ -344,6 +342,9 @@ void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEN
     }
     if (model->scatter_inputs != NULL && status == UMO_OK) {
         kit_scatter_check(model, request);
+    }
+    if (model->batch_input_count > 0 && status == UMO_OK) {
+        kit_batch_input_check(model, request);
     }
     if (request->rows == -1) {
         request->rows = 1; /* every input was optional and absent */

@@ -55,6 +55,7 @@ static void response_prepare(umo_response *response, umo_request *request)
     batch->crowded = false;
     response->request = request;
     response->behind = false;
+    response->start_ns = kit_now_ns();
 }
 
 umo_status umo_response_begin(umo_request *request, uint64_t timeout_ns, umo_response **out,
@@ -241,6 +242,15 @@ static void response_leave(umo_response *response)
     }
 }
 
+static bool has_outputs(const umo_response *response)
+{
+    bool any = false;
+    for (size_t i = 0; i < model_of(response)->output_count && !any; i++) {
+        any = response->own.outputs[i].asked;
+    }
+    return any;
+}
+
 static bool is_behind(const umo_response *response)
 {
     umo_request *request = response->request;
@@ -259,6 +269,7 @@ umo_status umo_response_send(umo_response *response, umo_fence done, bool final)
     }
     umo_status status = response_wait(response, done);
     (void)pthread_mutex_lock(&request->delivery);
+    uint64_t output_ns = has_outputs(response) ? kit_now_ns() : 0;
     response_deliver(response, status);
     response_leave(response);
     kit_metrics_update(model->metrics, model->scope);
@@ -274,6 +285,7 @@ umo_status umo_response_send(umo_response *response, umo_fence done, bool final)
         TRITONBACKEND_ResponseSend(response->own.response,
                                    last ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0, failure),
         NULL);
+    kit_statistics_report(response->statistics, request, response->start_ns, output_ns, failure);
     if (failure != NULL) {
         TRITONSERVER_ErrorDelete(failure);
     }

@@ -5,7 +5,8 @@
  * Under the strategy direct a request's position in a batch is its slot. The server fills slots
  * between the used ones with requests of its own: memory that nobody wrote, no outputs. They keep
  * their rows, because an engine that counts rows needs them, but the rows are zeros: what happens
- * to lie in the server's heap is nobody's to see and no engine's to follow as an index.
+ * to lie in the server's heap is nobody's to see and no engine's to follow as an index. The row of
+ * a request that fails before its batch runs is of the same kind.
  */
 #include "kit/kit.h"
 
@@ -184,6 +185,46 @@ void kit_sequence_blank(kit_input *input)
         /* As many strings, all empty: a length of zero each. */
         umo_status_ignore(umo_shape_count(&input->shape, &count));
         input->size_bytes = 4 * count;
+    }
+}
+
+/* Any request that succeeded so far says what a row looks like, a client's better than a slot's. */
+static const kit_request *row_model(const umo_instance *instance, uint32_t count)
+{
+    const kit_request *found = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        const kit_request *request = &instance->requests[i];
+        if (request->error.status == UMO_OK && (found == NULL || found->blank)) {
+            found = request;
+        }
+    }
+    return found;
+}
+
+void kit_sequence_fill_rows(umo_instance *instance, uint32_t count)
+{
+    const umo_model *model = instance->model;
+    const kit_request *like = row_model(instance, count);
+    for (uint32_t i = 0; like != NULL && i < count; i++) {
+        kit_request *request = &instance->requests[i];
+        if (request->error.status == UMO_OK) {
+            continue;
+        }
+        request->blank = true;
+        request->rows = like->rows;
+        for (size_t k = 0; k < model->input_count; k++) {
+            kit_input *input = &request->inputs[k];
+            const kit_input *other = &like->inputs[k];
+            bool known = model->inputs[k].source == UMO_IO_CONTROL && input->present &&
+                         input->dtype == other->dtype && input->size_bytes == other->size_bytes;
+            if (!known) { /* those are the server's, and true */
+                input->present = other->present;
+                input->dtype = other->dtype;
+                input->shape = other->shape;
+                input->size_bytes = other->size_bytes;
+                kit_sequence_blank(input);
+            }
+        }
     }
 }
 

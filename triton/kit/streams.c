@@ -17,6 +17,7 @@ static bool slot_init(const umo_model *model, umo_response *slot)
     slot->batch.inputs = calloc(model->input_count + 1, sizeof(kit_slot));
     slot->batch.outputs = calloc(model->output_count + 1, sizeof(kit_slot));
     slot->own.outputs = calloc(model->output_count + 1, sizeof(kit_output));
+    slot->statistics = kit_statistics_create();
     return slot->batch.inputs != NULL && slot->batch.outputs != NULL && slot->own.outputs != NULL &&
            umo_mappings_create(&slot->instance.mappings, NULL) == UMO_OK;
 }
@@ -26,6 +27,7 @@ static void slot_finish(umo_response *slot)
     free(slot->batch.inputs);
     free(slot->batch.outputs);
     free(slot->own.outputs);
+    kit_statistics_destroy(slot->statistics);
     umo_mappings_destroy(slot->instance.mappings);
 }
 
@@ -33,6 +35,7 @@ static void flight_destroy(kit_flight *flight)
 {
     for (size_t i = 0; i < flight->capacity; i++) {
         (void)pthread_mutex_destroy(&flight->requests[i].delivery);
+        kit_statistics_destroy(flight->requests[i].statistics);
         free(flight->requests[i].own.inputs);
         free(flight->requests[i].own.outputs);
     }
@@ -61,6 +64,7 @@ static kit_flight *flight_create(const umo_model *model, size_t capacity)
         umo_request *request = &flight->requests[i];
         request->flight = flight;
         (void)pthread_mutex_init(&request->delivery, NULL);
+        request->statistics = kit_statistics_create();
         request->own.inputs = calloc(model->input_count + 1, sizeof(kit_input));
         request->own.outputs = calloc(model->output_count + 1, sizeof(kit_output));
         flight->members[i] = &request->own;

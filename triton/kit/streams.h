@@ -1,7 +1,7 @@
 /*
  * What the files of decoupled models share: requests that were taken, the flight that a batch of
  * them is, and the slots of responses. streams.c keeps them, decoupled.c takes and ends requests,
- * response.c answers.
+ * response.c answers, statistics.c tells the server how.
  */
 #ifndef UMO_KIT_STREAMS_H
 #define UMO_KIT_STREAMS_H
@@ -10,12 +10,15 @@
 
 #include <stdatomic.h>
 
+typedef TRITONBACKEND_ModelInstanceResponseStatistics kit_statistics;
+
 struct umo_request {
     kit_flight *flight;
     kit_request own;
     TRITONBACKEND_ResponseFactory *factory;
     _Atomic bool cancelled;
     uint64_t start_ns;
+    kit_statistics *statistics; /* for an end without a response of the engine's; or NULL */
     /* Two responses that are sent at once may go to one place: one after the other. */
     pthread_mutex_t delivery;
 
@@ -49,6 +52,8 @@ struct umo_response {
     kit_request own;
     kit_request *member;
     bool behind; /* was placed while another one wrote to the client's memory */
+    uint64_t start_ns;
+    kit_statistics *statistics; /* or NULL */
 };
 
 struct kit_streams {
@@ -68,6 +73,15 @@ void kit_flight_give(kit_streams *streams, kit_flight *flight);
 /* A free slot, or NULL when none became free in time. */
 umo_response *kit_slot_take(kit_streams *streams, uint64_t timeout_ns);
 void kit_slot_give(kit_streams *streams, umo_response *slot);
+
+/* statistics.c */
+/* NULL where the server has none. */
+kit_statistics *kit_statistics_create(void);
+void kit_statistics_destroy(kit_statistics *statistics);
+/* Tells the server of a response that was just sent. output_ns is when its outputs were computed; 0
+ * for one that has none. The request is not released yet. */
+void kit_statistics_report(kit_statistics *statistics, const umo_request *request,
+                           uint64_t start_ns, uint64_t output_ns, TRITONSERVER_Error *failure);
 
 /* decoupled.c */
 /* A response less; whoever takes away the last hindrance ends the request. */

@@ -406,6 +406,7 @@ static const field fields[] = {
     {"batch_optimization", read_bool, AT(batch_optimization), false, NULL},
     {"trusted_clients", read_bool, AT(trusted_clients), false, NULL},
     {"profiling", read_bool, AT(profiling), false, NULL},
+    {"parallel_copies", read_bool, AT(parallel_copies), false, NULL},
     {"zero_copy_threshold", read_threshold, AT(zero_copy_threshold), false, NULL},
     {"device", read_device, 0, false, NULL},
     {"tensor_patterns", read_patterns, 0, false, NULL},
@@ -444,6 +445,7 @@ void kit_unified_init(kit_unified *unified)
 {
     *unified = (kit_unified){.config = {.enable = true,
                                         .batch_optimization = true,
+                                        .parallel_copies = true,
                                         .zero_copy_threshold = UMO_THRESHOLD_AUTO,
                                         .weights = UMO_PATTERN_UNKNOWN,
                                         .intermediate = UMO_PATTERN_UNKNOWN,

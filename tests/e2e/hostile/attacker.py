@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -619,16 +619,16 @@ ATTACKS: dict[str, type[Attack]] = {
 }
 
 
-def main() -> None:
+def main_of(attacks: Mapping[str, type[Attack]]) -> None:
     become()
     parser = argparse.ArgumentParser()
-    parser.add_argument("attack", choices=ATTACKS)
+    parser.add_argument("attack", choices=attacks)
     parser.add_argument("http_port", type=int)
     parser.add_argument("grpc_port", type=int)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=3)
     options = parser.parse_args()
-    attack = ATTACKS[options.attack](options.http_port, options.grpc_port, options.seed, options.seconds)
+    attack = attacks[options.attack](options.http_port, options.grpc_port, options.seed, options.seconds)
     try:
         attack.run()  # type: ignore[attr-defined]
     except OSError as trouble:
@@ -637,4 +637,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main_of(ATTACKS)

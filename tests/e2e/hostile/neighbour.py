@@ -8,11 +8,13 @@ What it sends bears a mark that no attacker's data has: so an attacker can tell 
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from hostile import mark
@@ -63,8 +65,10 @@ class Client:
             self.seen.add(0, f"register: {said}")
 
     def close(self) -> None:
-        self.http.unregister(self.segment.name)
-        self.segment.close()
+        try:
+            self.http.unregister(self.segment.name)
+        finally:
+            self.segment.close()
 
     def ask(self) -> None:
         self.turn += 1
@@ -102,29 +106,19 @@ class Client:
         self.seen.add(1, "" if got == want else f"{what}: a wrong answer")
 
 
-def main() -> None:
-    become()
-    http_port, grpc_port = int(sys.argv[1]), int(sys.argv[2])
+def watch(works: Sequence[Callable[[Seen, threading.Event], None]]) -> None:
+    """Runs all in threads of their own until stdin ends, and reports for each line."""
     seen, stop = Seen(), threading.Event()
 
-    def work(seed: int) -> None:
-        with Http(http_port) as http, Grpc(grpc_port) as grpc:
-            client = Client(http, grpc, seen, seed)
-            try:
-                client.open()
-                while not stop.is_set():
-                    client.ask()
-            except OSError as trouble:
-                seen.add(0, f"the server is gone: {trouble}")
-            except Exception:
-                seen.add(0, traceback.format_exc())
-            finally:
-                try:
-                    client.close()
-                except OSError:
-                    client.segment.close()
+    def guarded(work: Callable[[Seen, threading.Event], None]) -> None:
+        try:
+            work(seen, stop)
+        except OSError as trouble:
+            seen.add(0, f"the server is gone: {trouble}")
+        except Exception:
+            seen.add(0, traceback.format_exc())
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 2)]
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
     for _ in sys.stdin:
@@ -132,6 +126,23 @@ def main() -> None:
     stop.set()
     for thread in threads:
         thread.join()
+
+
+def main() -> None:
+    become()
+    http_port, grpc_port = int(sys.argv[1]), int(sys.argv[2])
+
+    def work(seen: Seen, stop: threading.Event, seed: int) -> None:
+        with Http(http_port) as http, Grpc(grpc_port) as grpc:
+            client = Client(http, grpc, seen, seed)
+            try:
+                client.open()
+                while not stop.is_set():
+                    client.ask()
+            finally:
+                client.close()
+
+    watch([functools.partial(work, seed=seed) for seed in (1, 2)])
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -93,8 +94,14 @@ class Http:
             raise
         return answer.status, said, int(answer.headers.get("Inference-Header-Content-Length", len(said)))
 
-    def infer(self, model: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor] = ()) -> Answer:
-        header: dict[str, Any] = {"inputs": [], "parameters": {"binary_data_output": True}}
+    def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        header: dict[str, Any] = {"inputs": [], "parameters": {"binary_data_output": True, **(parameters or {})}}
         for tensor in inputs:
             where = tensor.place.parameters() if tensor.place else {"binary_data_size": len(tensor.data)}
             described = {"name": tensor.name, "datatype": tensor.kind, "shape": list(tensor.shape)}
@@ -170,30 +177,97 @@ class Grpc:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._channel.close()
 
-    def infer(self, model: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor] = ()) -> Answer:
+    def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Answer:
         """Raises OSError when the server is gone."""
-        asked = service_pb2.ModelInferRequest(model_name=model)
-        for tensor in inputs:
-            one = asked.inputs.add(name=tensor.name, datatype=tensor.kind, shape=list(tensor.shape))
-            if tensor.place is None:
-                asked.raw_input_contents.append(tensor.data)
-            for key, value in ((tensor.place.parameters() if tensor.place else {}) | tensor.parameters).items():
-                one.parameters[key].CopyFrom(_parameter(value))
-        for tensor in outputs:
-            wanted = asked.outputs.add(name=tensor.name)
-            for key, value in ((tensor.place.parameters() if tensor.place else {}) | tensor.parameters).items():
-                wanted.parameters[key].CopyFrom(_parameter(value))
         try:
-            said = self._stub.ModelInfer(asked, timeout=self._timeout_s)
+            said = self._stub.ModelInfer(_message(model, inputs, outputs, parameters), timeout=self._timeout_s)
         except grpc.RpcError as trouble:
-            if trouble.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise OSError(f"no gRPC answer: {trouble.details()}") from trouble
-            return Answer(error=trouble.details() or str(trouble.code()))
-        # An output in shared memory has no entry in raw_output_contents, or an empty one, by version.
-        raw = iter(said.raw_output_contents)
-        return Answer(
-            outputs={o.name: b"" if "shared_memory_region" in o.parameters else next(raw, b"") for o in said.outputs}
+            return _refusal(trouble)
+        return _answer(said)
+
+    def stream(self) -> Stream:
+        """A stream of its own on this connection."""
+        return Stream(self._stub, self._timeout_s)
+
+
+def _message(
+    model: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], parameters: Mapping[str, Any] | None
+) -> service_pb2.ModelInferRequest:
+    asked = service_pb2.ModelInferRequest(model_name=model)
+    for key, value in (parameters or {}).items():
+        asked.parameters[key].CopyFrom(_parameter(value))
+    for tensor in inputs:
+        one = asked.inputs.add(name=tensor.name, datatype=tensor.kind, shape=list(tensor.shape))
+        if tensor.place is None:
+            asked.raw_input_contents.append(tensor.data)
+        for key, value in ((tensor.place.parameters() if tensor.place else {}) | tensor.parameters).items():
+            one.parameters[key].CopyFrom(_parameter(value))
+    for tensor in outputs:
+        wanted = asked.outputs.add(name=tensor.name)
+        for key, value in ((tensor.place.parameters() if tensor.place else {}) | tensor.parameters).items():
+            wanted.parameters[key].CopyFrom(_parameter(value))
+    return asked
+
+
+def _refusal(trouble: grpc.RpcError) -> Answer:
+    if trouble.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise OSError(f"no gRPC answer: {trouble.details()}") from trouble
+    return Answer(error=trouble.details() or str(trouble.code()))
+
+
+def _answer(said: service_pb2.ModelInferResponse) -> Answer:
+    # An output in shared memory has no entry in raw_output_contents, or an empty one, by version.
+    raw = iter(said.raw_output_contents)
+    return Answer(
+        outputs={o.name: b"" if "shared_memory_region" in o.parameters else next(raw, b"") for o in said.outputs}
+    )
+
+
+class Stream:
+    """Requests and their responses, any number each, over one call. Who asks and who takes may be two threads."""
+
+    def __init__(self, stub: service_pb2_grpc.GRPCInferenceServiceStub, timeout_s: float) -> None:
+        self._asked: queue.SimpleQueue[service_pb2.ModelInferRequest | None] = queue.SimpleQueue()
+        self._call = stub.ModelStreamInfer(iter(self._asked.get, None), timeout=timeout_s)
+
+    def ask(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._asked.put(
+            _message(model, inputs, outputs, {"triton_enable_empty_final_response": True, **(parameters or {})})
         )
+
+    def take(self) -> tuple[Answer, bool]:
+        """One response, and whether it is its request's last. Raises OSError when the server is gone."""
+        try:
+            said = next(self._call)
+        except StopIteration:
+            return Answer(error="the stream has ended"), True
+        except grpc.RpcError as trouble:
+            return _refusal(trouble), True
+        # A request that the server itself refuses has no responses, and so no last one.
+        parameters = said.infer_response.parameters
+        final = "triton_final_response" not in parameters or parameters["triton_final_response"].bool_param
+        return Answer(error=said.error_message) if said.error_message else _answer(said.infer_response), final
+
+    def close(self) -> None:
+        """No more requests; what is under way goes on."""
+        self._asked.put(None)
+
+    def cancel(self) -> None:
+        """Drops the call with all that is under way."""
+        self._call.cancel()
+        self._asked.put(None)
 
 
 class Segment:
