@@ -1,8 +1,8 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
-    python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [stream] [pressure]
-                        [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
-                        [python_api] [overhead] [--turns N]
+    python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [recorded]
+                        [stream] [pressure] [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
+                        [python_api] [report] [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1. What pages of docs/
 show as tables of their own is printed as the lines of those tables.
@@ -33,6 +33,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "pool": [sys.executable, str(ROOT / "bench/pool.py")],
         "placement": [str(ROOT / "build/release/bench/placement"), str(ROOT / "bench/placement_traces")],
         "profile": [sys.executable, str(ROOT / "bench/profile.py")],
+        "recorded": [sys.executable, str(ROOT / "bench/recorded.py"), "--turns", str(max(5, turns // 2))],
         "stream": [sys.executable, str(ROOT / "bench/stream.py")],
         "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
         "weights": [sys.executable, str(ROOT / "bench/weights.py")],
@@ -44,6 +45,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "batch": [sys.executable, str(ROOT / "bench/batch.py"), "--turns", str(max(3, turns // 2))],
         "mix": [sys.executable, str(ROOT / "bench/mix.py"), "--turns", str(max(3, turns // 3))],
         "python_api": [sys.executable, str(ROOT / "bench/python_api.py"), "--turns", str(max(5, turns))],
+        "report": [sys.executable, str(ROOT / "bench/report.py"), "--turns", str(max(3, turns // 3))],
         "overhead": [sys.executable, str(ROOT / "bench/overhead.py"), "--turns", str(turns)],
     }
 

@@ -45,10 +45,28 @@ typedef enum umo_event_kind {
     UMO_EVENT_POOL_TRIM = 22,       /**< a pool gave idle memory back; size_bytes of it */
     UMO_EVENT_PRESSURE_LEVEL = 23,  /**< how short memory is changed; detail is the level */
     UMO_EVENT_PRESSURE_ANSWER = 24, /**< something was done about it; detail says which answer */
-    UMO_EVENT_POOL_TAKE = 25        /**< plain memory of a pool; POOL_GIVE when it comes back */
+    UMO_EVENT_POOL_TAKE = 25,       /**< plain memory of a pool; POOL_GIVE when it comes back */
+    UMO_EVENT_PATTERN = 26,   /**< a buffer is used otherwise than before; detail: its umo_pattern,
+                                 plus 256 times the one before */
+    UMO_EVENT_PLACEMENT = 27, /**< where a buffer should live was decided; detail:
+                                 umo_placement_why, plus 256 times its umo_pattern */
+    UMO_EVENT_REQUEST = 28,   /**< a request was answered; see umo_profile_span */
+    UMO_EVENT_BATCH = 29      /**< an engine ran; likewise */
 } umo_event_kind;
 
-#define UMO_EVENT_KINDS 26
+#define UMO_EVENT_KINDS 30
+
+/**
+ * Why a PLACEMENT says what it says. All but NEW compare, by the device's cost model, what the uses
+ * since the last decision cost where the buffer is (offset_bytes holds that, in ns) with what they
+ * would have cost in the other mode (fence_value).
+ */
+typedef enum umo_placement_why {
+    UMO_WHY_NEW = 0,      /**< a new buffer: the mode that is best for its pattern */
+    UMO_WHY_CHEAPER = 1,  /**< it was moved: what it saves will pay for the move */
+    UMO_WHY_DEFERRED = 2, /**< it would be, but moves have had their share of the time */
+    UMO_WHY_REFUSED = 3   /**< it would be, but could not: status */
+} umo_placement_why;
 
 /** "alloc"; "unknown" for any other value. Threads: any. */
 UMO_API const char *umo_event_kind_name(umo_event_kind kind);
@@ -108,8 +126,8 @@ typedef struct umo_profile_options {
  *
  * Errors:    INVAL  more than 1 GiB, or shards that are no power of two or too many.
  *            NOMEM.
- * Threads:   any. A child of fork() goes on with a copy of its own.
- * Cost:      one mapping; pages are taken when the first events reach them.
+ * Threads:   any. A child of fork() goes on with a recording of its own, which begins empty.
+ * Cost:      two mappings; pages are taken when the first events reach them.
  */
 UMO_API UMO_MUST_USE umo_status umo_profile_start(const umo_profile_options *options,
                                                   umo_error *error);
@@ -157,6 +175,27 @@ UMO_API UMO_MUST_USE umo_status umo_profile_read(umo_profile_visit visit, void *
  * Cost:      O(events), a few system calls; no allocation.
  */
 UMO_API UMO_MUST_USE umo_status umo_profile_dump(const char *path, umo_error *error);
+
+/** What a backend tells of itself: a REQUEST, or a BATCH, that ends now. */
+typedef struct umo_profile_span {
+    umo_event_kind kind;    /**< REQUEST or BATCH */
+    const umo_scope *scope; /**< the model's; NULL for none */
+    uint64_t duration_ns;   /**< becomes the event's */
+    uint64_t size_bytes;    /**< of its inputs; 0 where that is not known */
+    uint64_t run;           /**< one number for all requests of a run; the event's offset_bytes */
+    uint64_t trace_id;      /**< the server's, 0 for none; the event's fence_value */
+    uint32_t detail;        /**< REQUEST: its place in the run; BATCH: how many there were */
+    umo_status status;
+} umo_profile_span;
+
+/**
+ * The recorder's switch: anything but 0 while somebody records. Read it with a relaxed atomic load,
+ * to save the trouble of making a span. Threads: any.
+ */
+UMO_API const uint32_t *umo_profile_switch(void);
+
+/** Records a span, if somebody records. Threads, cost: as any event. */
+UMO_API void umo_profile_span_write(const umo_profile_span *span);
 
 #ifdef __cplusplus
 }

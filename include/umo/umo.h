@@ -21,6 +21,7 @@
 #include <umo/pressure.h>
 #include <umo/profile.h>
 #include <umo/reason.h>
+#include <umo/recorder.h>
 #include <umo/region.h>
 #include <umo/ring.h>
 #include <umo/status.h>

@@ -1,3 +1,6 @@
+/*
+ * Tickers: called again and again on another thread, until they are stopped or forked away from.
+ */
 #include "os/os.h"
 
 #include <umo/context.h>

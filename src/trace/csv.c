@@ -54,6 +54,10 @@ const char *umo_event_kind_name(umo_event_kind kind)
         [UMO_EVENT_PRESSURE_LEVEL] = "pressure_level",
         [UMO_EVENT_PRESSURE_ANSWER] = "pressure_answer",
         [UMO_EVENT_POOL_TAKE] = "pool_take",
+        [UMO_EVENT_PATTERN] = "pattern",
+        [UMO_EVENT_PLACEMENT] = "placement",
+        [UMO_EVENT_REQUEST] = "request",
+        [UMO_EVENT_BATCH] = "batch",
     };
     return (unsigned)kind < UMO_EVENT_KINDS ? kinds[kind] : "unknown";
 }

@@ -1,35 +1,13 @@
 /*
- * Starting, pausing and reading the flight recorder.
+ * Starting, pausing and reading this process's own recording.
  *
- * A lock orders those who start and pause; events and readers never take it. What was mapped stays
- * mapped, one ring a shape, so that neither of them can lose the memory under its hands.
+ * A lock orders those who start and pause (show.c); events and readers never take it. What was
+ * mapped stays mapped, one ring a shape, so that neither of them can lose the memory under its
+ * hands.
  */
 #include "base/scope.h"
-#include "os/os.h"
-#include "trace/ring.h"
-
-#include <pthread.h>
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-static umo_trace_ring *kept;                  /* under the lock */
-static _Atomic(umo_trace_ring *) ring_latest; /* what readers see, also while it is paused */
-
-static void lock_take(void)
-{
-    (void)pthread_mutex_lock(&lock);
-}
-
-static void lock_give(void)
-{
-    (void)pthread_mutex_unlock(&lock);
-}
-
-/* A child must not inherit the lock of a thread that it does not have. */
-static void fork_prepare(void)
-{
-    (void)pthread_atfork(lock_take, lock_give, lock_give);
-}
+#include "trace/names.h"
+#include "trace/show.h"
 
 /* Counts made through trace.h. */
 static void counted(const umo_scope_event *e)
@@ -42,25 +20,10 @@ static void counted(const umo_scope_event *e)
               .direction = (uint32_t)e->direction + 1, .reason = e->reason);
 }
 
-static void record_into(umo_trace_ring *ring)
+void umo_trace_show(void)
 {
-    atomic_store_explicit(&umo_trace_now, ring, memory_order_release);
-    umo_scope_listen(ring != NULL ? counted : NULL);
-}
-
-static umo_trace_ring *ring_find(uint32_t shard_count, uint64_t shard_slots)
-{
-    for (umo_trace_ring *ring = kept; ring != NULL; ring = ring->kept) {
-        if (ring->shard_count == shard_count && ring->shard_slots == shard_slots) {
-            return ring;
-        }
-    }
-    umo_trace_ring *ring = umo_trace_ring_create(shard_count, shard_slots);
-    if (ring != NULL) {
-        ring->kept = kept;
-        kept = ring;
-    }
-    return ring;
+    umo_scope_listen(counted);
+    umo_trace_head_show();
 }
 
 umo_status umo_profile_start(const umo_profile_options *options, umo_error *error)
@@ -73,29 +36,31 @@ umo_status umo_profile_start(const umo_profile_options *options, umo_error *erro
                              "most %u",
                              UMO_TRACE_SHARDS_MAX);
     }
-    (void)pthread_once(&fork_once, fork_prepare);
-    lock_take();
-    umo_trace_ring *ring = ring_find(shard_count, shard_slots);
-    if (ring != NULL) {
-        umo_trace_ring_restart(ring);
-        atomic_store_explicit(&ring_latest, ring, memory_order_release);
-        record_into(ring);
-    }
-    lock_give();
-    return ring != NULL ? UMO_OK
-                        : umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a recording");
+    umo_scope_listen(counted);
+    umo_status status = umo_trace_own_start(shard_count, shard_slots);
+    return status == UMO_OK ? UMO_OK : umo_error_set(error, status, 0, "no memory for a recording");
 }
 
 umo_status umo_profile_enable(bool on)
 {
-    (void)pthread_once(&fork_once, fork_prepare);
-    lock_take();
-    umo_trace_ring *ring = atomic_load_explicit(&ring_latest, memory_order_relaxed);
-    if (!on || ring != NULL) {
-        record_into(on ? ring : NULL);
+    umo_scope_listen(counted);
+    return umo_trace_own_enable(on) == UMO_OK || !on ? UMO_OK : umo_profile_start(NULL, NULL);
+}
+
+const uint32_t *umo_profile_switch(void)
+{
+    return (const uint32_t *)(const void *)&umo_recorded.on;
+}
+
+void umo_profile_span_write(const umo_profile_span *span)
+{
+    if (span->kind != UMO_EVENT_REQUEST && span->kind != UMO_EVENT_BATCH) {
+        return;
     }
-    lock_give();
-    return on && ring == NULL ? umo_profile_start(NULL, NULL) : UMO_OK;
+    UMO_TRACE(.kind = span->kind, .scope = span->scope,
+              .start_ns = umo_trace_clock() - span->duration_ns, .size_bytes = span->size_bytes,
+              .offset_bytes = span->run, .fence_value = span->trace_id, .detail = span->detail,
+              .status = span->status);
 }
 
 /* ---- reading ---- */
@@ -112,16 +77,15 @@ static void cursor_advance(const umo_trace_ring *ring, uint32_t shard, cursor *c
 {
     c->loaded = false;
     while (!c->loaded && c->position < c->end) {
-        c->loaded = umo_trace_ring_get(ring, shard, c->position, &c->event);
+        c->loaded = umo_trace_ring_look(ring, shard, c->position, &c->event) == UMO_TRACE_WHOLE;
         c->position++;
     }
 }
 
 static uint64_t cursor_start(const umo_trace_ring *ring, uint32_t index, cursor *c)
 {
-    const umo_trace_shard *shard = &ring->shards[index];
-    uint64_t first = atomic_load_explicit(&shard->first, memory_order_relaxed);
-    c->end = atomic_load_explicit(&shard->next, memory_order_acquire);
+    uint64_t first = atomic_load_explicit(&ring->first[index], memory_order_relaxed);
+    c->end = atomic_load_explicit(&ring->shards[index].next, memory_order_acquire);
     first = first < c->end ? first : c->end;
     uint64_t recorded = c->end - first;
     c->position = recorded > ring->shard_slots ? c->end - ring->shard_slots : first;
@@ -151,6 +115,8 @@ static uint64_t events_visit(const umo_trace_ring *ring, umo_profile_visit visit
             return visited;
         }
         visited++;
+        oldest->event.scope_name = umo_trace_name_find(UMO_TRACE_NAME_SCOPE, oldest->event.scope);
+        oldest->event.driver = umo_trace_name_find(UMO_TRACE_NAME_DEVICE, oldest->event.device);
         if (visit != NULL && !visit(&oldest->event, user)) {
             return visited;
         }
@@ -160,7 +126,8 @@ static uint64_t events_visit(const umo_trace_ring *ring, umo_profile_visit visit
 
 umo_status umo_profile_read(umo_profile_visit visit, void *user, umo_profile_stats *out)
 {
-    const umo_trace_ring *ring = atomic_load_explicit(&ring_latest, memory_order_acquire);
+    uint64_t missed;
+    const umo_trace_ring *ring = umo_trace_own(&missed);
     if (ring == NULL) {
         return UMO_E_NOT_FOUND;
     }
@@ -168,9 +135,9 @@ umo_status umo_profile_read(umo_profile_visit visit, void *user, umo_profile_sta
     uint64_t visited = events_visit(ring, visit, user, &recorded);
     if (out != NULL) {
         *out = (umo_profile_stats){
-            .recording = umo_trace_on(),
-            .recorded = recorded,
-            .lost = recorded - visited,
+            .recording = umo_trace_own_on(),
+            .recorded = recorded + missed,
+            .lost = recorded - visited + missed,
             .names_lost = atomic_load_explicit(&ring->names_lost, memory_order_relaxed),
             .capacity = ring->shard_count * ring->shard_slots,
             .memory_bytes = ring->memory_bytes,

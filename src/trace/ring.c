@@ -1,87 +1,17 @@
 /*
- * Writing and reading one event.
+ * Making and reading rings. The sizes that count are those in umo_trace_ring: the part itself can
+ * be written by others.
  */
 #include "trace/ring.h"
 
-#include "base/scope.h"
+#include "base/size.h"
 #include "os/os.h"
-
-#include <string.h>
+#include "os/shown.h"
 
 #define MEMORY_DEFAULT_BYTES ((size_t)4 << 20)
 #define MEMORY_MAX_BYTES ((size_t)1 << 30)
 #define SHARDS_DEFAULT_MAX 16u
 #define SHARD_SLOTS_MIN 64u
-#define NAMES 1024u
-#define PROBES 16u
-#define NAME_BYTES 64u
-
-_Atomic(umo_trace_ring *) umo_trace_now;
-
-/* ---- names ----
- * Numbers of scopes and devices are never used again in a process, so a name that is in the table
- * stays right, and the table outlives recordings. */
-
-typedef struct name {
-    _Atomic uint64_t key; /* 0 while free; set once */
-    _Atomic bool ready;
-    char text[NAME_BYTES];
-} name;
-
-static name names[NAMES];
-
-typedef enum name_of {
-    NAME_SCOPE = 1,
-    NAME_DEVICE = 2
-} name_of;
-
-static uint64_t name_key(name_of what, uint32_t number)
-{
-    return (uint64_t)what << 32 | number;
-}
-
-static name *name_slot(uint64_t key, uint32_t probe)
-{
-    return &names[((key * UINT64_C(0x9e3779b97f4a7c15) >> 40) + probe) & (NAMES - 1)];
-}
-
-/* False when there is no room near its place. */
-static bool name_keep(name_of what, uint32_t number, const char *text)
-{
-    const uint64_t key = name_key(what, number);
-    for (uint32_t probe = 0; probe < PROBES; probe++) {
-        name *n = name_slot(key, probe);
-        uint64_t seen = atomic_load_explicit(&n->key, memory_order_relaxed);
-        if (seen == key) {
-            return true;
-        }
-        if (seen == 0 && atomic_compare_exchange_strong_explicit(
-                             &n->key, &seen, key, memory_order_relaxed, memory_order_relaxed)) {
-            strncpy(n->text, text, NAME_BYTES - 1);
-            atomic_store_explicit(&n->ready, true, memory_order_release);
-            return true;
-        }
-        if (seen == key) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static const char *name_find(name_of what, uint32_t number)
-{
-    const uint64_t key = name_key(what, number);
-    for (uint32_t probe = 0; number != 0 && probe < PROBES; probe++) {
-        name *n = name_slot(key, probe);
-        if (atomic_load_explicit(&n->key, memory_order_relaxed) == key &&
-            atomic_load_explicit(&n->ready, memory_order_acquire)) {
-            return n->text;
-        }
-    }
-    return "";
-}
-
-/* ---- rings ---- */
 
 static uint32_t shards_default(void)
 {
@@ -112,115 +42,90 @@ umo_status umo_trace_shape(const umo_profile_options *options, uint32_t *shard_c
     return UMO_OK;
 }
 
-umo_trace_ring *umo_trace_ring_create(uint32_t shard_count, uint64_t shard_slots)
+static size_t head_bytes_of(uint32_t shard_count)
 {
-    /* At most MEMORY_MAX_BYTES and these. */
-    const size_t head_bytes = sizeof(umo_trace_ring) + shard_count * sizeof(umo_trace_shard);
-    const size_t shard_bytes = (size_t)shard_slots * sizeof(umo_trace_slot);
-    const size_t memory_bytes = head_bytes + shard_count * shard_bytes;
-    umo_trace_ring *ring = umo_os_pages_alloc(memory_bytes);
-    if (ring == NULL) {
-        return NULL;
-    }
+    return sizeof(umo_trace_part) + shard_count * sizeof(umo_trace_shard);
+}
+
+static void ring_fill(umo_trace_ring *ring, void *memory, size_t memory_bytes, uint32_t shard_count,
+                      uint64_t shard_slots)
+{
+    ring->part = memory;
     ring->memory_bytes = memory_bytes;
     ring->shard_count = shard_count;
     ring->shard_slots = shard_slots;
-    for (uint32_t i = 0; i < shard_count; i++) {
-        ring->shards[i].slots =
-            (umo_trace_slot *)(void *)((char *)ring + head_bytes + (size_t)i * shard_bytes);
+    ring->shards = ring->part->shards;
+    ring->slots = (umo_trace_slot *)(void *)((char *)memory + head_bytes_of(shard_count));
+}
+
+umo_trace_ring *umo_trace_ring_create(uint32_t part_number, bool outside, uint32_t shard_count,
+                                      uint64_t shard_slots)
+{
+    umo_trace_ring *ring = umo_os_pages_alloc(sizeof *ring);
+    if (ring == NULL) {
+        return NULL;
     }
+    /* At most MEMORY_MAX_BYTES and a little. */
+    const size_t memory_bytes =
+        head_bytes_of(shard_count) + shard_count * (size_t)shard_slots * sizeof(umo_trace_slot);
+    void *memory = NULL;
+    int cause = 0;
+    ring->file = -1;
+    if (part_number != 0 &&
+        umo_os_shown_create(part_number, memory_bytes, &ring->file, &cause) == UMO_OK) {
+        ring->part_number = part_number;
+        memory = umo_os_shown_map(ring->file, memory_bytes, NULL, true);
+        if (memory == NULL) {
+            umo_os_shown_close(part_number, ring->file, true);
+            ring->file = -1;
+            ring->part_number = 0;
+        }
+    }
+    memory = memory != NULL ? memory : umo_os_pages_alloc(memory_bytes);
+    if (memory == NULL) {
+        umo_os_pages_free(ring, sizeof *ring);
+        return NULL;
+    }
+    ring_fill(ring, memory, memory_bytes, shard_count, shard_slots);
+    ring->part->shard_count = shard_count;
+    ring->part->shard_slots = shard_slots;
+    ring->outside = outside;
+    ring->part->outside = outside ? 1 : 0;
+    ring->part->slot_bytes = (uint32_t)sizeof(umo_trace_slot);
+    atomic_store_explicit(&ring->part->magic, UMO_TRACE_MAGIC, memory_order_release);
     return ring;
+}
+
+bool umo_trace_ring_attach(umo_trace_ring *ring, void *mapped, size_t size_bytes)
+{
+    const umo_trace_part *part = mapped;
+    if (size_bytes < sizeof *part ||
+        atomic_load_explicit(&part->magic, memory_order_acquire) != UMO_TRACE_MAGIC ||
+        part->slot_bytes != sizeof(umo_trace_slot)) {
+        return false;
+    }
+    const uint32_t shard_count = part->shard_count;
+    const uint64_t shard_slots = part->shard_slots;
+    if (shard_count == 0 || shard_count > UMO_TRACE_SHARDS_MAX ||
+        (shard_count & (shard_count - 1)) != 0 || shard_slots == 0 ||
+        (shard_slots & (shard_slots - 1)) != 0 || size_bytes < head_bytes_of(shard_count) ||
+        shard_slots >
+            (size_bytes - head_bytes_of(shard_count)) / shard_count / sizeof(umo_trace_slot)) {
+        return false;
+    }
+    ring_fill(ring, mapped, size_bytes, shard_count, shard_slots);
+    return true;
 }
 
 void umo_trace_ring_restart(umo_trace_ring *ring)
 {
     for (uint32_t i = 0; i < ring->shard_count; i++) {
-        umo_trace_shard *shard = &ring->shards[i];
-        atomic_store_explicit(&shard->first,
-                              atomic_load_explicit(&shard->next, memory_order_relaxed),
-                              memory_order_relaxed);
+        const uint64_t next = atomic_load_explicit(&ring->shards[i].next, memory_order_relaxed);
+        atomic_store_explicit(&ring->first[i], next, memory_order_relaxed);
+        atomic_store_explicit(&ring->shards[i].first, next, memory_order_relaxed);
     }
     atomic_store_explicit(&ring->names_lost, 0, memory_order_relaxed);
     atomic_store_explicit(&ring->start_ns, umo_os_now_ns(), memory_order_relaxed);
-}
-
-/* ---- events ---- */
-
-static uint32_t thread_number(void)
-{
-    static _Atomic uint32_t threads;
-    static _Thread_local uint32_t own;
-    if (own == 0) {
-        own = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) + 1;
-    }
-    return own;
-}
-
-uint64_t umo_trace_clock_read(void)
-{
-    return umo_os_now_ns();
-}
-
-static uint64_t small_pack(const umo_trace_event *e)
-{
-    return (uint64_t)(e->kind & 0xFFu) | (uint64_t)(e->side & 0xFFu) << 8 |
-           (uint64_t)(e->use & 0xFFu) << 16 | (uint64_t)(e->mode & 0xFFu) << 24 |
-           (uint64_t)(e->mode_before & 0xFFu) << 32 | (uint64_t)(e->direction & 0xFFu) << 40 |
-           (uint64_t)(e->reason & 0xFFu) << 48 | (uint64_t)(e->status & 0xFu) << 56 |
-           (uint64_t)(e->queue & 0xFu) << 60;
-}
-
-/* Owns the slot of the next position, or returns NULL when somebody who is a whole ring behind or
- * ahead has it: then this event is one of those that are lost. */
-static umo_trace_slot *slot_claim(umo_trace_ring *ring, umo_trace_shard *shard, uint64_t *position)
-{
-    *position = atomic_fetch_add_explicit(&shard->next, 1, memory_order_relaxed);
-    umo_trace_slot *slot = &shard->slots[*position & (ring->shard_slots - 1)];
-    uint64_t seen = atomic_load_explicit(&slot->sequence, memory_order_relaxed);
-    if ((seen & 1) != 0 || seen > *position * 2 ||
-        !atomic_compare_exchange_strong_explicit(&slot->sequence, &seen, *position * 2 + 1,
-                                                 memory_order_acquire, memory_order_relaxed)) {
-        return NULL;
-    }
-    return slot;
-}
-
-void umo_trace_write(const umo_trace_event *e)
-{
-    umo_trace_ring *ring = atomic_load_explicit(&umo_trace_now, memory_order_acquire);
-    if (ring == NULL) {
-        return;
-    }
-    const uint32_t thread = thread_number();
-    const uint32_t scope = e->scope != NULL ? umo_scope_number(e->scope) : 0;
-    bool named = scope == 0 || name_keep(NAME_SCOPE, scope, umo_scope_name(e->scope));
-    named = (e->device == 0 || name_keep(NAME_DEVICE, e->device, e->driver)) && named;
-    if (!named) {
-        atomic_fetch_add_explicit(&ring->names_lost, 1, memory_order_relaxed);
-    }
-    uint64_t position;
-    umo_trace_slot *slot =
-        slot_claim(ring, &ring->shards[(thread - 1) & (ring->shard_count - 1)], &position);
-    if (slot == NULL) {
-        return;
-    }
-    const uint64_t now = umo_os_now_ns();
-    const uint64_t words[UMO_TRACE_WORDS] = {
-        now,
-        e->start_ns != 0 ? now - e->start_ns : 0,
-        e->buffer,
-        e->offset_bytes,
-        e->size_bytes,
-        e->fence_value,
-        (uint64_t)thread << 32 | scope,
-        (uint64_t)e->device << 32 | e->detail,
-        small_pack(e),
-    };
-    /* Release, so that whoever sees one of these words also sees that the slot is being written. */
-    for (uint32_t i = 0; i < UMO_TRACE_WORDS; i++) {
-        atomic_store_explicit(&slot->words[i], words[i], memory_order_release);
-    }
-    atomic_store_explicit(&slot->sequence, position * 2 + 2, memory_order_release);
 }
 
 static uint8_t byte_of(uint64_t word, unsigned shift)
@@ -228,19 +133,21 @@ static uint8_t byte_of(uint64_t word, unsigned shift)
     return (uint8_t)(word >> shift & 0xFF);
 }
 
-bool umo_trace_ring_get(const umo_trace_ring *ring, uint32_t shard, uint64_t position,
-                        umo_profile_event *out)
+umo_trace_found umo_trace_ring_look(const umo_trace_ring *ring, uint32_t shard, uint64_t position,
+                                    umo_profile_event *out)
 {
-    umo_trace_slot *slot = &ring->shards[shard].slots[position & (ring->shard_slots - 1)];
+    umo_trace_slot *slot = umo_trace_ring_slot(ring, shard, position);
     uint64_t w[UMO_TRACE_WORDS];
-    if (atomic_load_explicit(&slot->sequence, memory_order_acquire) != position * 2 + 2) {
-        return false;
+    const uint64_t whole = position * 2 + 2;
+    const uint64_t seen = atomic_load_explicit(&slot->sequence, memory_order_acquire);
+    if (seen != whole) {
+        return seen > whole ? UMO_TRACE_GONE : UMO_TRACE_ABSENT;
     }
     for (uint32_t i = 0; i < UMO_TRACE_WORDS; i++) {
         w[i] = atomic_load_explicit(&slot->words[i], memory_order_acquire);
     }
-    if (atomic_load_explicit(&slot->sequence, memory_order_relaxed) != position * 2 + 2) {
-        return false;
+    if (atomic_load_explicit(&slot->sequence, memory_order_relaxed) != whole) {
+        return UMO_TRACE_GONE;
     }
     const uint64_t start = atomic_load_explicit(&ring->start_ns, memory_order_relaxed);
     *out = (umo_profile_event){
@@ -264,7 +171,5 @@ bool umo_trace_ring_get(const umo_trace_ring *ring, uint32_t shard, uint64_t pos
         .status = (uint8_t)(w[8] >> 56 & 0xF),
         .queue = (uint8_t)(w[8] >> 60),
     };
-    out->scope_name = name_find(NAME_SCOPE, out->scope);
-    out->driver = name_find(NAME_DEVICE, out->device);
-    return true;
+    return UMO_TRACE_WHOLE;
 }

@@ -1,5 +1,5 @@
 /*
- * The memory of the flight recorder: rings of events, and the names of scopes and devices.
+ * The memory of the flight recorder: rings of events.
  *
  * Threads are spread over shards. A shard is a ring of slots; an event takes the shard's next
  * position by one atomic addition and owns the slot at that position once it has put its own odd
@@ -10,46 +10,56 @@
 #ifndef UMO_TRACE_RING_H
 #define UMO_TRACE_RING_H
 
+#include "trace/layout.h"
 #include "trace/trace.h"
 
-#define UMO_TRACE_SHARDS_MAX 64u
-#define UMO_TRACE_WORDS 9u
-
-typedef struct umo_trace_slot {
-    _Atomic uint64_t sequence; /* 2 * position + 1 while it is written, + 2 when it is whole */
-    _Atomic uint64_t words[UMO_TRACE_WORDS];
-} umo_trace_slot;
-
-typedef struct umo_trace_shard {
-    /* A line of its own: each is written by other threads. 128 bytes on Apple silicon. */
-    _Alignas(128) _Atomic uint64_t next; /* position of the next event */
-    _Atomic uint64_t first;              /* position at which this recording began */
-    umo_trace_slot *slots;
-} umo_trace_shard;
-
+typedef struct umo_trace_ring umo_trace_ring;
 struct umo_trace_ring {
-    umo_trace_ring *kept; /* the list of all that were ever mapped */
+    umo_trace_ring *kept; /* the list of all that were ever made */
+    uint32_t part_number; /* 0 when nobody else can find it */
+    int file;             /* -1 likewise */
+    bool outside;         /* for those who look on */
+    uint32_t shard_count;
+    uint64_t shard_slots;
     size_t memory_bytes;
-    uint64_t shard_slots; /* a power of two */
-    uint32_t shard_count; /* a power of two */
+    umo_trace_part *part;
+    umo_trace_shard *shards;
+    umo_trace_slot *slots; /* of all shards, one behind the other */
     _Atomic uint64_t start_ns;
     _Atomic uint64_t names_lost;
-    umo_trace_shard shards[];
+    _Atomic uint64_t first[UMO_TRACE_SHARDS_MAX];
 };
 
 /* The shape that options ask for; INVAL when they cannot be. */
 umo_status umo_trace_shape(const umo_profile_options *options, uint32_t *shard_count,
                            uint64_t *shard_slots);
 
-/* Never unmapped: a thread may be in the middle of an event. NULL when memory is out. */
-umo_trace_ring *umo_trace_ring_create(uint32_t shard_count, uint64_t shard_slots);
+/* Never unmapped: a thread may be in the middle of an event. Shown as a part of that number, or,
+ * for 0 and where that fails, this process's alone. NULL when memory is out. */
+umo_trace_ring *umo_trace_ring_create(uint32_t part_number, bool outside, uint32_t shard_count,
+                                      uint64_t shard_slots);
+
+/* Fills a ring in for a part of another process; false when it is none that can be read. */
+bool umo_trace_ring_attach(umo_trace_ring *ring, void *mapped, size_t size_bytes);
 
 /* Takes what it holds for old. */
 void umo_trace_ring_restart(umo_trace_ring *ring);
 
-/* The event at a position of a shard; false when it is not there: overwritten, being written, or
- * dropped because its slot was. Its texts point to names that stay. */
-bool umo_trace_ring_get(const umo_trace_ring *ring, uint32_t shard, uint64_t position,
-                        umo_profile_event *out);
+static inline umo_trace_slot *umo_trace_ring_slot(const umo_trace_ring *ring, uint32_t shard,
+                                                  uint64_t position)
+{
+    return &ring->slots[shard * ring->shard_slots + (position & (ring->shard_slots - 1))];
+}
+
+/* What lies at a position of a shard. */
+typedef enum umo_trace_found {
+    UMO_TRACE_WHOLE,
+    UMO_TRACE_GONE,  /* overwritten */
+    UMO_TRACE_ABSENT /* being written, or dropped because its slot was */
+} umo_trace_found;
+
+/* Its texts are NULL; see names.h. */
+umo_trace_found umo_trace_ring_look(const umo_trace_ring *ring, uint32_t shard, uint64_t position,
+                                    umo_profile_event *out);
 
 #endif

@@ -2,7 +2,7 @@
  * The moments that a stress meets once in a million runs, made to happen: a writer that stopped in
  * the middle of an event, and one that takes a slot while a reader is in it.
  */
-#include "trace/ring.h"
+#include "trace/show.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -27,9 +27,14 @@ static uint64_t next_of(const umo_trace_ring *ring)
     return atomic_load_explicit(&ring->shards[0].next, memory_order_relaxed);
 }
 
+static bool event_get(const umo_trace_ring *ring, uint64_t position, umo_profile_event *out)
+{
+    return umo_trace_ring_look(ring, 0, position, out) == UMO_TRACE_WHOLE;
+}
+
 static umo_trace_slot *slot_of(const umo_trace_ring *ring, uint64_t position)
 {
-    return &ring->shards[0].slots[position & (ring->shard_slots - 1)];
+    return umo_trace_ring_slot(ring, 0, position);
 }
 
 static void mark_write(uint64_t mark)
@@ -60,8 +65,8 @@ static void a_writer_that_stopped_costs_its_slot_alone(void **state)
     const uint64_t odd = (first + 5) * 2 + 1;
     atomic_store(&stuck->sequence, odd);
     umo_profile_event e;
-    assert_false(umo_trace_ring_get(ring, 0, first + 5, &e));
-    assert_true(umo_trace_ring_get(ring, 0, first + 6, &e));
+    assert_false(event_get(ring, first + 5, &e));
+    assert_true(event_get(ring, first + 6, &e));
     for (uint64_t i = slots; i < 2 * slots; i++) {
         mark_write(i);
     }
@@ -149,13 +154,13 @@ static void a_reader_that_is_overtaken_believes_nothing(void **state)
         interrupting_events = 0;
         interruptions = 0;
         assert_int_equal(mprotect(guarded, page, PROT_NONE), 0);
-        assert_true(umo_trace_ring_get(ring, 0, position, &e));
+        assert_true(event_get(ring, position, &e));
         assert_true(mark_whole(&e));
         assert_int_equal(interruptions, 1);
         /* A whole turn is written meanwhile: it is not, though every word could be read. */
         interrupting_events = slots;
         assert_int_equal(mprotect(guarded, page, PROT_NONE), 0);
-        assert_false(umo_trace_ring_get(ring, 0, position, &e));
+        assert_false(event_get(ring, position, &e));
         assert_int_equal(interruptions, 2);
     }
     assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
@@ -188,8 +193,7 @@ static void a_reader_at_the_writers_heels_sees_whole_events(void **state)
     for (unsigned i = 0; i < 400000 || (missed == 0 && i < 40000000); i++) {
         const uint64_t next = next_of(ring);
         umo_profile_event e;
-        if (next < ring->shard_slots ||
-            !umo_trace_ring_get(ring, 0, next - ring->shard_slots, &e)) {
+        if (next < ring->shard_slots || !event_get(ring, next - ring->shard_slots, &e)) {
             missed++;
         } else {
             wrong += mark_whole(&e) ? 0 : 1;

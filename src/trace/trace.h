@@ -9,20 +9,18 @@
 #ifndef UMO_TRACE_TRACE_H
 #define UMO_TRACE_TRACE_H
 
+#include "base/recorded.h"
+
 #include <umo/profile.h>
-
-#include <stdatomic.h>
-
-typedef struct umo_trace_ring umo_trace_ring;
-
-/* Where events go; NULL while nobody records. Hidden, so that it is one load and not two: whoever
- * only sees a declaration is told here that it lies in the same library. */
-extern __attribute__((visibility("hidden"))) _Atomic(umo_trace_ring *) umo_trace_now;
 
 static inline bool umo_trace_on(void)
 {
-    return __builtin_expect(atomic_load_explicit(&umo_trace_now, memory_order_relaxed) != NULL, 0);
+    return umo_recorded_on();
 }
+
+/* Lets other processes of this user find the recorder by our pid and switch it on (recorder.h). Any
+ * thread, any number of times; some system calls for the first. */
+void umo_trace_show(void);
 
 typedef struct umo_trace_event {
     const umo_scope *scope; /* NULL for none */

@@ -1,14 +1,15 @@
 /*
- * Runs the contract suite: contract DRIVER [delay_ns [test]]
+ * Runs the contract suite: contract [--load FILE] DRIVER [delay_ns [test]]
  *
  * delay_ns is the host driver's delayed queue; "test" poisons stale memory. `contract DRIVER
  * --absent` checks instead that a machine without the driver's system library or devices gets words
- * that help.
+ * that help. --load takes a driver that is not built in: a library with a umo_driver_table.
  */
 #include "contract.h"
 
 #include "os/pages_test.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -254,11 +255,35 @@ static void an_absent_driver_says_what_would_help(void **unused)
     assert_int_equal(umo_driver_count(contract_the_run.driver, &count, NULL), UMO_E_NOT_FOUND);
 }
 
+/* A driver of somebody else's. The library stays: its table is used until the process ends. */
+static bool load_driver(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const umo_driver *driver = library != NULL ? dlsym(library, "umo_driver_table") : NULL;
+    umo_error error = {0};
+    if (driver == NULL) {
+        (void)fprintf(stderr, "%s\n", dlerror());
+        return false;
+    }
+    if (umo_driver_register(driver, &error) != UMO_OK) {
+        (void)fprintf(stderr, "%s\n", error.text);
+        return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && strcmp(argv[1], "--load") == 0) {
+        if (!load_driver(argv[2])) {
+            return 2;
+        }
+        argc -= 2;
+        argv += 2;
+    }
     if (argc < 2) {
-        (void)fprintf(stderr,
-                      "usage: contract DRIVER [delay_ns [test]] | contract DRIVER --absent\n");
+        (void)fprintf(stderr, "usage: contract [--load FILE] DRIVER [delay_ns [test]] | contract "
+                              "DRIVER --absent\n");
         return 2;
     }
     contract_the_run.driver = argv[1];

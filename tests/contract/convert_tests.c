@@ -84,8 +84,9 @@ typedef struct bench {
 
 static bench bench_create(contract *c, size_t count)
 {
-    const bool managed = (c->info->caps & UMO_CAP_MANAGED) != 0;
-    const umo_storage_mode mode = managed ? UMO_MANAGED : UMO_UNIFIED;
+    const umo_storage_mode mode = (c->info->caps & UMO_CAP_MANAGED) != 0   ? UMO_MANAGED
+                                  : (c->info->caps & UMO_CAP_UNIFIED) != 0 ? UMO_UNIFIED
+                                                                           : UMO_PRIVATE;
     return (bench){.c = c,
                    .source = contract_alloc(c, mode, count * 4),
                    .target = contract_alloc(c, mode, count * 4),

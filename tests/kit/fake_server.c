@@ -1,6 +1,6 @@
 /*
- * The fake server's side of the ABI: models, instances, errors, messages. Requests and responses are
- * in fake_requests.c, metrics in fake_metrics.c.
+ * The fake server's side of the ABI: models, instances, errors, messages. Requests and responses
+ * are in fake_requests.c, metrics in fake_metrics.c.
  */
 #include "fake_server.h"
 

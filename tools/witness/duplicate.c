@@ -15,7 +15,8 @@
 __attribute__((visibility("default"))) void *mremap(void *old, size_t old_bytes, size_t new_bytes,
                                                     int flags, ...);
 
-static void *duplicate(uintptr_t start, size_t size_bytes)
+/* At an address, or anywhere for NULL. */
+static void *duplicate(uintptr_t start, size_t size_bytes, void *place)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
     if (maps == NULL) {
@@ -39,7 +40,8 @@ static void *duplicate(uintptr_t start, size_t size_bytes)
         if (file < 0) {
             break;
         }
-        made = mmap(NULL, size_bytes, PROT_READ | (writes ? PROT_WRITE : 0), MAP_SHARED, file,
+        made = mmap(place, size_bytes, PROT_READ | (writes ? PROT_WRITE : 0),
+                    MAP_SHARED | (place != NULL ? MAP_FIXED : 0), file,
                     (off_t)(offset + (start - from)));
         (void)close(file);
         break;
@@ -54,8 +56,8 @@ void *mremap(void *old, size_t old_bytes, size_t new_bytes, int flags, ...)
     va_start(more, flags);
     void *to = (flags & MREMAP_FIXED) != 0 ? va_arg(more, void *) : NULL;
     va_end(more);
-    if (old_bytes == 0 && (flags & MREMAP_FIXED) == 0) {
-        return duplicate((uintptr_t)old, new_bytes);
+    if (old_bytes == 0) {
+        return duplicate((uintptr_t)old, new_bytes, to);
     }
     static void *(*next)(void *, size_t, size_t, int, ...);
     if (next == NULL) {

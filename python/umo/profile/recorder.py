@@ -1,0 +1,156 @@
+"""The recorder of another process, over the C API of recorder.h.
+
+with Recorder(pid) as recorder:
+    recorder.start()
+    while ...:
+        events = recorder.take()
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import paths
+from .model import EVENT
+
+ROOM = 1 << 16
+
+
+class _Error(ctypes.Structure):
+    _fields_ = [("status", ctypes.c_int), ("native", ctypes.c_int32), ("text", ctypes.c_char * 256)]
+
+
+class _Stats(ctypes.Structure):
+    _fields_ = [
+        ("recording", ctypes.c_bool),
+        ("ended", ctypes.c_bool),
+        *((name, ctypes.c_uint64) for name in ("start_ns", "drained", "lost", "gaps", "names_lost")),
+        *((name, ctypes.c_uint64) for name in ("capacity", "memory_bytes")),
+    ]
+
+
+# umo_profile_event: the fields of EVENT one after the other, then its two texts.
+_C_EVENT = np.dtype(
+    {
+        "names": [*(EVENT.names or ()), "scope_name", "driver"],
+        "formats": [*(EVENT[name] for name in EVENT.names or ()), "<u8", "<u8"],
+        "offsets": [*((EVENT.fields or {})[name][1] for name in EVENT.names or ()), 80, 88],
+        "itemsize": 96,
+    }
+)
+
+OK, INVAL, NOMEM, UNSUPPORTED, NOT_FOUND, SYSTEM, REFUSED = 0, 1, 2, 4, 5, 8, 9
+
+
+class RecorderError(Exception):
+    """Why a process cannot be recorded, in one line."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Figures:
+    recording: bool = False
+    ended: bool = False
+    start_ns: int = 0
+    drained: int = 0
+    lost: int = 0
+    gaps: int = 0
+    names_lost: int = 0
+    capacity: int = 0
+    memory_bytes: int = 0
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(paths.library()))
+    if not hasattr(library, "umo_recorder_open"):
+        raise FileNotFoundError(f"the library is older than this package: {paths.library()}; build or install it again")
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    library.umo_recorder_open.argtypes = [ctypes.c_int64, ctypes.POINTER(pointer), ctypes.POINTER(_Error)]
+    library.umo_recorder_start.argtypes = [pointer, size, ctypes.POINTER(_Error)]
+    library.umo_recorder_take.argtypes = [pointer, pointer, size, ctypes.POINTER(size), ctypes.POINTER(_Stats)]
+    library.umo_recorder_stop.argtypes = [pointer]
+    library.umo_recorder_stop.restype = None
+    library.umo_recorder_close.argtypes = [pointer]
+    library.umo_recorder_close.restype = None
+    library.umo_recorder_version.argtypes = [pointer]
+    library.umo_recorder_version.restype = ctypes.c_char_p
+    return library
+
+
+def _clean(name: bytes) -> str:
+    """What steers a terminal, and what is no UTF-8, as question marks: names may be anything."""
+    return "".join(c if c.isprintable() else "?" for c in name.decode("utf-8", "replace").replace("\ufffd", "?"))
+
+
+class Recorder:
+    """Raises RecorderError where the process cannot be looked at, FileNotFoundError where libumo is missing."""
+
+    def __init__(self, pid: int) -> None:
+        self._library = _load()
+        self._handle = ctypes.c_void_p()
+        self._room = np.zeros(ROOM, _C_EVENT)
+        self._stats = _Stats()
+        self.figures = Figures()
+        self.scopes: dict[int, str] = {}
+        self.devices: dict[int, str] = {}
+        error = _Error()
+        if not -(1 << 63) <= pid < 1 << 63:
+            pid = 0
+        status = self._library.umo_recorder_open(pid, ctypes.byref(self._handle), ctypes.byref(error))
+        if status != OK:
+            raise RecorderError(status, error.text.decode("utf-8", "replace"))
+        self.version = self._library.umo_recorder_version(self._handle).decode("ascii", "replace")
+
+    def start(self, memory_bytes: int = 0) -> None:
+        error = _Error()
+        status = self._library.umo_recorder_start(self._handle, memory_bytes, ctypes.byref(error))
+        if status != OK:
+            raise RecorderError(status, error.text.decode("utf-8", "replace"))
+
+    def _names(self, events: np.ndarray, number: str, text: str, names: dict[int, str]) -> list[tuple[str, int, str]]:
+        new = []
+        values, rows = np.unique(events[number], return_index=True)
+        for value, row in zip(values.tolist(), rows.tolist(), strict=True):
+            if value != 0 and value not in names:
+                name = ctypes.string_at(int(events[text][row]))
+                if name:
+                    names[value] = _clean(name)
+                    new.append((number, value, names[value]))
+        return new
+
+    def take(self) -> tuple[np.ndarray, list[tuple[str, int, str]]]:
+        """The next events, at most some tens of thousands, and the names that came with them."""
+        count = ctypes.c_size_t()
+        status = self._library.umo_recorder_take(
+            self._handle, self._room.ctypes.data, ROOM, ctypes.byref(count), ctypes.byref(self._stats)
+        )
+        if status != OK:
+            raise RecorderError(status, "the process has no memory to record in; ask for less with --memory")
+        self.figures = Figures(**{name: getattr(self._stats, name) for name, _ in _Stats._fields_})
+        if count.value == 0:
+            return np.empty(0, EVENT), []
+        raw = self._room[: count.value]
+        events = np.empty(count.value, EVENT)
+        for name in EVENT.names or ():
+            events[name] = raw[name]
+        names = self._names(raw, "scope", "scope_name", self.scopes)
+        return events, names + self._names(raw, "device", "driver", self.devices)
+
+    def stop(self) -> None:
+        self._library.umo_recorder_stop(self._handle)
+
+    def close(self) -> None:
+        self._library.umo_recorder_close(self._handle)
+        self._handle = ctypes.c_void_p()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
