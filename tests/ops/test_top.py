@@ -1,0 +1,144 @@
+"""umo top on a real server: over its metrics, and over its flight recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python" / "tests"))
+
+import served  # noqa: E402
+from top_rig import text_of  # noqa: E402
+
+from umo.server import TritonServer  # noqa: E402
+from umo.top.app import Top  # noqa: E402
+from umo.top.scrape import Scrape  # noqa: E402
+from umo.top.source import ModelKey  # noqa: E402
+
+TOP = [sys.executable, "-c", "import umo.cli.top\nfrom umo.cli import app\napp(prog_name='umo')", "top"]
+
+
+@contextmanager
+def load(server: TritonServer) -> Iterator[None]:
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not over.is_set():
+                for model in ("shared", "off", "kernel", "kernel_off"):
+                    served.infer_shared(server, model, 5)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not failed
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*TOP, *arguments], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_reading_is_what_the_server_s_own_reader_says(server: TritonServer) -> None:
+    served.scrape(server)
+    reading = Scrape(f"http://{server.metrics_url}/metrics").read()
+    own = server.metrics()
+    for name in ("shared", "off", "kernel", "kernel_off"):
+        model = reading.models[ModelKey(name, "1")]
+        for word, family in (("copied", "umo_copy_bytes_total"), ("avoided", "umo_copy_avoided_bytes_total")):
+            found = sum(value for key, value in model.counters.items() if key[0] == word)
+            assert found == sum(
+                sample.value for sample in own.samples if sample.name == family and sample.labels["model"] == name
+            )
+        assert model.gauges["live",] == own.value("umo_live_bytes", model=name)
+
+
+def test_once_says_what_is_moved_and_saved(server: TritonServer) -> None:
+    with load(server):
+        done = run(server.metrics_url, "--once", "--json", "--interval", "1")
+    assert done.returncode == 0, done.stderr
+    models = {entry["model"]: entry for entry in json.loads(done.stdout)["models"]}
+    for name in ("off", "kernel_off"):
+        assert models[name]["moved_bytes_per_s"] > 1e6 and models[name]["saved_share"] == 0
+    for name in ("shared", "kernel"):
+        assert models[name]["saved_bytes_per_s"] > 1e6 and models[name]["saved_share"] == 1
+    assert models["off"]["rates"]["copied/disabled/out"] == models["off"]["moved_bytes_per_s"]
+
+
+def test_the_screen_shows_a_real_server(server: TritonServer) -> None:
+    source = Scrape(f"http://{server.metrics_url}/metrics")
+
+    async def look() -> list[str]:
+        app = Top(source, 0.5, first=source.read())
+        async with app.run_test(size=(80, 24)) as pilot:
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                if app.state.readings >= 3 and app.state.sum("saved") > 1e6:
+                    break
+            app.query_one("#models").move_cursor(row=[key.name for key in app._keys].index("off"))  # type: ignore
+            lines = text_of(app)
+            await pilot.press("enter")
+            await asyncio.sleep(0.3)
+            return lines + text_of(app)
+
+    with load(server):
+        lines = asyncio.run(look())
+    assert lines[1].startswith("ready; pressure")
+    for name in ("shared", "off", "kernel", "kernel_off"):
+        assert any(line.startswith(f"{name} ") for line in lines)
+    assert any(line.startswith("disabled ") for line in lines)
+    assert any('set "enable": true' in line for line in lines)
+
+
+def test_a_process_shows_its_buffers(server: TritonServer) -> None:
+    with load(server):
+        done = run("--pid", str(server.pid), "--once", "--json", "--interval", "1")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    models = {entry["model"]: entry for entry in said["models"]}
+    assert models["kernel_off"]["moved_bytes_per_s"] > 1e6 and models["kernel"]["saved_bytes_per_s"] > 1e6
+    assert models["off"]["rates"]["copied/disabled/out"] > 1e6
+    moving = [entry for entry in said["buffers"] if entry["model"] == "kernel_off" and entry["rates"]]
+    assert moving and all(entry["size_bytes"] >= served.COUNT * 4 for entry in moving)
+    assert {entry["mode"] for entry in moving} == {"private"}
+    assert said["lost_events"] == 0
+
+
+def test_a_process_s_table_has_its_buffers_and_its_recording_ends(server: TritonServer) -> None:
+    for _ in range(2):  # one after the other: the first has let go
+        with load(server):
+            done = run("--pid", str(server.pid), "--once", "--interval", "0.3", "--filter", "kernel_off")
+        assert done.returncode == 0, done.stderr
+        assert any(line.startswith("buffer") for line in done.stdout.splitlines())
+        assert "private" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--pid", "999999999"], 2, "umo: "),
+        (["--pid", "1", "x:1"], 2, "not both"),
+        (["--pid", "-5"], 2, "umo: "),
+    ],
+)
+def test_processes_that_cannot_be_looked_at(arguments: list[str], status: int, words: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == status and words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
