@@ -106,5 +106,10 @@ def share() -> Path | None:
 
 
 def tool(name: str) -> Path:
-    """A program or a library that umo's tools run: libumo_spy.so, inproc_infer. Raises FileNotFoundError."""
-    return _find(Path(name), name, "lib", "lib" if name.startswith("lib") else "bin")
+    """A program or a library that umo's tools run: libumo_spy.so, inproc_infer. Only a source tree has them.
+
+    Raises FileNotFoundError.
+    """
+    if installed():
+        raise FileNotFoundError(f"{name} is not part of the package: build umo from its source (docs/install.md)")
+    return _find(Path(name), name, "", "lib" if name.startswith("lib") else "bin")

@@ -8,6 +8,7 @@ when they died.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import signal
 import sys
@@ -17,33 +18,40 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from . import paths, ports
 from .config import OWN_BACKENDS, Problem
 from .overlay import Overlay, Served
-from .server import ServerError, TritonServer, find_tritonserver, repository_root
+from .server import HOST, ServerError, TritonServer, find_tritonserver, server_options
 
 PORTS = (8000, 8001, 8002)
 _LOOK_S = 0.5
 _REAP_S = 5.0
 
 
-class Stopped(BaseException):
-    """A signal came before the server was ready."""
+class Stopped(Exception):
+    """A signal came before the server was ready. Its handler only notes that: what it would raise could come out in the
+    middle of anything, an import for example."""
 
 
 class WrongConfig(Exception):
     """A configuration has errors, and nothing was started."""
 
 
+class WrongOption(ServerError):
+    """An option that the server does not have, or with a value that cannot be."""
+
+
+class NothingToServe(ServerError):
+    """A repository without a model."""
+
+
 def backend_folders(named: Iterable[str | Path] = ()) -> list[Path]:
-    """Where backends are looked for, the first one first: those named, UMO_BACKENDS, the package's, the checkout's
-    release build, and the server's own. Only those that are there."""
-    here = Path(__file__).resolve().parent
-    root = repository_root()
+    """Where backends are looked for, the first one first: those named, UMO_BACKENDS, umo's own (paths.backends), and
+    the server's own. Only those that are there."""
     places = [Path(path) for path in named]
     places += [Path(path) for path in os.environ.get("UMO_BACKENDS", "").split(os.pathsep) if path]
-    places.append(here / "backends")
-    if root is not None:
-        places.append(root / "build" / "release" / "backends")
+    with contextlib.suppress(FileNotFoundError):
+        places.append(paths.backends())
     places.append(find_tritonserver().parent.parent / "backends")
     places.append(Path("/opt/tritonserver/backends"))
     return [place.resolve() for place in dict.fromkeys(places) if place.is_dir()]
@@ -90,6 +98,8 @@ class Serving:
     options       further options of the server's; an option that umo would give too is theirs
     say           gets every problem of a configuration
     ready         called once, with the running server and its models
+    ending        called when the first signal came, from its handler
+    output        as TritonServer's; default: the server writes to our own output
     """
 
     def __init__(
@@ -103,6 +113,8 @@ class Serving:
         allow_failing: bool = False,
         say: Callable[[Problem], None] = lambda problem: print(problem, file=sys.stderr),
         ready: Callable[[TritonServer, list[dict[str, Any]]], None] = lambda server, models: None,
+        ending: Callable[[], None] = lambda: None,
+        output: Callable[[bytes], None] | None = None,
     ) -> None:
         self._repositories = list(repositories)
         self._options = list(options)
@@ -112,10 +124,13 @@ class Serving:
         self._allow_failing = allow_failing
         self._say = say
         self._ready = ready
+        self._ending = ending
+        self._output = output
         self._signals = 0
+        self._signal = 0
+        self._serves = False
         self._over = threading.Event()
         self._server: TritonServer | None = None
-        self._is_ready = False
 
     def _option(self, name: str) -> str | None:
         """What the user said of an option of the server's."""
@@ -127,7 +142,11 @@ class Serving:
         try:
             http, grpc, metrics = (int(said) if said else own for said, own in zip(asked, ports, strict=True))
         except ValueError as error:
-            raise ServerError(f"a port is a number: {', '.join(said for said in asked if said)}") from error
+            said = ", ".join(value for value in asked if value)
+            raise WrongOption(f"a port is a number: {said}; write --http-port=8000, for example") from error
+        for port in (http, grpc, metrics):
+            if not 0 <= port <= 65535:
+                raise WrongOption(f"there is no port {port}; choose one from 1 to 65535")
         return http, grpc, metrics
 
     def run(self) -> int:
@@ -143,6 +162,47 @@ class Serving:
             except Stopped as stopped:
                 return 128 + int(stopped.args[0])
 
+    def _stopped(self) -> None:
+        """Raises Stopped if a signal has come."""
+        if self._signal:
+            if self._server is not None:
+                self._server.hurry()
+            raise Stopped(self._signal)
+
+    def _off(self, what: str) -> bool:
+        return (self._option(f"--allow-{what}") or "").lower() in ("false", "0")
+
+    def _check_options(self) -> None:
+        """What the server would answer with its whole help, or a minute later, or in other words."""
+        known = server_options(find_tritonserver())
+        self._stopped()
+        for option in self._options:
+            name = option.partition("=")[0]
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"is it {near[0]}?" if near else "tritonserver --help lists what it has"
+                raise WrongOption(f"this tritonserver has no option {name}; {hint}")
+        asked = [
+            (what, self._option(f"--{what}-address") or HOST, port)
+            for what, port in zip(("http", "grpc", "metrics"), self._ports, strict=True)
+            if not self._off(what) and not self._option(f"--reuse-{what}-port")
+        ]
+        ports.check(asked)
+
+    def _check_models(self, overlay: Overlay) -> None:
+        if overlay.models:
+            return
+        for repository in self._repositories:
+            if not os.access(repository, os.R_OK | os.X_OK):
+                raise NothingToServe(f"{repository} cannot be read; its owner or root can: check its permissions")
+        named = ", ".join(str(repository) for repository in self._repositories)
+        if self._option("--model-control-mode") in ("poll", "explicit"):
+            self._say(Problem("note", named, "", "no model yet"))
+            return
+        raise NothingToServe(
+            f"no model in {named}; a model is a folder with config.pbtxt and its files in 1/ (`umo example` writes one)"
+        )
+
     def _prepare(self, overlay: Overlay) -> None:
         """Says what is wrong with the configurations, and finds the backends."""
         problems = [problem for served in overlay.models.values() for problem in served.problems]
@@ -151,11 +211,13 @@ class Serving:
         wrong = sorted({problem.file for problem in problems if problem.level == "error"})
         if wrong and not self._allow_failing:
             raise WrongConfig(f"not started: {len(wrong)} configuration{'s' if len(wrong) > 1 else ''} with errors")
+        self._check_models(overlay)
+        self._check_options()
         places = backend_folders(self._backends)
         join_backends(overlay.root / "backends", places)
         ours = [name for place in places for name in OWN_BACKENDS if (place / name).is_dir()]
         if not ours:
-            raise ServerError("no backends of umo found: run `make build`, or set UMO_BACKENDS")
+            raise ServerError("no backends of umo found; run `make build`, or set UMO_BACKENDS")
 
     def _serve(self, overlay: Overlay) -> int:
         self._prepare(overlay)
@@ -166,11 +228,15 @@ class Serving:
             ports=self._ports,
             allow_failing=self._allow_failing,
             shares_output=True,
+            output=self._output,
+            cancel=self._stopped,
         )
         follower = threading.Thread(target=self._follow, args=(overlay,), name="umo-serve", daemon=True)
         try:
+            self._stopped()
             server.start()
-            self._is_ready = True
+            self._serves = True  # from here on a signal is the server's
+            self._stopped()
             self._ready(server, [settings_of(served) for _, served in sorted(overlay.models.items())])
             follower.start()
             while server.running and not self._over.wait(0.1):
@@ -207,13 +273,17 @@ class Serving:
         def forward(number: int, frame: FrameType | None) -> None:
             del frame
             self._signals += 1
-            if not self._is_ready or self._server is None:
-                raise Stopped(number)
+            if self._signals == 1:
+                self._signal = number
+                self._ending()
+                if not self._serves:
+                    return
             # Once: it finishes what is under way. Again: the user does not want to wait.
             with contextlib.suppress(ProcessLookupError, ServerError):
                 # The server knows two of them; the third would end it in the middle of things.
                 polite = signal.SIGTERM if number == signal.SIGHUP else number
-                os.kill(self._server.pid, polite if self._signals == 1 else signal.SIGKILL)
+                if self._server is not None:
+                    os.kill(self._server.pid, polite if self._signals == 1 else signal.SIGKILL)
 
         old = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:

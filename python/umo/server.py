@@ -14,6 +14,7 @@ import http.client
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -24,11 +25,13 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from . import paths
 
 HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
@@ -54,23 +57,15 @@ class ServerError(RuntimeError):
     """The server did not start, a model did not load, or a request to the server's own endpoints failed."""
 
 
-def repository_root() -> Path | None:
-    """The checkout this package lies in, or None when it was installed elsewhere."""
-    root = Path(__file__).resolve().parents[2]
-    return root if (root / "CMakeLists.txt").exists() else None
-
-
 def default_backend_directory() -> Path:
-    """UMO_BACKENDS, else the backends of the release build in this checkout."""
+    """UMO_BACKENDS, else this package's own (paths.backends). Raises ServerError."""
     named = os.environ.get("UMO_BACKENDS")
     if named:
         return Path(named)
-    root = repository_root()
-    if root is None:
-        raise ServerError(
-            "no backend directory: set UMO_BACKENDS to the folder that holds umo_identity, umo_kernel, ..."
-        )
-    return root / "build" / "release" / "backends"
+    try:
+        return paths.backends()
+    except FileNotFoundError as error:
+        raise ServerError(f"{error}, or set UMO_BACKENDS to the folder that holds umo_identity, umo_kernel") from error
 
 
 def find_tritonserver() -> Path:
@@ -85,7 +80,10 @@ def find_tritonserver() -> Path:
         return Path(named)
     inside = Path("pytriton/tritonserver/bin/tritonserver")
     places = [Path(sysconfig.get_path("purelib"))]
-    root = repository_root()
+    package = importlib.util.find_spec("pytriton")  # found, not imported
+    if package is not None and package.origin is not None:
+        places.append(Path(package.origin).parents[1])
+    root = paths.source_tree()
     if root is not None:
         places += sorted((root / ".venv" / "lib").glob("python3*/site-packages"))
     for place in places:
@@ -94,7 +92,17 @@ def find_tritonserver() -> Path:
     on_path = shutil.which("tritonserver")
     if on_path:
         return Path(on_path)
-    raise ServerError("no tritonserver found: run scripts/setup, or set UMO_TRITONSERVER to the binary")
+    raise ServerError(f"no tritonserver found: {_how_to_get_one(root)}, or set UMO_TRITONSERVER to the binary")
+
+
+def _how_to_get_one(root: Path | None) -> str:
+    if root is not None:
+        return "run scripts/setup"
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "install Triton Inference Server (the package index has one for Linux on x86-64 only)"
+    # The package's own dependencies ask for a NumPy that newer Pythons lack, and none of them is used.
+    newer = sys.version_info >= (3, 13)
+    return "pip install --no-deps nvidia-pytriton==0.7.0" if newer else "pip install 'umo[server]'"
 
 
 def find_onnxruntime() -> Path | None:
@@ -109,7 +117,15 @@ def find_onnxruntime() -> Path | None:
 def server_options(binary: Path) -> frozenset[str]:
     """The option names that this server knows, from its --help."""
     # It prints the help to stderr and leaves with 1.
-    said = subprocess.run([binary, "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    # A session of its own: Ctrl-C at the terminal is for us alone.
+    said = subprocess.run(
+        [binary, "--help"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        start_new_session=True,
+    )
     options = frozenset(re.findall(r"^\s*(--[a-z0-9-]+)", said.stdout + said.stderr, re.MULTILINE))
     if "--model-repository" not in options:
         raise ServerError(f"{binary} does not run: {(said.stderr or said.stdout).strip()[:500]}")
@@ -198,6 +214,8 @@ class TritonServer:
     extra_args         further command line options, as they are; one that we would give too is theirs
     ports              of HTTP, gRPC and metrics; default: free ones. A port that is taken is then an error
     shares_output      the server writes to our own output and not to a log
+    cancel             called now and then while start() waits; what it raises ends the wait and the server
+    output             gets each line that the server says, on a thread of its own, instead of either
     command_prefix     a program that runs the server, e.g. ("valgrind", "--tool=callgrind")
     """
 
@@ -217,6 +235,8 @@ class TritonServer:
         command_prefix: Sequence[str] = (),
         ports: tuple[int, int, int] | None = None,
         shares_output: bool = False,
+        output: Callable[[bytes], None] | None = None,
+        cancel: Callable[[], None] = lambda: None,
         ready_timeout_s: float = 120.0,
         stop_timeout_s: float = 30.0,
     ) -> None:
@@ -240,9 +260,12 @@ class TritonServer:
         self._extra_args = list(extra_args)
         self._command_prefix = list(command_prefix)
         self._ports = ports
-        self._shares_output = shares_output
+        self._output = output
+        self._cancel = cancel
+        self._shares_output = shares_output or output is not None
         self._ready_timeout_s = ready_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._stop_signal = signal.SIGINT
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._host = self._asked("--http-address") or HOST
@@ -331,13 +354,14 @@ class TritonServer:
         wrapped += command[1:]
         born = threading.Event()
         trouble: list[BaseException] = []
-        log_path = self._log_path
+        log_path, output = self._log_path, self._output
 
         def keep() -> None:
             try:
                 with log_path.open("wb") if log_path else contextlib.nullcontext() as log:
+                    out, err = (subprocess.PIPE, subprocess.STDOUT) if output is not None else (log, log)
                     process = subprocess.Popen(
-                        wrapped, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                        wrapped, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
                     )
                 self._process = process
             except BaseException as error:
@@ -345,11 +369,20 @@ class TritonServer:
                 return
             finally:
                 born.set()
+            if process.stdout is not None and output is not None:
+                with process.stdout:
+                    for line in process.stdout:
+                        with contextlib.suppress(Exception):  # whoever shows it, the server must not stand still
+                            output(line)
             process.wait()
 
         self._keeper = threading.Thread(target=keep, name="tritonserver-keeper", daemon=True)
         self._keeper.start()
-        born.wait()
+        try:
+            born.wait()
+        except BaseException:  # a signal: stop() can only end what it knows
+            born.wait()
+            raise
         if trouble:
             raise ServerError(f"cannot start {program}: {trouble[0]}") from trouble[0]
 
@@ -365,6 +398,7 @@ class TritonServer:
         deadline = time.monotonic() + self._ready_timeout_s
         pause_s = 0.02
         while True:
+            self._cancel()
             if self._process.poll() is not None:
                 raise ServerError(
                     f"tritonserver ended with {self._process.returncode} before it was ready\n{self._why()}"
@@ -399,12 +433,17 @@ class TritonServer:
             raise ServerError("the server is not running")
         return self._process.wait()
 
+    def hurry(self, timeout_s: float = 3.0) -> None:
+        """How long stop() waits for a polite end: a server that still loads has no request to finish."""
+        self._stop_timeout_s = min(self._stop_timeout_s, timeout_s)
+        self._stop_signal = signal.SIGTERM  # the program that becomes the server would complain of SIGINT
+
     def stop(self, keep_log: bool = False) -> int | None:
         """Ends the server, politely first. Returns its exit status (negative: the signal), None if there was none."""
         process = self._process
         if process is None:
             return None
-        for what, wait_s in ((signal.SIGINT, self._stop_timeout_s), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
+        for what, wait_s in ((self._stop_signal, self._stop_timeout_s), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
             if process.poll() is not None:
                 break
             with contextlib.suppress(ProcessLookupError):

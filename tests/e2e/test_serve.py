@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -316,6 +322,7 @@ def test_a_killed_one_takes_its_server_along_and_the_next_one_cleans_up(models: 
 
 
 def test_what_cannot_be_served_is_said(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     add(tmp_path / "bad", "bad", "optimization { unified_memory { enabel: true } }")
     add(tmp_path / "unloadable", "one", f'backend: "no_such"\n{IDENTITY}')
     with socket.socket() as taken:
@@ -326,9 +333,13 @@ def test_what_cannot_be_served_is_said(models: Path, tmp_path: Path) -> None:
             ([tmp_path / "none"], 2, "no model repository"),
             ([models / "off"], 2, "is one model; give the folder that it is in"),
             ([], 2, "Missing argument"),
+            ([tmp_path / "empty", *PORTS], 2, "umo example"),
             ([models, "--", "--log-verbose"], 2, "write --NAME=VALUE"),
             ([models, "--", "--model-repository=/x"], 2, "--model-repository"),
-            ([models, "--", "--http-port=many"], 3, "a port is a number"),
+            ([models, "--", "--http-port=many"], 2, "a port is a number"),
+            ([models, "--", "--http-port=70000"], 2, "no port 70000"),
+            ([models, *PORTS, "--http-port", "9", "--grpc-port", "9"], 3, "are both 9"),
+            ([models, *PORTS, "--", "--http-address=192.0.2.1"], 3, "no address of this machine"),
             ([models, *PORTS, "--backend", "x"], 2, "write OLD=NEW"),
             (
                 [tmp_path / "bad", *PORTS],
@@ -336,14 +347,119 @@ def test_what_cannot_be_served_is_said(models: Path, tmp_path: Path) -> None:
                 "bad/config.pbtxt:1: error: optimization.unified_memory has no field 'enabel'",
             ),
             ([tmp_path / "unloadable", *PORTS], 3, "ended with 1 before it was ready"),
-            ([models, *PORTS, "--http-port", str(port)], 3, "before it was ready"),
-            ([models, *PORTS, "--", "--no-such-option=1"], 3, "before it was ready"),
+            ([models, *PORTS, "--http-port", str(port)], 3, f"taken by process {os.getpid()} ("),
+            ([models, *PORTS, "--", "--htpp-port=1"], 2, "has no option --htpp-port; is it --http-port?"),
         ):
             serve = Serve(tmp_path, *arguments)
             assert serve.process.wait(60) == status, (arguments, serve.log())
             assert words in serve.log(), (arguments, serve.log())
             assert "Traceback" not in serve.log()
+            last = serve.log().splitlines()[-1]
+            assert last.startswith("umo: ") or "(what it said is above)" in last, last
             assert list(serve.place.iterdir()) == []
+
+
+def test_without_a_server_the_remedy_is_said(models: Path, tmp_path: Path) -> None:
+    serve = Serve(tmp_path, models, *PORTS, environment={"UMO_TRITONSERVER": "/nonexistent"})
+    assert serve.process.wait(30) == 3
+    assert "UMO_TRITONSERVER names /nonexistent" in serve.log() and "Traceback" not in serve.log()
+
+
+class Terminal:
+    """`umo serve` on a terminal of its own, as a person starts it."""
+
+    def __init__(self, folder: Path, *arguments: str | Path, columns: int = 80, **environment: str) -> None:
+        self.said = b""
+        self.pid, self._file = pty.fork()
+        if self.pid == 0:
+            os.environ.update({"TERM": "xterm-256color", "XDG_RUNTIME_DIR": str(folder), **environment})
+            os.execv(sys.executable, [sys.executable, "-m", "umo", "serve", *map(str, arguments)])
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read_until(self, text: bytes, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said:
+            assert time.monotonic() < deadline, self.said[-2000:]
+            if not select.select([self._file], [], [], 0.1)[0]:
+                continue
+            try:
+                self.said += os.read(self._file, 65536)
+            except OSError:
+                raise AssertionError(f"it ended: {self.said[-2000:]!r}") from None
+
+    def interrupt(self) -> None:
+        os.write(self._file, b"\x03")
+
+    def end(self, timeout_s: float = 60) -> int:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if select.select([self._file], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    self.said += os.read(self._file, 65536)
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                os.close(self._file)
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError(f"it does not end: {self.said[-2000:]!r}")
+
+
+def servers_of(place: Path) -> list[str]:
+    """The servers whose models lie in an overlay of that place."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(place).encode() in line.read_bytes() and b"tritonserver" in line.read_bytes():
+                found.append(line.parent.name)
+    return found
+
+
+def test_a_terminal_shows_its_health_and_ctrl_c_ends_it(models: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    terminal = Terminal(place, models, *PORTS)
+    terminal.read_until(b"loading")
+    terminal.read_until(b"0 requests/s")
+    assert b"ready: http 127.0.0.1:" in terminal.said and len(servers_of(place)) == 1
+    terminal.interrupt()
+    assert terminal.end() == 0
+    assert b"Ctrl-C again" in terminal.said and b"Traceback" not in terminal.said
+    assert list(place.iterdir()) == [] and servers_of(place) == []
+
+
+@pytest.mark.parametrize("moment", [b"loading", b"I1", b"Started GRPC"])
+def test_ctrl_c_while_it_loads_ends_it_soon(models: Path, tmp_path: Path, moment: bytes) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    terminal = Terminal(place, models, *PORTS)
+    terminal.read_until(moment)
+    terminal.interrupt()
+    # The signal may find it ready already: then it is the server that ends.
+    assert terminal.end(30) in (0, 130), terminal.said
+    assert b"Traceback" not in terminal.said and b"KeyboardInterrupt" not in terminal.said
+    assert list(place.iterdir()) == [] and servers_of(place) == []
+
+
+def test_a_second_ctrl_c_does_not_wait(models: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    terminal = Terminal(place, models, *PORTS)
+    terminal.read_until(b"0 requests/s")
+    os.kill(int(servers_of(place)[0]), signal.SIGSTOP)  # one that would take for ever
+    terminal.interrupt()
+    terminal.read_until(b"Ctrl-C again")
+    terminal.interrupt()
+    assert terminal.end(20) == 128 + signal.SIGKILL
+    assert list(place.iterdir()) == [] and servers_of(place) == []
+
+
+def test_without_colour_there_is_none(models: Path, tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, models, *PORTS, NO_COLOR="1")
+    terminal.read_until(b"ready: http")
+    terminal.interrupt()
+    assert terminal.end() in (0, 130)
+    assert not re.search(rb"\x1b\[(3[0-7]|9[0-7]|38)", terminal.said)
 
 
 def test_the_kit_and_the_checker_judge_alike() -> None:

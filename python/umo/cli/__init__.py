@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from enum import IntEnum
+import os
 from typing import Annotated
 
 import typer
 
+from .run import App, Exit, stop, why
 
-class Exit(IntEnum):
-    """Exit statuses that all subcommands share."""
-
-    OK = 0
-    FOUND = 1  # what was looked at has errors
-    USAGE = 2  # the command line is wrong, or names what is not there
-    CANNOT_RUN = 3  # something that has to run does not
-
-
-app = typer.Typer(
+app = App(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def stop(text: str, status: int) -> typer.Exit:
-    """Says why on the error output; raise what comes back."""
-    print(f"umo: {text}", file=sys.stderr)
-    return typer.Exit(status)
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:
@@ -57,16 +42,23 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
 ) -> None:
     """umo: unified memory for Triton Inference Server."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
 
 
 from . import config as _config  # noqa: E402  the subcommands register themselves
 from . import doctor as _doctor  # noqa: E402
+from . import example as _example  # noqa: E402
 from . import explain as _explain  # noqa: E402
 from . import prove as _prove  # noqa: E402
+from . import record as _record  # noqa: E402
+from . import report as _report  # noqa: E402
 from . import serve as _serve  # noqa: E402
+from . import top as _top  # noqa: E402
 
-__all__ = ["Exit", "app", "pairs", "stop"]
-_COMMANDS = (_config, _doctor, _explain, _prove, _serve)
+__all__ = ["Exit", "app", "pairs", "stop", "why"]
+_COMMANDS = (_config, _doctor, _example, _explain, _prove, _record, _report, _serve, _top)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import Exit, app, pairs, stop
+from . import Exit, app, pairs, stop, why
 
 if TYPE_CHECKING:
     from ..config import Problem
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 _EPILOG = (
     "What stands behind -- goes to the server as it is, and comes over what umo would say. Exit status: the server's; "
     "128 and the signal's number where one ended it; 1 a configuration has errors and nothing was started; 2 wrong "
-    "command line or no repository; 3 the server did not start."
+    "command line, or no model to serve; 3 the server did not start (a port is taken, for example). Ctrl-C lets it "
+    "finish what is under way; a second one ends it at once."
 )
 
 
@@ -64,44 +64,47 @@ def serve(
 
     It listens on this machine alone, unless told otherwise (-- --http-address=0.0.0.0).
     """
-    from rich.console import Console
-
-    from ..serve import Serving, WrongConfig
+    from ..serve import NothingToServe, Serving, WrongConfig, WrongOption
     from ..server import ServerError, free_ports
+    from .live import Live
 
     # Click has taken the -- away; nothing that begins with a dash is a repository.
     first = next((i for i, path in enumerate(repository) if path.startswith("-")), len(repository))
     folders, options = repository[:first], repository[first:]
     if not folders:
-        raise stop("name a model repository before the --", Exit.USAGE)
+        raise stop("no model repository; name a folder of models before the --", Exit.USAGE)
     for option in options:
         if not option.startswith("--") or ("=" not in option):
-            raise stop(f"server option {option!r}: write --NAME=VALUE", Exit.USAGE)
+            raise stop(f"server option {option!r} has no value; write --NAME=VALUE", Exit.USAGE)
     if any(option.startswith("--model-repository=") for option in options):
-        raise stop("--model-repository: name the folder before the --, so that it is converted too", Exit.USAGE)
+        text = "--model-repository would go past umo; name the folder before the --, so that it is converted too"
+        raise stop(text, Exit.USAGE)
     asked = (http_port, grpc_port, metrics_port)
     spare = free_ports(3)
     ports = tuple(port or own for port, own in zip(asked, spare, strict=True))
+
+    live = Live(wanted=not as_json)
 
     def ready(server: TritonServer, models: list[dict[str, Any]]) -> None:
         urls = {"http": server.http_url, "grpc": server.grpc_url, "metrics": f"{server.metrics_url}/metrics"}
         if as_json:
             print(json.dumps({**urls, "pid": server.pid, "models": models}), flush=True)
             return
-        console = Console(stderr=True)
         try:
-            console.print(_table(server, models))
+            live.console.print(_table(server, models))
         except (OSError, ServerError) as error:
-            console.print(f"(no list of models: {error})", markup=False)
-        console.print(
+            live.console.print(f"(no list of models: {error})", markup=False)
+        live.console.print(
             f"ready: http {urls['http']}, gRPC {urls['grpc']}, metrics http://{urls['metrics']}",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
+        live.watch(server)
 
     def say(problem: Problem) -> None:
         if not (problem.level == "note" and problem.path.startswith(("optimization.", "backend"))):
-            print(problem, file=sys.stderr)
+            live.say(str(problem))
 
     replaced = pairs(backend or [], "--backend")
     try:
@@ -114,12 +117,17 @@ def serve(
             allow_failing=allow_failing,
             say=say,
             ready=ready,
+            ending=live.ending,
+            output=live.relay,
         )
-        status = serving.run()
+        with live:
+            status = serving.run()
     except WrongConfig as error:
         raise stop(str(error), Exit.FOUND) from error
-    except NotADirectoryError as error:
+    except (NotADirectoryError, NothingToServe, WrongOption) as error:
         raise stop(str(error), Exit.USAGE) from error
-    except (ServerError, OSError) as error:
+    except ServerError as error:
         raise stop(str(error), Exit.CANNOT_RUN) from error
+    except OSError as error:
+        raise stop(why(error), Exit.CANNOT_RUN) from error
     raise typer.Exit(status)

@@ -18,8 +18,9 @@ from umo.demo.measure import Cell, WrongAnswer, count_bytes, new_cells, time_req
 from umo.demo.transports import TRANSPORTS, Asker
 from umo.demo.workloads import Workload, build_workloads, denormalised
 from umo.models.repository import MODELS, write_repository
+from umo.paths import source_tree
 from umo.prove import ProvedServer
-from umo.server import ServerError, TritonServer, default_backend_directory, repository_root
+from umo.server import ServerError, TritonServer, default_backend_directory
 
 START = time.monotonic()
 
@@ -80,7 +81,7 @@ def serve_options(root: Path, log_name: str, models: list[str]) -> dict[str, obj
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    root = repository_root()
+    root = source_tree()
     if root is None:
         raise DemoError("no source tree", "the example models are part of it", "run this from a clone of umo")
     models = [model for model in MODELS if model in (args.model or MODELS)]

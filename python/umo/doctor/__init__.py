@@ -39,9 +39,11 @@ Check = Callable[[], Iterator[Finding]]
 
 def checks() -> list[Check]:
     """All checks, in the order in which they are read."""
-    from . import devices, memory, serving, system
+    from . import devices, memory, pressure, serving, system
 
-    return [*serving.LIBRARY, *devices.CHECKS, *system.CHECKS, *memory.CHECKS, *serving.CHECKS]
+    return [
+        *serving.LIBRARY, *devices.CHECKS, *system.CHECKS, *memory.CHECKS, *pressure.CHECKS, *serving.CHECKS,
+    ]  # fmt: skip
 
 
 def examine() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umo.models import big, minilm, onnx_graph
-from umo.server import repository_root
+from umo.paths import source_tree
 
 ON = '{"enable": true}'
 OFF = '{"enable": false}'
@@ -39,7 +39,7 @@ def _sources_hash() -> str:
 
 def examples_folder() -> Path:
     """examples/models of this checkout."""
-    root = repository_root()
+    root = source_tree()
     if root is None:
         raise FileNotFoundError(
             "the example models are in the source tree of umo; this package was installed without it"

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..server import find_onnxruntime, find_tritonserver
 from .classify import Classifier
 
@@ -212,9 +213,12 @@ class SlopeReport:
 
 
 def find_inproc_infer() -> Path:
-    """UMO_INPROC_INFER, else the one of the release build in this checkout. Raises SlopeUnavailable."""
+    """UMO_INPROC_INFER, else umo's own (paths.tool). Raises SlopeUnavailable."""
     named = os.environ.get("UMO_INPROC_INFER")
-    built = Path(named) if named else Path(__file__).resolve().parents[3] / "build" / "release" / "bin" / "inproc_infer"
+    try:
+        built = Path(named) if named else paths.tool("inproc_infer")
+    except FileNotFoundError as error:
+        raise SlopeUnavailable(f"{error}, or set UMO_INPROC_INFER to the program") from error
     if os.access(built, os.X_OK):
         return built
     raise SlopeUnavailable(f"no in-process host at {built}: run `make build`, or set UMO_INPROC_INFER to the program")

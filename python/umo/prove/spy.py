@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import paths
 from .classify import Classifier
 from .layout import LayoutError, SpyFile, spy_files
 
@@ -34,7 +35,7 @@ class SpyError(RuntimeError):
 
 
 def find_spy_library() -> Path:
-    """UMO_SPY_LIBRARY, else the one of the release build in this checkout.
+    """UMO_SPY_LIBRARY, else umo's own (paths.tool).
 
     Raises SpyError when there is none.
     """
@@ -43,11 +44,10 @@ def find_spy_library() -> Path:
         if not Path(named).is_file():
             raise SpyError(f"UMO_SPY_LIBRARY names {named}, which is no file")
         return Path(named).resolve()
-    root = Path(__file__).resolve().parents[3]
-    built = root / "build" / "release" / "lib" / "libumo_spy.so"
-    if built.is_file():
-        return built
-    raise SpyError("libumo_spy.so is not built: run `make build`, or set UMO_SPY_LIBRARY to the file")
+    try:
+        return paths.tool("libumo_spy.so")
+    except FileNotFoundError as error:
+        raise SpyError(f"{error}, or set UMO_SPY_LIBRARY to the file") from error
 
 
 @dataclass(frozen=True)
