@@ -1,6 +1,6 @@
 # A thin face over CMake, ctest and the scripts; nothing is decided here.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-full demo bench macos mac-kit format lint clean
+.PHONY: help setup build test test-full demo bench docs wheel macos mac-kit format lint clean
 
 # PoCL ends the whole process where it cannot see the machine, as in a chroot without /sys: tell it the little it asks.
 ifeq ($(wildcard /sys/devices/system/cpu/.),)
@@ -29,6 +29,9 @@ demo: build ## serve three models with the real server and show what umo saves
 
 bench: build ## run the benchmarks, write build/bench.jsonl
 	@.venv/bin/python bench/run.py $(ARGS)
+
+wheel: setup ## make the wheels of all platforms and check them: build/wheel/dist
+	@scripts/wheel $(ARGS)
 
 macos: setup ## build everything for macOS, both architectures, into build/macos
 	@scripts/macos $(ARGS)

@@ -14,15 +14,9 @@ Prints JSON lines; the claims keep their names.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,155 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 from overhead import MEAN, STD, io, ort_config  # noqa: E402
 
-from umo.demo.transports import Asker  # noqa: E402
+from umo.bench.recorded import MEMORY_MIB, Recorder, case, row, shown_kib  # noqa: E402
 from umo.models import big, onnx_graph, photo  # noqa: E402
 from umo.models.repository import write_repository  # noqa: E402
 from umo.server import TritonServer  # noqa: E402
 
 BUILD = Path(os.environ.get("UMO_BUILD", ROOT / "build" / "release"))
-COMMAND = "make bench (bench/recorded.py)"
-SLICE_S = 0.4
-SETTLE_S = 0.15  # of each slice, not counted: starting to record, like any other program that starts, costs caches
-SLICES = 4  # of each kind in a turn
-MEMORY_MIB = 64
-
-
-class Recorder:
-    """A process that records another one while it is told to."""
-
-    def __init__(self, pid: int, path: Path) -> None:
-        command = [sys.executable, __file__, "--record", str(pid), str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._line()
-
-    def _line(self) -> dict:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the recorder has ended")
-        return json.loads(line)
-
-    def tell(self, word: str) -> dict:
-        assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-
-def recorder_main(pid: int, path: Path) -> None:
-    """The other end of Recorder: what `umo record` does, in a process that has been started already."""
-    from umo.profile import record
-
-    print("{}", flush=True)
-    result: list[record.Result] = []
-    stop, thread = threading.Event(), threading.Thread()
-    for line in sys.stdin:
-        if line.strip() == "on":
-            stop, result = threading.Event(), []
-            thread = threading.Thread(
-                target=lambda stop=stop, result=result: result.append(
-                    record.record(pid, path, stop, None, MEMORY_MIB << 20)
-                )
-            )
-            thread.start()
-            time.sleep(0.05)
-            print("{}", flush=True)
-        else:
-            stop.set()
-            thread.join()
-            figures = result[0].figures
-            print(json.dumps({"events": result[0].events, "lost": figures.lost, "gaps": figures.gaps}), flush=True)
-
-
-def shown_kib(pid: int) -> int:
-    """What the process holds for its recorder."""
-    total = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if "umo-recorder" in str(link.readlink()):
-                total += link.stat().st_blocks // 2
-    return total
-
-
-def running_ns(pid: int) -> int:
-    """Processor time of all its threads."""
-    return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
-
-
-def asked(asker: Asker, model: str, seconds: float) -> tuple[int, float]:
-    """Requests in so many seconds, and how many it were."""
-    start = time.perf_counter()
-    count = 0
-    while time.perf_counter() - start < seconds:
-        asker.ask(model)
-        count += 1
-    return count, time.perf_counter() - start
-
-
-def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bool) -> tuple[float, float, dict]:
-    """Requests a second off and on, slice by slice in turns, and what was recorded."""
-    spent = {False: 0, True: 0}
-    counts, times = {False: 0, True: 0}, {False: 0.0, True: 0.0}
-    total = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0}
-    for number in range(2 * SLICES):
-        on = (number % 2 == 0) == first_on
-        if on:
-            recorder.tell("on")
-        asked(asker, model, SETTLE_S)
-        before = running_ns(server)
-        count, seconds = asked(asker, model, SLICE_S)
-        spent[on] += running_ns(server) - before
-        if on:
-            total["most_kib"] = max(total["most_kib"], shown_kib(server))
-            for key, value in recorder.tell("off").items():
-                total[key] += value
-        counts[on] += count
-        times[on] += seconds
-    total["requests"] = round(counts[True] * (1 + SETTLE_S / SLICE_S))
-    total["server"] = spent[True] / counts[True] / (spent[False] / counts[False])
-    return counts[False] / times[False], counts[True] / times[True], total
-
-
-def row(claim: str, value: float, unit: str, opponent: str, ratios: list[float], **more: object) -> None:
-    quartiles = statistics.quantiles(ratios, n=4)
-    fields = {"claim": claim, "value": round(value, 2), "unit": unit, "opponent": opponent}
-    fields |= {"ratio": round(statistics.median(ratios), 4), "spread": [round(quartiles[0], 4), round(quartiles[2], 4)]}
-    print(json.dumps({**fields, **more, "command": COMMAND}), flush=True)
-
-
-def case(
-    claim: str, server: TritonServer, recorder: Recorder, model: str, inputs: dict, expected: dict, turns: int
-) -> int:
-    """One row: throughput while recorded, as a part of that while not. Returns the most memory, in KiB."""
-    outputs = {name: np.empty_like(want) for name, want in expected.items()}
-    with Asker("shm", server, inputs, outputs) as asker:
-        asker.poison()
-        got = asker.outputs(asker.ask(model))
-        for name, want in expected.items():
-            if float(np.max(np.abs(got[name] - want))) > 1e-4:
-                raise SystemExit(f"{model}: wrong answer")
-        for _ in range(20):
-            asker.ask(model)
-        figures = [turn(server.pid, asker, model, recorder, number % 2 == 0) for number in range(turns)]
-    ratios = [on / off for off, on, _ in figures]
-    total = {key: sum(f[2][key] for f in figures) for key in ("events", "lost", "gaps", "requests")}
-    row(
-        claim,
-        statistics.median(on for _, on, _ in figures),
-        "requests/s",
-        f"the same server while nobody records: {statistics.median(off for off, _, _ in figures):.0f} requests/s",
-        ratios,
-        events_a_request=round(total["events"] / max(1, total["requests"]), 1),
-        server_processor_ratio=round(statistics.median(f[2]["server"] for f in figures), 4),
-        lost=total["lost"],
-        gaps=total["gaps"],
-    )
-    return max(f[2]["most_kib"] for f in figures)
+os.environ["UMO_BENCH_COMMAND"] = "make bench (bench/recorded.py)"
 
 
 def write_models(folder: Path) -> tuple[str, str]:
@@ -196,11 +48,7 @@ def write_models(folder: Path) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--record", nargs=2, metavar=("PID", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.record is not None:
-        recorder_main(int(options.record[0]), Path(options.record[1]))
-        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         relu_in, relu_out = write_models(folder / "models")

@@ -35,7 +35,10 @@ nitpicky = True
 # What is not umo's: the languages' own types, and libraries that this site does not describe.
 nitpick_ignore_regex = [
     (r"c:.*", r"(u?int\d+|size|uintptr|ssize|ptrdiff|pid)_t|FILE|DL\w+|TRITON\w+"),
-    (r"cpp:.*", r"((std|detail)::|TRITON|umo_|UMO_|u?int\d+_t|size_t|uintptr_t|FILE).*|std|detail"),
+    (
+        r"cpp:.*",
+        r"((std|detail)::|TRITON|umo_|UMO_|u?int\d+_t|size_t|uintptr_t|FILE).*|std|detail|umo|MetalBuffer|ZeroCopyTensor|UnifiedMemoryPattern",
+    ),
     (r"py:.*", r".*"),
 ]
 autodoc_member_order = "bysource"

@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 def tree() -> Any:
     """Click's command `umo`, with what other programs bring in its place."""
     from typer.main import get_command
+
     from umo.cli import app
     from umo.prove.cli import app as prove
 
@@ -43,7 +44,11 @@ def _kind(param: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    if param.default in (None, False, True, [], ()) or callable(param.default) or "Sentinel" in type(param.default).__name__:
+    if (
+        param.default in (None, False, True, [], ())
+        or callable(param.default)
+        or "Sentinel" in type(param.default).__name__
+    ):
         return ""
     return f" Default: {_escape(str(param.default))}."
 
@@ -56,9 +61,15 @@ def text(name: str, command: Any) -> list[str]:
     usage = " ".join([name, *(["[OPTIONS]"] if options else []), *said])
     lines = [".. code-block:: text", "", f"   {usage}", "", *_paragraphs(command.help or "")]
     for param in [*arguments, *options]:
-        names = [*param.opts, *param.secondary_opts] if param.param_type_name == "option" else [param.metavar or param.name.upper()]
+        names = (
+            [*param.opts, *param.secondary_opts]
+            if param.param_type_name == "option"
+            else [param.metavar or param.name.upper()]
+        )
         kind = _kind(param) if param.param_type_name == "option" else ""
-        about = _escape(getattr(param, "help", None) or "") + (_default(param) if param.param_type_name == "option" else "")
+        about = _escape(getattr(param, "help", None) or "") + (
+            _default(param) if param.param_type_name == "option" else ""
+        )
         if about:
             shown = ", ".join(f"``{one}``" for one in names) + (f" ``{kind}``" if kind else "")
             lines += [shown, f"   {about}", ""]

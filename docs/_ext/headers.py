@@ -26,11 +26,10 @@ INCLUDE = ROOT / "include" / "umo"
 WORDS = ("Errors", "Ownership", "Threads", "Cost", "Source")
 _WORD = re.compile(rf"(?:^|(?<=[.;:)\]]) )({'|'.join(WORDS)}):[ ]*", re.MULTILINE)
 _STATUS_ROW = re.compile(r"^([A-Z_]{4,}(?:, [A-Z_]{4,})*)(?:  +(.*)|([.:,;].*)?)$")
-_ATTRIBUTES = re.compile(
-    r"\b(?:UMO_API|UMO_MUST_USE|inline|virtual|explicit|override|extern)\b|\bUMO_PRINTF\([^)]*\)"
-)
+_ATTRIBUTES = re.compile(r"\b(?:UMO_API|UMO_MUST_USE|inline|virtual|explicit|override|extern)\b|\bUMO_PRINTF\([^)]*\)")
 _MACRO = re.compile(
-    r"^(?:/\*\*(?P<doc>(?:(?!\*/).)*)\*/\n)?#define (?P<name>UMO_\w+)(?P<args>\([^)]*\))?[ ](?P<value>[^\n]*)", re.S | re.M
+    r"^(?:/\*\*(?P<doc>(?:(?!\*/).)*)\*/\n)?#define (?P<name>UMO_\w+)(?P<args>\([^)]*\))?[ ](?P<value>[^\n]*)",
+    re.S | re.M,
 )
 # For the headers' own use.
 _INTERNAL = {"UMO_API", "UMO_MUST_USE", "UMO_PRINTF", "UMO_STATIC_ASSERT", "UMO_REASON", "UMO_STATUS"}
@@ -96,7 +95,7 @@ def _function(cursor: Any, text: str) -> str:
     said = _source(cursor, text)
     if cursor.kind.name == "CONSTRUCTOR":  # its initialisers are no part of what it promises
         said = re.sub(r"\)\s*(noexcept)?\s*:(?!:).*$", r") \1", said)
-    return re.sub(r"\s*=\s*(default|0)?$", "", said).strip()
+    return re.sub(r"\s*=\s*(defaul\w*|0)?$", "", said).strip()
 
 
 _FUNCTIONS = ("FUNCTION_DECL", "CXX_METHOD", "CONSTRUCTOR", "CONVERSION_FUNCTION")
@@ -134,7 +133,9 @@ def _declared(cursor: Any, text: str, domain: str) -> Iterator[Item]:
     if kind in _FUNCTIONS:
         yield Item(at, f"{domain}:function", _function(cursor, text), doc)
     elif kind == "ENUM_DECL" and cursor.is_definition():
-        values = [_value(value, cursor, text, domain) for value in cursor.get_children() if "CONSTANT" in value.kind.name]
+        values = [
+            _value(value, cursor, text, domain) for value in cursor.get_children() if "CONSTANT" in value.kind.name
+        ]
         called = "@" + values[0].signature.split()[0].lower() if cursor.is_anonymous() else name
         yield Item(at, f"{domain}:enum-class" if cursor.is_scoped_enum() else f"{domain}:enum", called, doc, values)
     elif kind in ("STRUCT_DECL", "CLASS_DECL") and cursor.is_definition():
@@ -218,7 +219,7 @@ def inline(text: str, docs: set[str]) -> list[nodes.Node]:
     for match in _TOKEN.finditer(text):
         code, page, _, name, call = match.groups()
         node: nodes.Node
-        if code is not None and not (name := code.removesuffix("()")) in names():
+        if code is not None and (name := code.removesuffix("()")) not in names():
             node = nodes.literal(code, code)
         elif page is not None:
             target = next((d for d in docs if d == page or d.startswith(f"{page}-")), None)
@@ -342,7 +343,9 @@ class HeaderDirective(SphinxDirective):
             described = list(place.findall(addnodes.desc))
             flat = list(_flat(item))
             if len(described) != len(flat):
-                raise self.error(f"{name}: {item.signature}: {len(described)} of {len(flat)} declarations were understood")
+                raise self.error(
+                    f"{name}: {item.signature}: {len(described)} of {len(flat)} declarations were understood"
+                )
             for node, one in zip(described, flat, strict=True):
                 content = next(child for child in node.children if isinstance(child, addnodes.desc_content))
                 for at, part in enumerate(documented(one.doc, docs)):

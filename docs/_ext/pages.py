@@ -51,7 +51,14 @@ def link(app: Sphinx, doctree: nodes.document) -> None:
         if _PAGE.search(node) and not _inside_link(node) and not isinstance(node.parent, nodes.literal):
             node.parent.replace(node, inline(str(node), docs))
     for node in list(doctree.findall(addnodes.pending_xref)):
-        page = next((page for part, page in BESIDE.items() if str(node.get("reftarget", "")).removesuffix(".md").endswith(part)), None)
+        page = next(
+            (
+                page
+                for part, page in BESIDE.items()
+                if str(node.get("reftarget", "")).removesuffix(".md").endswith(part)
+            ),
+            None,
+        )
         if page is not None:
             node.replace_self(_link(node.astext(), "std", "doc", page))
     for node in list(doctree.findall(addnodes.download_reference)):
@@ -62,7 +69,9 @@ def link(app: Sphinx, doctree: nodes.document) -> None:
         for node in list(doctree.findall(nodes.literal)):
             cell = node.parent.parent
             if isinstance(cell, nodes.entry) and cell.parent.index(cell) == 0 and cell.astext() == node.astext():
-                target = nodes.reference("", "", refuri=f"tuning.html#{node.astext().lower()}", internal=True)
+                label = node.astext()
+                anchor = label if label.islower() else "umo_ok" if label == "OK" else f"umo_e_{label.lower()}"
+                target = nodes.reference("", "", refuri=f"tuning.html#{anchor}", internal=True)
                 target += node.deepcopy()
                 node.replace_self(target)
 

@@ -11,7 +11,7 @@ wrapped = umo.Tensor.wrap(theirs)
 assert np.asarray(wrapped).ctypes.data == theirs.unsafe_buffer_pointer()
 assert wrapped.readonly
 
-# Memory of umo's under an array of JAX's. JAX copies what does not begin where its own memory would (64 bytes); umo's does.
+# Memory of umo's under an array of JAX's. JAX copies what does not begin at a multiple of 64 bytes; umo's does.
 with umo.Context() as ctx:
     made = ctx.empty((64, 64), "float32")
     with made.write() as view:

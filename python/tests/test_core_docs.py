@@ -45,4 +45,4 @@ def test_the_types_are_the_extensions(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_types_are_complete() -> None:
-    mypy("--strict", "--follow-imports=silent", "umo/__init__.py", "umo/_core.pyi", "../bench/python_api.py")
+    mypy("--strict", "--follow-imports=silent", "umo/__init__.py", "umo/_core.pyi", "umo/bench/python_api.py")

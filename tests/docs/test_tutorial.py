@@ -1,7 +1,7 @@
 """docs/tutorial.md does what it says: each command is run in its order, and what it prints is what the page shows.
 
-The page is the only copy of the text. Its `console` blocks are run in one shell's folder; `...` matches anything. Ports
-are exchanged for free ones, and exchanged back in what is printed; a command that serves goes on until the page says ^C.
+The page is the only copy of the text. Its `console` blocks are run in one folder; `...` matches anything. Ports are
+exchanged for free ones, and exchanged back in what is printed; a command that serves goes on until the page says ^C.
 """
 
 from __future__ import annotations

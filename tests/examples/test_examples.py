@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import shared_memory as shm
 
-from umo import paths
+from umo import example, paths
 from umo.server import TritonServer, default_backend_directory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,9 @@ def test_the_example_in_python_runs(name: str) -> None:
     program = Path(sys.executable) if needs is None else HEAVY
     if needs is not None:
         if not HEAVY.exists():
-            pytest.skip("no build/venv-heavy: python -m venv build/venv-heavy, then pip install jax tensorflow-cpu torch")
+            pytest.skip(
+                "no build/venv-heavy: python -m venv build/venv-heavy, then pip install jax tensorflow-cpu torch"
+            )
         if subprocess.run([HEAVY, "-c", f"import {needs}"], capture_output=True, check=False).returncode != 0:
             pytest.skip(f"build/venv-heavy has no {needs} that can be loaded")
     done = subprocess.run(
@@ -82,6 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     if not (default_backend_directory() / "umo_scale").is_dir():
         pytest.fail("examples/backend is not built: make build")
     repository = tmp_path_factory.mktemp("models")
+    example.write(repository)
     for name, dtype, factor in (("triple", "TYPE_FP32", "3"), ("word", "TYPE_FP32", "x"), ("whole", "TYPE_INT32", "1")):
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(CONFIG.format(dtype=dtype, factor=factor))
@@ -126,3 +129,16 @@ def test_the_backend_in_c_computes_where_the_client_has_its_tensors(server: Trit
 def test_the_backend_in_c_says_what_is_wrong_with_a_model(server: TritonServer) -> None:
     assert "parameter factor: 'x' is no number" in server.model_reason("word")
     assert "one input and one output, both TYPE_FP32" in server.model_reason("whole")
+
+
+def test_the_client_asks_the_example_model(server: TritonServer) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "client" / "ask.py", server.http_url.removeprefix("http://")],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "python")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines()[:2]] == ["setosa", "virginica"]

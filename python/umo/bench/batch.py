@@ -4,8 +4,8 @@ Each model is there in three ways: as it is ("on"); in the conventional way ("en
 threads copy together where that pays ("off"); and in the conventional way with one copying thread, which is what
 Triton's helpers do unless a server is started with --buffer-manager-thread-count ("one"). They take turns batch by
 batch in an order that is drawn anew each time, so that whatever else the machine does, and what the one before left in
-the caches, hits all of them; a ratio is taken within a turn. Every turn begins with batches whose answers are verified, in
-memory that was poisoned before. Copies are what umo counts on /metrics.
+the caches, hits all of them; a ratio is taken within a turn. Every turn begins with batches whose answers are
+verified, in memory that was poisoned before. Copies are what umo counts on /metrics.
 
     python -m umo.bench.batch [--turns 7] [--quick]
 

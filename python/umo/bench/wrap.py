@@ -1,9 +1,10 @@
 """An array used where it lies, against copying it into memory that is prepared.
 
-`python_wrap_SIZE` is Context.wrap(array): the array's own memory, bound for the default device and let go of again, as a
-backend does with a request's tensor. The opponent is numpy.copyto into an array that was written before, which is the least that a copy can cost. Both
-run in turns; a figure is the median over the turns of the ratio within a turn, its spread their quartiles. Before a time
-counts the wrapped tensor has shown the bytes that were written to the array after it was wrapped.
+`python_wrap_SIZE` is Context.wrap(array): the array's own memory, bound for the default device and let go of again, as
+a backend does with a request's tensor. The opponent is numpy.copyto into an array that was written before, which is the
+least that a copy can cost. Both run in turns; a figure is the median over the turns of the ratio within a turn, its
+spread their quartiles. Before a time counts the wrapped tensor has shown the bytes that were written to the array
+after it was wrapped.
 
     python -m umo.bench.wrap [--turns 15] [--quick]
 

@@ -50,7 +50,8 @@ def main(
         context.color = False
 
 
-from . import config as _config  # noqa: E402  the subcommands register themselves
+from . import bench as _bench  # noqa: E402  the subcommands register themselves
+from . import config as _config  # noqa: E402
 from . import doctor as _doctor  # noqa: E402
 from . import example as _example  # noqa: E402
 from . import explain as _explain  # noqa: E402
@@ -61,4 +62,4 @@ from . import serve as _serve  # noqa: E402
 from . import top as _top  # noqa: E402
 
 __all__ = ["Exit", "app", "pairs", "stop", "why"]
-_COMMANDS = (_config, _doctor, _example, _explain, _prove, _record, _report, _serve, _top)
+_COMMANDS = (_bench, _config, _doctor, _example, _explain, _prove, _record, _report, _serve, _top)
