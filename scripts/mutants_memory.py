@@ -441,26 +441,11 @@ mutant(
 )
 
 # ---- recorder, streams, DLPack ----
-RING = "src/trace/ring.c"
 CSV = "src/trace/csv.c"
 REPLACE = "src/os/replace.c"
 STREAM = "src/mem/stream.c"
 DLPACK = "src/tensor/dlpack.c"
 TRACE = ("trace.profile_test", "trace.ring_test")
-mutant(
-    "recorder: a reader believes a slot that was written meanwhile",
-    RING,
-    "if (atomic_load_explicit(&slot->sequence, memory_order_relaxed) != position * 2 + 2) { return false; }",
-    "",
-    *TRACE,
-)
-mutant(
-    "recorder: two writers may own one slot",
-    RING,
-    "if ((seen & 1) != 0 || seen > *position * 2 ||",
-    "if (seen > *position * 2 + 1000000 ||",
-    *TRACE,
-)
 mutant(
     "recorder: a spreadsheet runs a name as a formula",
     CSV,
