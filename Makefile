@@ -30,6 +30,9 @@ demo: build ## serve three models with the real server and show what umo saves
 bench: build ## run the benchmarks, write build/bench.jsonl
 	@.venv/bin/python bench/run.py $(ARGS)
 
+docs: build ## build the site into build/docs/html; warnings are errors
+	@.venv/bin/python -m sphinx -b html -W --keep-going -q -d build/docs/.doctrees docs build/docs/html
+
 wheel: setup ## make the wheels of all platforms and check them: build/wheel/dist
 	@scripts/wheel $(ARGS)
 

@@ -45,6 +45,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_mock_imports: list[str] = []
 add_module_names = False
+toc_object_entries = False  # a thousand entries, laid out anew for every page
 python_use_unqualified_type_names = True
 c_maximum_signature_line_length = 80
 cpp_maximum_signature_line_length = 80
@@ -52,3 +53,16 @@ python_maximum_signature_line_length = 80
 highlight_language = "none"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+
+
+def _written(app, name, source):
+    """Leaves out of the index what is not written yet. A misspelt name is found all the same: its page has no place."""
+    if name == "index":
+        lines = source[0].split("\n")
+        pages = [line for line in lines if re.fullmatch(r"[a-z_/-]+", line)]
+        missing = {page for page in pages if page not in app.env.found_docs}
+        source[0] = "\n".join(line for line in lines if line not in missing)
+
+
+def setup(app):
+    app.connect("source-read", _written)

@@ -255,10 +255,13 @@ mutant(
     "mem.migrate_test",
 )
 mutant(
-    "an export leaves a bracket that somebody else's end has mixed up",
+    "an export begins with a bracket that is in the way of another export",
     "src/mem/export.c",
-    "found = i; if (pthread_equal(use->opener, pthread_self())) { break; }",
-    "if (pthread_equal(use->opener, pthread_self())) { found = i; break; }",
+    "umo_status status = umo_bytes_claim(buffer, &access, true, waits);",
+    "umo_status status = umo_bytes_claim(buffer, &access, true, waits); "
+    "(void)pthread_mutex_unlock(&buffer->lock); if (status == UMO_OK) "
+    "{ status = umo_bracket_open(buffer, &access, waits); } "
+    "(void)pthread_mutex_lock(&buffer->lock); if (status == UMO_OK) { umo_use_drop(buffer, buffer->use_count - 1); }",
     "mem.export_test",
 )
 mutant(

@@ -81,7 +81,7 @@ mutant(
 mutant(
     "Python: memory that is out is taken for an attribute that is missing",
     CORE + "errors.c",
-    "if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {",
+    "if (umo_py_error_lasts()) {",
     "if (false) {",
     *TESTS,
 )

@@ -169,3 +169,43 @@ mutant(
     ".parallel_copies = false,",
     "kit.gather",
 )
+
+# ---- examples ----
+
+TWIN = "examples/driver/twin.c"
+WRAP = "examples/c/wrap.c"
+mutant(
+    "example driver: transfers go the wrong way",
+    TWIN,
+    "memcpy(to == UMO_SIDE_DEVICE ? device : host, to == UMO_SIDE_DEVICE ? host : device,",
+    "memcpy(to == UMO_SIDE_DEVICE ? host : device, to == UMO_SIDE_DEVICE ? device : host,",
+    "examples.driver_twin",
+)
+mutant(
+    "example driver: a copy forgets its source's offset",
+    TWIN,
+    "at(source, source_offset_bytes)",
+    "at(source, source_offset_bytes * 0)",
+    "examples.driver_twin",
+)
+mutant(
+    "example driver: promises imports that it does not have",
+    TWIN,
+    ".caps = UMO_CAP_PRIVATE | UMO_CAP_KERNELS,",
+    ".caps = UMO_CAP_PRIVATE | UMO_CAP_KERNELS | UMO_CAP_IMPORT_READ,",
+    "examples.driver_twin",
+)
+mutant(
+    "example driver: a launch ignores where its argument begins",
+    TWIN,
+    "at(args[i].memory, args[i].offset_bytes)",
+    "at(args[i].memory, 0 * args[i].offset_bytes)",
+    "examples.driver_twin",
+)
+mutant(
+    "example: the device fills less than it says",
+    WRAP,
+    "umo_buffer_memory_offset(buffer), SIZE_BYTES, pattern, sizeof pattern,",
+    "umo_buffer_memory_offset(buffer), SIZE_BYTES / 2, pattern, sizeof pattern,",
+    "examples.wrap",
+)

@@ -1,8 +1,8 @@
 """The C and C++ reference out of the public headers: `.. umo-header:: pool.h`.
 
-libclang says what is declared; what is shown is the header's own text, in its own order, with its plain comments between.
-Nothing that is declared is left out because nobody documented it: a reader wants all fields of a structure. The fixed words
-of a docstring (Errors, Ownership, Threads, Cost, Source) become fields, and names that umo declares become links.
+libclang says what is declared; what is shown is the header's own text, in its own order, with its plain comments
+between. Nothing that is declared is left out because nobody documented it: a reader wants all fields of a structure.
+The fixed words of a docstring (Errors, Ownership, Threads, Cost, Source) become fields, and umo's names links.
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ def _units() -> dict[str, Any]:
     triton = ["-I", str(ROOT / "tests" / "cxx" / "include"), "-I", str(ROOT / "triton")]
     made = {}
     for name, text, options in (
-        ("all.c", "#include <umo/umo.h>\n#include <umo/triton.h>\n", ["-xc", "-std=c11"]),
+        (
+            "all.c",
+            "".join(f"#include <umo/{path.name}>\n" for path in sorted(INCLUDE.glob("*.h"))),
+            ["-xc", "-std=c11"],
+        ),
         ("all.cc", "#include <umo/unified_backend.hpp>\n", ["-xc++", "-std=c++17", *triton]),
     ):
         unit = cindex.Index.create().parse(name, args=[*common, *options], unsaved_files=[(name, text)])
@@ -95,7 +99,7 @@ def _function(cursor: Any, text: str) -> str:
     said = _source(cursor, text)
     if cursor.kind.name == "CONSTRUCTOR":  # its initialisers are no part of what it promises
         said = re.sub(r"\)\s*(noexcept)?\s*:(?!:).*$", r") \1", said)
-    return re.sub(r"\s*=\s*(defaul\w*|0)?$", "", said).strip()
+    return re.sub(r"\s*=\s*(default?|0)?$", "", said).strip()
 
 
 _FUNCTIONS = ("FUNCTION_DECL", "CXX_METHOD", "CONSTRUCTOR", "CONVERSION_FUNCTION")
@@ -120,9 +124,9 @@ def _members(cursor: Any, text: str, domain: str) -> Iterator[Item]:
 
 def _value(value: Any, of: Any, text: str, domain: str) -> Item:
     """One enumerator. Those that reasons.inc makes have no text of their own in the header."""
-    if value.location.file.name == of.location.file.name and re.match(r"\w", said := _source(value, text)):
-        if said.startswith(value.spelling):
-            return Item(value.location.offset, f"{domain}:enumerator", said, clean(value.raw_comment))
+    here = value.location.file.name == of.location.file.name
+    if here and (said := _source(value, text)).startswith(value.spelling):
+        return Item(value.location.offset, f"{domain}:enumerator", said, clean(value.raw_comment))
     name = value.spelling.removeprefix("UMO_REASON_")
     row = re.search(rf'UMO_REASON\({name}, "(\w+)",\s*"([^"]*)"', (INCLUDE / "reasons.inc").read_text())
     return Item(0, f"{domain}:enumerator", value.spelling, f"`{row[1]}`: {row[2]}" if row else "")
@@ -195,7 +199,10 @@ def items(name: str) -> tuple[str, tuple[Item, ...]]:
             found[-1].doc = f"`{value}`. {found[-1].doc}"
     for match in _REMARK.finditer(raw):
         found.append(Item(match.start(), doc=clean(match[0])))
-    return opening, tuple(sorted(found, key=lambda item: item.at))
+    found.sort(key=lambda item: item.at)
+    for item in found:
+        item.at = raw.count("\n", 0, item.at)  # for messages: its line
+    return opening, tuple(found)
 
 
 @functools.cache

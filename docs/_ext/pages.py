@@ -1,4 +1,4 @@
-"""What makes links of a page's words: a page named as in the source (docs/pools.md), a function of the C API, a reason."""
+"""What makes links of a page's words: a page's path (docs/pools.md), a function of the C API, a reason."""
 
 from __future__ import annotations
 

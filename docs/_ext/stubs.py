@@ -1,5 +1,6 @@
-"""Python's reference: signatures of the extension's classes come from umo/_core.pyi, where they are typed; the words from the
-extension. Docstrings are plain text that has to look right in an editor, so what is indented there stays as it stands."""
+"""Python's reference: signatures of the extension's classes come from umo/_core.pyi, where they are typed; the words
+come from the extension. Docstrings are plain text that looks right in an editor: what is indented stays as it stands.
+"""
 
 from __future__ import annotations
 

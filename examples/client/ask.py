@@ -1,6 +1,6 @@
 """Asks the model of `umo example` with umo's client: python ask.py [URL]
 
-For tritonclient it is the same but for the import. What travels, and how, is the client's affair: `client.transport` says it.
+For tritonclient it is the same but for the import. How tensors travel is the client's affair: `client.transport`.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """TensorFlow tensors and umo's over one memory, through DLPack. Run it: python tensorflow_tensors.py
 
 TensorFlow's tensors cannot be written to, and it ends the process over memory that does not begin at a multiple of 64
-bytes. Memory of umo's does; what you lend it of your own has to. The device is named, because TensorFlow and PoCL (OpenCL
-on the CPU) each bring an LLVM, and two of them in one process end it; the driver of a GPU has none of that.
+bytes. Memory of umo's does; what you lend it of your own has to. The device is named, because TensorFlow and PoCL
+(OpenCL on the CPU) each bring an LLVM, and two of them in one process end it; a GPU's driver has none of that.
 """
 
 import numpy as np
