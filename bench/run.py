@@ -1,6 +1,6 @@
 """Runs every benchmark and writes build/bench.jsonl, one row a claim; `make bench` calls it.
 
-    python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [recorded]
+    python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [plan] [recorded]
                         [stream] [pressure] [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
                         [python_api] [report] [overhead] [--turns N]
 
@@ -34,6 +34,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "placement": [str(ROOT / "build/release/bench/placement"), str(ROOT / "bench/placement_traces")],
         "profile": [sys.executable, str(ROOT / "bench/profile.py")],
         "recorded": [sys.executable, str(ROOT / "bench/recorded.py"), "--turns", str(max(5, turns // 2))],
+        "plan": [sys.executable, str(ROOT / "bench/plan.py"), "--turns", str(max(3, turns // 3))],
         "stream": [sys.executable, str(ROOT / "bench/stream.py")],
         "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
         "weights": [sys.executable, str(ROOT / "bench/weights.py")],

@@ -157,3 +157,38 @@ mutant(
     "if (scope == NULL) {",
     "mem.pool_test",
 )
+
+# ---- found by a review ----
+SHOW, RING, RECORDER = "src/trace/show.c", "src/trace/ring.c", "src/trace/recorder.c"
+TESTS = ("trace.recorder*",)
+mutant(
+    "a ring that nobody can see is not refused",
+    SHOW,
+    "const bool hidden = head_file >= 0 && ring != NULL && ring->part_number == 0;",
+    "const bool hidden = false;",
+    *TESTS,
+)
+mutant(
+    "a ring for those outside is made without a file",
+    RING,
+    "if (memory == NULL && !outside) {",
+    "if (memory == NULL) {",
+    *TESTS,
+)
+mutant(
+    "what was refused to one recorder is refused to the next",
+    RECORDER,
+    "atomic_store_explicit(&r->head->refused, (uint32_t)UMO_OK, memory_order_relaxed);",
+    "(void)0;",
+    *TESTS,
+)
+mutant(
+    "a ring that was not drained is forgotten", RECORDER, "part == 0 || r->previous != NULL ||", "part == 0 ||", *TESTS
+)
+mutant(
+    "a series that was refused at first stays short",
+    "triton/kit/metrics_series.c",
+    "series->value = series->metric != NULL ? 0 : series->value;",
+    "(void)0;",
+    "kit.metrics",
+)

@@ -85,3 +85,85 @@ mutant(
     "if (false) {",
     *TESTS,
 )
+
+# ---- found by a review ----
+, mutant_of
+
+CORE = "python/core/"
+TESTS = ("python.core",)
+
+# test_a_block_that_ends_while_its_view_goes_out_shows_nothing
+mutant(
+    "Python: a view goes out whose block has ended meanwhile",
+    CORE + "view.c",
+    "!umo_py_dlpack_wish_take(given, side_device(self), &wish) || !open_check(self)) {",
+    "!open_check(self) || !umo_py_dlpack_wish_take(given, side_device(self), &wish)) {",
+    *TESTS,
+)
+# test_an_interface_that_changes_while_it_is_read_is_taken_as_it_was
+mutant(
+    "Python: an interface that changes is read on",
+    CORE + "wrap.c",
+    "PyObject *own = PyDict_Copy(interface);",
+    "PyObject *own = Py_NewRef(interface);",
+    *TESTS,
+)
+# test_an_interface_is_believed_and_not_the_dtype_beside_it
+mutant(
+    "Python: a dtype of another size is believed",
+    CORE + "wrap.c",
+    "return type != NULL && strtol(typestr + 2, NULL, 10) == type->dl.bits / 8 ? type : NULL;",
+    "return type;",
+    *TESTS,
+)
+# test_a_capsule_is_consumed_before_its_deleter_can_run
+mutant_of(
+    "Python: a capsule is marked when it is gone",
+    [
+        (
+            CORE + "wrap.c",
+            'if (PyCapsule_SetName(capsule, managed != NULL ? "used_dltensor_versioned" : "used_dltensor") != 0) { '
+            "return NULL; }",
+            "",
+        ),
+        (
+            CORE + "wrap.c",
+            "return imported(&tensor, to, NULL, read_only);",
+            '(void)PyCapsule_SetName(capsule, managed != NULL ? "used_dltensor_versioned" : "used_dltensor"); '
+            "return imported(&tensor, to, NULL, read_only);",
+        ),
+    ],
+    *TESTS,
+)
+# test_a_cycle_through_a_view_is_collected
+mutant(
+    "Python: the collector does not see what a view holds",
+    CORE + "view.c",
+    "Py_VISIT(((view_object *)object)->tensor);",
+    "(void)visit;",
+    *TESTS,
+)
+# test_a_block_is_not_left_before_it_is_entered
+mutant(
+    "Python: a block is left while it is being entered",
+    CORE + "view.c",
+    "self->state = VIEW_OPENING;",
+    "self->state = VIEW_OPEN;",
+    *TESTS,
+)
+# test_an_address_asked_for_by_many_is_one_export
+mutant(
+    "Python: two threads that ask for an address export twice",
+    CORE + "tensor.c",
+    "if (self->exported) { /* by another thread meanwhile: one is enough */",
+    "if (false) {",
+    *TESTS,
+)
+# test_an_array_of_what_cannot_be_shown_says_why
+mutant(
+    "Python: NumPy is asked for an array of what refuses it",
+    CORE + "array.c",
+    "PyObject *shown = PyMemoryView_FromObject(object);",
+    "PyObject *shown = Py_NewRef(object);",
+    *TESTS,
+)

@@ -84,7 +84,7 @@ UMO_API UMO_MUST_USE umo_status umo_recorder_start(umo_recorder *recorder, size_
  * figures alone.
  * @param[out] out  NULL if not wanted.
  *
- * Errors:    NOMEM    the process has no memory to record in. INVAL  it was not started.
+ * Errors:    NOMEM  the process has no memory or no file to record in. INVAL  it was not started.
  * Threads:   one at a time for a recorder.
  * Cost:      O(events); no system call but one to see whether the process runs, and some when it
  *            changes its memory.

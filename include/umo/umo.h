@@ -16,6 +16,7 @@
 #include <umo/dtype.h>
 #include <umo/optimizer.h>
 #include <umo/placement.h>
+#include <umo/plan.h>
 #include <umo/pool.h>
 #include <umo/prefetch.h>
 #include <umo/pressure.h>

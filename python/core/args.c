@@ -101,6 +101,10 @@ bool umo_py_args_take_tuple(umo_py_args *spec, PyObject *args, PyObject *keyword
     PyObject *name = NULL;
     PyObject *value = NULL;
     while (keywords != NULL && PyDict_Next(keywords, &at, &name, &value)) {
+        if (!PyUnicode_Check(name)) { /* type(**{1: 2}) gets here as it is */
+            PyErr_Format(PyExc_TypeError, "%s(): keywords must be strings", spec->function);
+            return false;
+        }
         if (!keyword_put(spec, name, value, out)) {
             return false;
         }
@@ -109,6 +113,17 @@ bool umo_py_args_take_tuple(umo_py_args *spec, PyObject *args, PyObject *keyword
 }
 
 /* ---- numbers ---- */
+
+/* Python refuses to print numbers of thousands of digits. */
+static void range_refuse(PyObject *argument, const char *name)
+{
+    PyObject *text = PyObject_Repr(argument);
+    if (text != NULL || umo_py_error_forget()) {
+        PyErr_Format(umo_py_exception(UMO_E_INVAL), "%s: %V is out of range", name, text,
+                     "a number that long");
+    }
+    Py_XDECREF(text);
+}
 
 bool umo_py_u64(PyObject *argument, const char *name, uint64_t *out)
 {
@@ -124,7 +139,7 @@ bool umo_py_u64(PyObject *argument, const char *name, uint64_t *out)
     if (value == (unsigned long long)-1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
             PyErr_Clear();
-            PyErr_Format(umo_py_exception(UMO_E_INVAL), "%s: %R is out of range", name, argument);
+            range_refuse(argument, name);
         }
         return false;
     }
@@ -140,7 +155,7 @@ bool umo_py_size(PyObject *argument, const char *name, size_t *out)
     }
 #if SIZE_MAX < UINT64_MAX
     if (value > SIZE_MAX) {
-        PyErr_Format(umo_py_exception(UMO_E_INVAL), "%s: %R is out of range", name, argument);
+        range_refuse(argument, name);
         return false;
     }
 #endif
@@ -155,7 +170,7 @@ bool umo_py_u32(PyObject *argument, const char *name, uint32_t *out)
         return false;
     }
     if (value > UINT32_MAX) {
-        PyErr_Format(umo_py_exception(UMO_E_INVAL), "%s: %R is out of range", name, argument);
+        range_refuse(argument, name);
         return false;
     }
     *out = (uint32_t)value;
@@ -294,7 +309,7 @@ static bool dim_take(PyObject *item, int64_t *out)
     if (value == -1 && PyErr_Occurred()) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
             PyErr_Clear();
-            PyErr_Format(umo_py_exception(UMO_E_INVAL), "shape: %R is out of range", item);
+            range_refuse(item, "shape");
         }
         return false;
     }

@@ -52,6 +52,15 @@ bool umo_py_raw_add(PyObject *module)
     return raw_type != NULL;
 }
 
+/* By a memoryview: why an object refuses, NumPy would forget, and ask its __array__() once more. */
+static PyObject *plain_array(PyObject *numpy, PyObject *object)
+{
+    PyObject *shown = PyMemoryView_FromObject(object);
+    PyObject *out = shown != NULL ? PyObject_CallMethod(numpy, "asarray", "O", shown) : NULL;
+    Py_XDECREF(shown);
+    return out;
+}
+
 static PyObject *raw_array(PyObject *numpy, PyObject *object)
 {
     PyObject *types = PyImport_ImportModule("ml_dtypes");
@@ -61,7 +70,7 @@ static PyObject *raw_array(PyObject *numpy, PyObject *object)
     PyObject *out = NULL;
     if (raw != NULL) {
         raw->object = Py_NewRef(object);
-        bits = PyObject_CallMethod(numpy, "asarray", "O", (PyObject *)raw);
+        bits = plain_array(numpy, UMO_PY_OBJECT(raw));
     }
     if (bits != NULL) {
         out = PyObject_CallMethod(bits, "view", "O", type);
@@ -81,7 +90,7 @@ static PyObject *array_of(PyObject *numpy, PyObject *object)
     }
     const bool raw = PyUnicode_CompareWithASCIIString(dtype, "bfloat16") == 0;
     Py_DECREF(dtype);
-    return raw ? raw_array(numpy, object) : PyObject_CallMethod(numpy, "asarray", "O", object);
+    return raw ? raw_array(numpy, object) : plain_array(numpy, object);
 }
 
 PyObject *umo_py_array(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)

@@ -304,7 +304,9 @@ static PyObject *buffer_optimize(PyObject *object, PyObject *unused)
         umo_buffer_release(held);
         if (context == NULL) {
             PyErr_SetString(umo_py_exception(UMO_E_UNSUPPORTED),
-                            "memory that was wrapped without a context stays where it is");
+                            self->pool != NULL
+                                ? "a pool's memory stays where it is"
+                                : "memory that was wrapped without a context stays where it is");
         }
         return NULL;
     }
@@ -377,6 +379,10 @@ static PyObject *buffer_transfer(PyObject *object, PyObject *const *given, bool 
     Py_buffer view;
     if (!umo_py_size(given[1], "offset_bytes", &offset_bytes) ||
         !umo_py_u32(given[2], "queue", &queue)) {
+        return NULL;
+    }
+    if (upload && !((umo_py_buffer *)object)->writable) {
+        PyErr_SetString(umo_py_exception(UMO_E_INVAL), "the memory is read-only");
         return NULL;
     }
     umo_buffer *held = umo_py_buffer_hold((umo_py_buffer *)object);

@@ -47,7 +47,7 @@ static PyObject *context_make(PyTypeObject *type, PyObject *args, PyObject *keyw
     PyObject *given[UMO_PY_ARGS_MAX];
     umo_context_options options = {0};
     bool shared = true;
-    if (!umo_py_args_take_tuple(&spec, args, keywords, given) ||
+    if (!umo_py_interpreter_check() || !umo_py_args_take_tuple(&spec, args, keywords, given) ||
         !umo_py_u64(given[0], "budget_bytes", &options.budget_bytes) ||
         !umo_py_double(given[1], &options.budget_fraction) || !umo_py_bool(given[2], &shared)) {
         return NULL;
@@ -167,7 +167,10 @@ static PyObject *context_devices(PyObject *object, PyObject *unused)
     PyObject *list = PyList_New(0);
     for (size_t i = 0; i < sizeof drivers / sizeof drivers[0] && list != NULL; i++) {
         uint32_t number = 0;
-        if (umo_driver_count(drivers[i], &number, NULL) != UMO_OK) {
+        umo_status status;
+        Py_BEGIN_ALLOW_THREADS status = umo_driver_count(drivers[i], &number, NULL);
+        Py_END_ALLOW_THREADS if (status != UMO_OK)
+        {
             continue; /* its system library is missing: no such device here */
         }
         for (uint32_t ordinal = 0; ordinal < number && list != NULL; ordinal++) {
@@ -464,27 +467,25 @@ static PyObject *context_repr(PyObject *object)
                                 self->closed ? ", closed" : "");
 }
 
+/* type(context, ...): the type itself has the arguments. */
+static PyObject *made_of(PyTypeObject *type, PyObject *context, PyObject *args, PyObject *keywords)
+{
+    PyObject *first = PyTuple_Pack(1, context);
+    PyObject *all = first != NULL ? PySequence_Concat(first, args) : NULL;
+    PyObject *made = all != NULL ? PyObject_Call(UMO_PY_OBJECT(type), all, keywords) : NULL;
+    Py_XDECREF(first);
+    Py_XDECREF(all);
+    return made;
+}
+
 static PyObject *context_pool(PyObject *object, PyObject *args, PyObject *keywords)
 {
-    /* Its own type has the arguments. */
-    PyObject *self = PyTuple_Pack(1, object);
-    PyObject *all = self != NULL ? PySequence_Concat(self, args) : NULL;
-    PyObject *pool =
-        all != NULL ? PyObject_Call((PyObject *)umo_py_pool_type, all, keywords) : NULL;
-    Py_XDECREF(UMO_PY_OBJECT(self));
-    Py_XDECREF(all);
-    return pool;
+    return made_of(umo_py_pool_type, object, args, keywords);
 }
 
 static PyObject *context_scope(PyObject *object, PyObject *args, PyObject *keywords)
 {
-    PyObject *self = PyTuple_Pack(1, object);
-    PyObject *all = self != NULL ? PySequence_Concat(self, args) : NULL;
-    PyObject *scope =
-        all != NULL ? PyObject_Call((PyObject *)umo_py_scope_type, all, keywords) : NULL;
-    Py_XDECREF(UMO_PY_OBJECT(self));
-    Py_XDECREF(all);
-    return scope;
+    return made_of(umo_py_scope_type, object, args, keywords);
 }
 
 static PyMemberDef context_members[] = {
@@ -533,7 +534,7 @@ static PyMethodDef context_methods[] = {
     {"scope", __extension__(PyCFunction)(void (*)(void)) context_scope,
      METH_VARARGS | METH_KEYWORDS,
      "scope($self, /, name=None, limit_bytes=0)\n--\n\nMakes a Scope below the context's; without "
-     "a name the context's own."},
+     "a name the context's own, whose limit is the context's budget."},
     {"optimize", context_optimize, METH_NOARGS,
      "optimize($self, /)\n--\n\nMoves the context's buffers that would be cheaper elsewhere. "
      "Returns the "

@@ -4,8 +4,9 @@
  * The extension is a thin face over libumo's C ABI: it keeps Python's objects alive as long as the
  * C ABI uses their memory, turns statuses into exceptions, and gives up the interpreter's lock
  * around whatever may block. It uses Python's limited API of 3.11, so that one build serves all
- * later versions. Types are static to the process: a second interpreter with a lock of its own
- * cannot load it, and neither can a build of Python without the lock.
+ * later versions. Types are static to the process, and memory is let go of from any thread by
+ * PyGILState_Ensure(), which knows the main interpreter alone: others are refused, and so is a
+ * build of Python without the lock.
  */
 #ifndef UMO_PY_CORE_H
 #define UMO_PY_CORE_H
@@ -44,7 +45,10 @@ PyObject *umo_py_raise(umo_status status, const umo_error *error, umo_reason why
 /* The exception that stands for a status: a class derived from UmoError. */
 PyObject *umo_py_exception(umo_status status);
 
-/* Forgets the exception, unless it says that memory is out: then false, and it stays. */
+/* Whether an exception is set that is no answer to a question: memory is out, or the user wants to
+ * end (KeyboardInterrupt). */
+bool umo_py_error_lasts(void);
+/* Forgets the exception, unless it lasts: then false, and it stays. */
 bool umo_py_error_forget(void);
 
 /* ---- arguments ---- */
@@ -107,6 +111,8 @@ const umo_py_dtype *umo_py_dtype_of(umo_dtype dtype);
 /* A name ("float32", "FP32"), or an object of NumPy, ml_dtypes, torch or tensorflow that has one.
  */
 bool umo_py_dtype_take(PyObject *argument, umo_dtype *out);
+/* What __array_interface__ calls an element; NULL without an exception for other names. */
+const umo_py_dtype *umo_py_dtype_from_typestr(PyObject *typestr);
 /* What the buffer protocol calls an element; NULL with an exception in words. */
 const umo_py_dtype *umo_py_dtype_from_format(const char *format, Py_ssize_t item_bytes);
 
@@ -185,6 +191,8 @@ bool umo_py_weights_add(PyObject *module);
 bool umo_py_raw_add(PyObject *module);
 extern PyMethodDef umo_py_profile_methods[];
 
+/* Whether this is the main interpreter; false with an exception. */
+bool umo_py_interpreter_check(void);
 /* Makes a heap type, adds it to the module under its own name and keeps it in *out. */
 bool umo_py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 

@@ -50,7 +50,7 @@ bool umo_py_dlpack_wish_take(PyObject *const *given, umo_dl_device own, umo_py_d
             return false;
         }
     }
-    if (out->device && (device[0] != own.type || device[1] != own.id)) {
+    if ((out->device || device[1] != 0) && (device[0] != own.type || device[1] != own.id)) {
         PyErr_Format(PyExc_BufferError,
                      "the tensor is on device (%d, %d) and on the CPU (1, 0), "
                      "not on (%ld, %ld)",

@@ -56,7 +56,7 @@ static umo_dtype name_parse(PyObject *name)
     }
     Py_ssize_t length;
     const char *text = PyUnicode_AsUTF8AndSize(name, &length);
-    if (text == NULL) {
+    if (text == NULL || strlen(text) != (size_t)length) {
         (void)umo_py_error_forget();
         return UMO_DTYPE_INVALID;
     }
@@ -64,7 +64,7 @@ static umo_dtype name_parse(PyObject *name)
     return umo_py_dtype_of(dtype) != NULL ? dtype : UMO_DTYPE_INVALID;
 }
 
-/* An attribute that is text, or NULL; an exception is left only when memory is out. */
+/* An attribute that is text, or NULL; only an exception that lasts is left. */
 static PyObject *text_attribute(PyObject *object, const char *attribute)
 {
     PyObject *value = PyObject_GetAttrString(object, attribute);
@@ -142,6 +142,17 @@ bool umo_py_dtype_take(PyObject *argument, umo_dtype *out)
     }
     *out = found;
     return true;
+}
+
+const umo_py_dtype *umo_py_dtype_from_typestr(PyObject *typestr)
+{
+    for (size_t i = 0; i < TYPES; i++) {
+        if (types[i].typestr != NULL &&
+            PyUnicode_CompareWithASCIIString(typestr, types[i].typestr) == 0) {
+            return &types[i];
+        }
+    }
+    return NULL;
 }
 
 /* ---- letters ---- */

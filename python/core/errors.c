@@ -52,7 +52,8 @@ PyObject *umo_py_exception(umo_status status)
 static bool error_add(PyObject *module, const error_row *row, PyObject **out)
 {
     PyObject *bases = PyTuple_Pack(2, base, *row->builtin);
-    PyObject *fields = Py_BuildValue("{s:s}", "status", row->status);
+    PyObject *fields = Py_BuildValue("{s:s,s:s}", "status", row->status, "remedy",
+                                     umo_status_remedy((umo_status)(row - rows)));
     if (bases != NULL && fields != NULL) {
         *out = PyErr_NewExceptionWithDoc(row->name, row->doc, bases, fields);
     }
@@ -72,7 +73,8 @@ bool umo_py_errors_add(PyObject *module)
         "umo.UmoError",
         "What libumo says went wrong.\n\n"
         "status: the name of its status (\"BUSY\"); native: errno or a driver's code, 0 if none;\n"
-        "reason and remedy: why memory could not be used where it lies, and what to do, else None.",
+        "reason: why memory could not be used where it lies, else None;\n"
+        "remedy: what to do about the reason, or else about the status.",
         NULL, fields);
     Py_DECREF(fields);
     if (base == NULL || PyModule_AddObjectRef(module, "UmoError", base) != 0) {
@@ -128,9 +130,15 @@ PyObject *umo_py_raise(umo_status status, const umo_error *error, umo_reason why
     return NULL;
 }
 
+bool umo_py_error_lasts(void)
+{
+    return PyErr_Occurred() &&
+           (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception));
+}
+
 bool umo_py_error_forget(void)
 {
-    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+    if (umo_py_error_lasts()) {
         return false;
     }
     PyErr_Clear();

@@ -87,14 +87,26 @@ static struct PyModuleDef core_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "umo._core",
     .m_doc = "libumo's C ABI for Python: contexts, devices, buffers, pools, tensors, brackets.",
-    .m_size = -1, /* its types are the process's */
+    .m_size = -1, /* its types are the process's, so other interpreters get a copy of its names */
     .m_methods = umo_py_profile_methods,
 };
 
 PyMODINIT_FUNC PyInit__core(void);
 
+bool umo_py_interpreter_check(void)
+{
+    const bool is_main = PyInterpreterState_GetID(PyInterpreterState_Get()) == 0;
+    if (!is_main) {
+        PyErr_SetString(PyExc_ImportError, "umo works in the main interpreter only");
+    }
+    return is_main;
+}
+
 PyMODINIT_FUNC PyInit__core(void)
 {
+    if (!umo_py_interpreter_check()) {
+        return NULL;
+    }
     PyObject *module = PyModule_Create(&core_module);
     if (module == NULL) {
         return NULL;

@@ -3,6 +3,8 @@
  */
 #include "core.h"
 
+#include <string.h>
+
 PyTypeObject *umo_py_scope_type;
 
 PyObject *umo_py_tally(umo_tally tally)
@@ -49,6 +51,24 @@ PyObject *umo_py_counters(const umo_counters *c)
         (unsigned long long)c->live_buffers);
 }
 
+/* NULL for the context's own, whose limit is the context's budget. */
+static bool name_take(PyObject *argument, uint64_t limit_bytes, const char **out)
+{
+    if (argument == NULL) {
+        if (limit_bytes > 0) {
+            PyErr_SetString(umo_py_exception(UMO_E_INVAL), "limit_bytes: a limit needs a name");
+        }
+        return limit_bytes == 0;
+    }
+    Py_ssize_t length = 0;
+    *out = PyUnicode_AsUTF8AndSize(argument, &length);
+    if (*out != NULL && strlen(*out) != (size_t)length) {
+        PyErr_Format(umo_py_exception(UMO_E_INVAL), "name: %R has a zero byte", argument);
+        return false;
+    }
+    return *out != NULL;
+}
+
 static PyObject *scope_make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static umo_py_args spec = UMO_PY_ARGS("Scope", 3, 1, "context", "name", "limit_bytes");
@@ -64,7 +84,7 @@ static PyObject *scope_make(PyTypeObject *type, PyObject *args, PyObject *keywor
     }
     umo_py_context *owner = (umo_py_context *)given[0];
     const char *name = NULL;
-    if (given[1] != NULL && (name = PyUnicode_AsUTF8AndSize(given[1], NULL)) == NULL) {
+    if (!name_take(given[1], limit_bytes, &name)) {
         return NULL;
     }
     umo_py_scope *self = (umo_py_scope *)PyType_GenericAlloc(type, 0);
@@ -134,11 +154,7 @@ static PyObject *name_get(PyObject *object, void *unused)
     (void)unused;
     /* A name of more than 63 bytes was cut, perhaps inside a letter. */
     const char *name = umo_scope_name(((umo_py_scope *)object)->scope);
-    Py_ssize_t length = 0;
-    while (name[length] != '\0') {
-        length++;
-    }
-    return PyUnicode_DecodeUTF8(name, length, "replace");
+    return PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "replace");
 }
 
 static PyObject *limit_get(PyObject *object, void *unused)

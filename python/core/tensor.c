@@ -26,7 +26,8 @@ static Py_ssize_t item_bytes(const umo_py_tensor *self)
 
 static Py_ssize_t element_count(umo_py_tensor *self)
 {
-    Py_ssize_t elements = 1;
+    /* Without elements, a product of the other dimensions may be too long. */
+    Py_ssize_t elements = self->buffer != NULL ? 1 : 0;
     for (int i = 0; i < self->rank; i++) {
         elements *= shape_of(self)[i];
     }
@@ -210,8 +211,9 @@ bool umo_py_tensor_describe(umo_py_tensor *self, Py_buffer *view, void *data, bo
     view->readonly = read_only ? 1 : 0;
     view->ndim = shaped ? self->rank : 1;
     view->format = (flags & PyBUF_FORMAT) != 0 ? (char *)(uintptr_t)self->type->format : NULL;
-    view->shape = shaped ? shape_of(self) : NULL;
-    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? strides_of(self) : NULL;
+    view->shape = shaped && self->rank > 0 ? shape_of(self) : NULL;
+    view->strides =
+        (flags & PyBUF_STRIDES) == PyBUF_STRIDES && self->rank > 0 ? strides_of(self) : NULL;
     view->suboffsets = NULL;
     return true;
 }
@@ -273,6 +275,9 @@ static PyObject *interface_get(PyObject *object, void *unused)
         if (!self->exported) {
             if (!umo_py_buffer_export(self->buffer, !self->read_only)) {
                 return NULL;
+            }
+            if (self->exported) { /* by another thread meanwhile: one is enough */
+                umo_py_buffer_export_done(self->buffer, !self->read_only);
             }
             self->exported = true;
         }

@@ -11,8 +11,9 @@ PyTypeObject *umo_py_view_type;
 
 typedef enum view_state {
     VIEW_NEW,
-    VIEW_OPEN, /* inside the block */
-    VIEW_LEFT, /* arrays are still out */
+    VIEW_OPENING, /* a thread waits in __enter__() */
+    VIEW_OPEN,    /* inside the block */
+    VIEW_LEFT,    /* arrays are still out */
     VIEW_ENDED
 } view_state;
 
@@ -97,7 +98,7 @@ static PyObject *view_enter(PyObject *object, PyObject *unused)
         umo_status status;
         umo_buffer *memory = buffer->buffer;
         buffer->exports++;
-        self->state = VIEW_OPEN;
+        self->state = VIEW_OPENING;
         Py_BEGIN_ALLOW_THREADS status = bracket_open(memory, &self->access, self->timeout_ns);
         Py_END_ALLOW_THREADS if (status != UMO_OK)
         {
@@ -156,6 +157,7 @@ static void view_dealloc(PyObject *object)
 {
     view_object *self = (view_object *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
@@ -167,29 +169,42 @@ static void view_dealloc(PyObject *object)
         umo_status_ignore(bracket_close(self));
     }
     Py_XDECREF(UMO_PY_OBJECT(self->tensor));
-    PyObject_Free(self);
+    PyObject_GC_Del(object);
     Py_DECREF(UMO_PY_OBJECT(type));
 }
 
+/* An array that leads to a view of itself is a cycle; it is cut at the array. */
+static int view_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((view_object *)object)->tensor);
+    return 0;
+}
+
 /* ---- what it shows ---- */
+
+static umo_dl_device side_device(const view_object *self)
+{
+    return self->access.side == UMO_SIDE_DEVICE ? umo_py_dlpack_device(self->tensor)
+                                                : (umo_dl_device){UMO_DL_CPU, 0};
+}
 
 /* Where the bytes are on the bracket's side. */
 static umo_dl_device place(view_object *self, void **data, uint64_t *byte_offset)
 {
     static char nothing;
     umo_py_buffer *buffer = self->tensor->buffer;
-    const umo_dl_device cpu = {UMO_DL_CPU, 0};
+    const umo_dl_device device = side_device(self);
     *data = &nothing;
     *byte_offset = 0;
     if (buffer == NULL) {
-        return cpu;
+        return device;
     }
     if (self->access.side == UMO_SIDE_HOST) {
         *data = (char *)umo_buffer_host(buffer->buffer) + self->tensor->offset_bytes;
-        return cpu;
+        return device;
     }
     const umo_memory *memory = umo_buffer_memory(buffer->buffer);
-    const umo_dl_device device = umo_py_dlpack_device(self->tensor);
     const size_t offset = memory->offset_bytes + umo_buffer_memory_offset(buffer->buffer) +
                           self->tensor->offset_bytes;
     const bool address = device.type == UMO_DL_CPU || device.type == UMO_DL_CUDA;
@@ -202,7 +217,7 @@ static bool open_check(const view_object *self)
 {
     if (self->state != VIEW_OPEN) {
         PyErr_SetString(umo_py_exception(UMO_E_INVAL),
-                        self->state == VIEW_NEW ? "the bracket is not open yet: use it in a with "
+                        self->state < VIEW_OPEN ? "the bracket is not open yet: use it in a with "
                                                   "block"
                                                 : "the with block of this bracket has ended");
         return false;
@@ -249,11 +264,7 @@ static void export_drop(PyObject *object)
 static PyObject *view_dlpack_device(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    view_object *self = (view_object *)object;
-    umo_dl_device device = {UMO_DL_CPU, 0};
-    if (self->access.side == UMO_SIDE_DEVICE) {
-        device = umo_py_dlpack_device(self->tensor);
-    }
+    const umo_dl_device device = side_device((view_object *)object);
     return Py_BuildValue("(ii)", (int)device.type, (int)device.id);
 }
 
@@ -263,15 +274,14 @@ static PyObject *view_dlpack(PyObject *object, PyObject *const *args, Py_ssize_t
     PyObject *given[UMO_PY_ARGS_MAX];
     view_object *self = (view_object *)object;
     umo_py_dlpack_wish wish;
-    if (!open_check(self) || !umo_py_args_take(&umo_py_dlpack_args, args, count, names, given)) {
+    /* The wish's numbers may be objects with code of their own, which may end the block. */
+    if (!umo_py_args_take(&umo_py_dlpack_args, args, count, names, given) ||
+        !umo_py_dlpack_wish_take(given, side_device(self), &wish) || !open_check(self)) {
         return NULL;
     }
     void *data = NULL;
     uint64_t byte_offset = 0;
     const umo_dl_device device = place(self, &data, &byte_offset);
-    if (!umo_py_dlpack_wish_take(given, device, &wish)) {
-        return NULL;
-    }
     if (given[2] != NULL && wish.device != (device.type != UMO_DL_CPU)) {
         PyErr_SetString(PyExc_BufferError, "the bracket is on the device's side");
         return NULL;
@@ -387,6 +397,7 @@ static PyMethodDef view_methods[] = {
 static PyType_Slot view_slots[] = {
     {Py_tp_doc, "A bracket on a tensor: Tensor.read(), write() or update(), in a with block."},
     UMO_PY_SLOT(Py_tp_dealloc, view_dealloc),
+    UMO_PY_SLOT(Py_tp_traverse, view_traverse),
     UMO_PY_SLOT(Py_bf_getbuffer, view_getbuffer),
     UMO_PY_SLOT(Py_bf_releasebuffer, view_releasebuffer),
     {Py_tp_members, view_members},
@@ -398,7 +409,8 @@ static PyType_Slot view_slots[] = {
 static PyType_Spec view_spec = {
     .name = "umo.View",
     .basicsize = sizeof(view_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = view_slots,
 };
 

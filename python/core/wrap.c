@@ -204,7 +204,9 @@ static PyObject *capsule_import(PyObject *capsule, const target *to)
     bool read_only = to->writable == 0;
     umo_dl_managed_versioned *managed = NULL;
     umo_dl_managed *old = NULL;
+    const char *was = "dltensor";
     if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
+        was = "dltensor_versioned";
         managed = PyCapsule_GetPointer(capsule, "dltensor_versioned");
         read_only = read_only || (managed->version.major == UMO_DL_MAJOR &&
                                   (managed->flags & UMO_DL_READ_ONLY) != 0);
@@ -220,14 +222,16 @@ static PyObject *capsule_import(PyObject *capsule, const target *to)
                          : "is no DLPack tensor");
         return NULL;
     }
+    /* Consumed before the import, which may give the lock up, or run the producer's deleter. */
+    if (PyCapsule_SetName(capsule, managed != NULL ? "used_dltensor_versioned" : "used_dltensor") !=
+        0) {
+        return NULL;
+    }
     umo_status status =
         managed_import(managed, old, to, to->writable == 1 || !read_only, &tensor, &why, &error);
     if (status != UMO_OK) {
+        (void)PyCapsule_SetName(capsule, was); /* stays its producer's; fails only for no capsule */
         return umo_py_raise(status, &error, why, "taking the tensor over");
-    }
-    if (PyCapsule_SetName(capsule, managed != NULL ? "used_dltensor_versioned" : "used_dltensor") !=
-        0) {
-        PyErr_Clear(); /* only for what is no capsule */
     }
     return imported(&tensor, to, NULL, read_only);
 }
@@ -279,19 +283,37 @@ static PyObject *dlpack_wrap(PyObject *object, const target *to)
 
 /* ---- __array_interface__ ---- */
 
-/* NumPy names types that it does not know itself by their size alone: the dtype has the name. */
-static const umo_py_dtype *interface_type(PyObject *object, PyObject *typestr)
+/* NumPy names types that it does not know itself by their size alone ("<V2"): the dtype has the
+ * name. */
+static const umo_py_dtype *unnamed_type(PyObject *object, const char *typestr)
 {
     umo_dtype found = UMO_DTYPE_INVALID;
     PyObject *dtype = PyObject_GetAttrString(object, "dtype");
-    if ((dtype == NULL || !umo_py_dtype_take(dtype, &found)) && umo_py_error_forget()) {
-        PyErr_Format(umo_py_exception(UMO_E_UNSUPPORTED),
-                     "elements of type %R: umo has bool, integers of 8 to 64 bits, float16, "
-                     "bfloat16, float32 and float64",
-                     typestr);
+    if (dtype == NULL || !umo_py_dtype_take(dtype, &found)) {
+        (void)umo_py_error_forget();
     }
     Py_XDECREF(dtype);
-    return umo_py_dtype_of(found);
+    const umo_py_dtype *type = umo_py_dtype_of(found);
+    return type != NULL && strtol(typestr + 2, NULL, 10) == type->dl.bits / 8 ? type : NULL;
+}
+
+static const umo_py_dtype *interface_type(PyObject *object, PyObject *typestr)
+{
+    const umo_py_dtype *type = NULL;
+    if (PyUnicode_Check(typestr)) {
+        type = umo_py_dtype_from_typestr(typestr);
+        const char *text = type == NULL ? PyUnicode_AsUTF8AndSize(typestr, NULL) : NULL;
+        if (text != NULL && text[0] != '\0' && text[1] == 'V') {
+            type = unnamed_type(object, text);
+        }
+    }
+    if (type == NULL && umo_py_error_forget()) {
+        PyErr_Format(umo_py_exception(UMO_E_UNSUPPORTED),
+                     "elements of type %R: umo has bool, integers of 8 to 64 bits, float16, "
+                     "bfloat16, float32 and float64, in this machine's byte order",
+                     typestr);
+    }
+    return type;
 }
 
 static bool interface_strides(foreign *f, PyObject *strides, Py_ssize_t item_bytes)
@@ -323,6 +345,7 @@ static PyObject *field(PyObject *interface, const char *name)
     return value;
 }
 
+/* interface is our own: what describes the object must not be able to change it meanwhile. */
 static bool interface_describe(foreign *f, PyObject *object, PyObject *interface)
 {
     PyObject *shape = field(interface, "shape");
@@ -368,12 +391,18 @@ static PyObject *interface_wrap(PyObject *object, const target *to)
         Py_XDECREF(interface);
         return NULL;
     }
-    foreign *f = malloc(sizeof *f);
-    bool described = f != NULL && interface_describe(f, object, interface);
+    PyObject *own = PyDict_Copy(interface);
     Py_DECREF(interface);
+    foreign *f = own != NULL ? malloc(sizeof *f) : NULL;
+    if (f == NULL) {
+        Py_XDECREF(own);
+        return PyErr_NoMemory();
+    }
+    bool described = interface_describe(f, object, own);
+    Py_DECREF(own);
     if (!described) {
         free(f);
-        return f != NULL ? NULL : PyErr_NoMemory();
+        return NULL;
     }
     f->keep = Py_NewRef(object);
     return foreign_import(f, object, to);
@@ -392,7 +421,7 @@ static PyObject *any_wrap(PyObject *object, const target *to)
         }
     }
     out = dlpack_wrap(object, to);
-    if (out != NULL || (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))) {
+    if (out != NULL || umo_py_error_lasts()) {
         return out;
     }
     PyObject *type = NULL;
@@ -427,7 +456,7 @@ PyObject *umo_py_wrap(PyObject *object, umo_py_context *context, PyObject *devic
         }
     }
     if (context == NULL) {
-        if (!plain_open()) {
+        if (!umo_py_interpreter_check() || !plain_open()) {
             return NULL;
         }
         to.device = plain_device;

@@ -160,6 +160,9 @@ def bad_inputs(folder: Path) -> list[tuple[list[str], int]]:
         (["top", "--sort", "zork", "--once"], 2),
         (["prove", "m", "--model-repository", f"{folder}/none"], 2),
         (["bench", "--only", "zork"], 2),
+        (["plan", f"{folder}/none"], 2),
+        (["plan", f"{folder}/binary"], 1),
+        (["plan", f"{folder}/text"], 1),
         (["example", "/proc/nothing/here", "--write"], 2),
         (["example", "--ask", "--write"], 2),
     ]
@@ -328,7 +331,7 @@ def test_help_loads_nothing_heavy_and_is_soon_there():
         return said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert run(script)[0] == "[]\n"
-    # 120 ms where the machine is at rest. A figure that also holds under load: against Python and Typer alone, in turns.
+    # 120 ms where the machine is at rest. What holds under load too: against Python and Typer alone, in turns.
     ours, theirs = zip(*((run(script)[1], run(typer_alone)[1]) for _ in range(5)), strict=True)
     assert min(ours) <= 1.7 * min(theirs), (ours, theirs)
 

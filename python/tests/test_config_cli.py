@@ -62,7 +62,7 @@ def test_convert_writes_to_the_screen_a_file_or_a_folder(repository: Path, tmp_p
     assert umo("config", "convert", repository / "a" / "config.json", "--output", file).exit_code == 0
     assert file.read_text() == one.stdout
     everything = umo("config", "convert", repository)
-    assert everything.exit_code == 2 and "2 models: say where to with --output" in everything.stderr
+    assert everything.exit_code == 2 and "2 models; say where to with --output" in everything.stderr
     assert umo("config", "convert", repository, "--output", tmp_path / "all").exit_code == 0
     assert {path.parent.name for path in (tmp_path / "all").rglob("*.pbtxt")} == {"a", "b"}
     assert umo("config", "convert", repository, "--output", file).exit_code == 2

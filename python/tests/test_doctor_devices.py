@@ -80,6 +80,23 @@ def test_a_driver_that_breaks_is_a_fault_and_not_the_doctor_s_end(monkeypatch, t
     assert "driver.so" in found.mend
 
 
+@pytest.mark.parametrize(
+    ("says", "broke"),
+    [
+        (r"printf '7\nnull\n[\"step\"]\n\377\n'", ""),
+        (r"kill -36 $$", "ended by signal 36"),
+        ("exit 3", "it ended early"),
+    ],
+)
+def test_whatever_a_driver_prints_or_dies_of_is_listened_to(monkeypatch, tmp_path, says, broke):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho \'{{"step": "open"}}\'\n{says}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    driver = Driver("opencl")
+    assert (driver.broke, driver.step, driver.first("count")) == (broke, "open", None)
+
+
 class Wrong(trial.Trial):
     """A device that loses one bit."""
 

@@ -17,6 +17,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2
 from umo import paths, profile
 from umo.profile import binary, labels, table
 from umo.profile.chrome import write_chrome
+from umo.profile.convert import convert
 from umo.profile.perfetto import write_perfetto
 from umo.profile.triton import Traced, read_triton
 
@@ -261,7 +262,77 @@ def test_a_block_that_unpacks_to_more_than_it_says_is_damage(tmp_path: Path) -> 
         profile.read(path)
 
 
+def forged(path: Path, facts: object = None, words: object = None, names: object = (), end: object = None) -> None:
+    """A file whose checksums are right, and nothing else need be."""
+    with path.open("wb") as file:
+        writer = binary.Writer(file, {})
+        file.seek(0)
+        file.truncate()
+        text = json.dumps(
+            {"facts": facts or {}, "words": words or {name: labels.words(name) for name in binary._WORDS}}
+        ).encode()
+        start = binary.MARK + struct.pack("<II", binary.VERSION, len(text)) + text
+        file.write(start + binary._sum(start))
+        if names:
+            writer.names(names)  # type: ignore[arg-type]
+        writer.add(some(3).events)
+        if end is None:
+            writer.end(0, 0, {})
+        else:
+            coded = json.dumps(end).encode()
+            writer._block(b"END\0", 0, len(coded), coded)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"words": {name: ["x"] * 300 for name in binary._WORDS}},
+        *({"facts": {"pid": value}} for value in (None, "7", -1, 1e300, float("nan"), [1], True)),
+        *({"facts": {"duration_ns": value}} for value in (1 << 63, 10**30, "long", -5)),
+        {"facts": {"started": 10**30}},
+        {"facts": {"clock_ns": {"a": 1}}},
+        {"facts": {"command": ["server"]}},
+        {"names": [("scope", -1, "x")]},
+        {"names": [("scope", 1, 7)]},
+        *({"end": {"events": 3, "lost": n, "names_lost": 0, "facts": {}}} for n in (-1, 1.5, 1 << 64, float("inf"))),
+        {"end": {"events": 3, "lost": 0, "names_lost": 0, "facts": {"capacity": "much"}}},
+    ],
+)
+def test_a_forged_file_is_said_in_one_line(tmp_path: Path, what: dict[str, object]) -> None:
+    """Right checksums do not make a file right: what readers count with is what it should be."""
+    forged(tmp_path / "x.umo", **what)
+    with pytest.raises(profile.ProfileError, match="damaged") as caught:
+        profile.read(tmp_path / "x.umo")
+    assert "\n" not in str(caught.value)
+
+
+def test_halves_of_characters_can_be_written_again(tmp_path: Path) -> None:
+    forged(tmp_path / "x.umo", facts={"command": "a\ud800b"}, names=[("scope", 1, "c\udfff")])
+    read = profile.read(tmp_path / "x.umo")
+    assert (read.facts["command"], read.scopes[1]) == ("a?b", "c?")
+
+
+@pytest.mark.parametrize("ending", ["csv", "umo"])
+def test_a_time_that_cannot_be_is_damage(tmp_path: Path, ending: str) -> None:
+    made = some(3)
+    made.events["time_ns"][2] = 1 << 63
+    profile.write(tmp_path / f"x.{ending}", made)
+    with pytest.raises(profile.ProfileError, match="time"):
+        profile.read(tmp_path / f"x.{ending}")
+
+
 # ---- exports ----
+
+
+def test_the_largest_numbers_fit_every_form(tmp_path: Path) -> None:
+    made = some(2 * len(profile.KINDS))
+    made.events["kind"] = np.arange(len(made)) % len(profile.KINDS)
+    for name in ("duration_ns", "buffer", "offset_bytes", "size_bytes", "fence_value"):
+        made.events[name] = (1 << 64) - 1
+    made.events["time_ns"] = (1 << 63) - 1
+    made.facts["clock_ns"] = (1 << 63) - 1
+    for form in ("chrome", "perfetto", "csv"):
+        assert convert(made, tmp_path / form, form) > 0
 
 
 def story() -> profile.Profile:

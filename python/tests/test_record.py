@@ -188,10 +188,14 @@ def refused(*options: str | Path) -> tuple[int, str]:
 
 def test_what_cannot_be_recorded_is_said(target: Target, tmp_path: Path) -> None:
     there = ("--pid", target.pid, "--seconds", 0.1)
-    assert refused("--pid", 2**31 - 1) == (Exit.USAGE, f"umo: no process has the pid {2**31 - 1}")
+    said = f"umo: no process has the pid {2**31 - 1}; `pgrep -l tritonserver` lists the servers that run"
+    assert refused("--pid", 2**31 - 1) == (Exit.USAGE, said)
     for pid in ("0", "-1", str(2**70)):
         assert "no process" in refused("--pid", pid)[1]
-    assert refused() == (Exit.USAGE, "umo: give --pid PID, or --from FILE to turn a recording into another form")
+    assert refused() == (
+        Exit.USAGE,
+        "umo: nothing to record; give --pid PID, or --from FILE for another form of a recording",
+    )
     assert refused("--pid", 1, "--from", "x")[0] == Exit.USAGE
     assert "--format 'xml'" in refused(*there, "--format", "xml")[1]
     assert refused("--pid", target.pid, "--seconds", "0")[0] == Exit.USAGE
@@ -250,3 +254,38 @@ def test_another_users_process_may_not_be_looked_at(target: Target, tmp_path: Pa
     )
     assert ran.stdout.startswith("9 ")
     assert "may not be looked at" in ran.stdout
+
+
+def test_events_that_no_file_could_hold_are_lost_and_not_the_file(target: Target, tmp_path: Path) -> None:
+    """A newer library's kind, or a hostile process: one event that cannot be read must not cost all the others."""
+    from umo.profile import recorder as module
+
+    with module.Recorder(target.pid) as looking:
+        looking.start()
+        target.tell(10)
+        whole, _ = looking.take()
+        assert len(whole) == 10 and looking.figures.lost == 0
+        target.tell(10)
+        real = looking._library.umo_recorder_take
+
+        class Later:
+            """The library, with events of another version."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(library, name)
+
+            @staticmethod
+            def umo_recorder_take(*arguments: object) -> int:
+                status = real(*arguments)
+                looking._room["kind"][0], looking._room["status"][1] = 250, 250
+                looking._room["mode"][2], looking._room["time_ns"][3] = 77, 1 << 63
+                return int(status)
+
+        library = looking._library
+        looking._library = Later()  # type: ignore[assignment]
+        some, _ = looking.take()
+        assert (len(some), looking.taken, looking.figures.lost) == (6, 10, 4)
+        looking._library = library
+    made = profile.Profile(np.concatenate((whole, some)))
+    profile.write(tmp_path / "x.umo", made)
+    assert len(profile.read(tmp_path / "x.umo")) == 16

@@ -163,6 +163,14 @@ def test_bytes_above_32_bits_are_summed_exactly() -> None:
     assert Report(of(*rows)).summary()["totals"]["moved"]["bytes"] == 3 * size
 
 
+def test_centuries_between_two_events_cost_nothing() -> None:
+    """A time that is nonsense is no reason to ask for memory by its length."""
+    copy = {"kind": "copy_avoided", "direction": 1, "size_bytes": 7, "scope": 1}
+    report = Report(of({**copy, "time_ns": 1}, {**copy, "time_ns": 5}, {**copy, "time_ns": (1 << 63) - 1}))
+    assert report.summary()["totals"]["busiest_second_saved_bytes"] == 14
+    assert "<h1" in report.html()
+
+
 def test_measurements_of_the_library_are_in_no_total() -> None:
     rows = [
         {"kind": "transfer_eliminated", "direction": 1, "size_bytes": 100, "scope": 1},

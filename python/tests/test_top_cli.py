@@ -139,11 +139,11 @@ def test_statuses_and_words(server: str) -> None:
         closed = f"127.0.0.1:{taken.getsockname()[1]}"
     Metrics.models = ()
     for arguments, status, words in (
-        ((closed,), 3, f"umo: http://{closed}/metrics: connection refused; is the server up"),
+        ((closed,), 3, f"umo: http://{closed}/metrics: connection refused; check that a server is up"),
         ((server, "--interval", "0.1"), 1, "no model of umo's backends is loaded there"),
         ((server, "--json", "--once", "--interval", "0.1"), 1, ""),
         (("ftp://x",), 2, "neither http:// nor https://"),
-        ((server, "--sort", "size"), 2, "--sort size: write one of moved, saved"),
+        ((server, "--sort", "size"), 2, "--sort size is no column to sort by; write one of moved, saved"),
         ((server, "--interval", "0"), 2, "--interval"),
     ):
         done = run(*arguments)

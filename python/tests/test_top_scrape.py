@@ -79,6 +79,20 @@ def test_labels_from_elsewhere_are_cleaned_and_models_bounded() -> None:
     assert len(reading_of(many, 0.0).models) == 10_000
 
 
+def test_a_name_may_hold_what_elsewhere_ends_a_line() -> None:
+    for separator in "\u2028\u2029\x85\x0b\x0c\x1c":
+        text = f'umo_live_bytes{{model="a{separator}b",version="1"}} 1\numo_live_bytes{{model="c",version="1"}} 2\n'
+        assert set(reading_of(text, 0.0).models) == {ModelKey("a?b", "1"), ModelKey("c", "1")}
+    text = 'umo_live_bytes{model="a\\nb\\"c\\\\",version="1"} 1\r\n'
+    assert list(reading_of(text, 0.0).models) == [ModelKey('a?b"c\\', "1")]
+
+
+def test_figures_that_cannot_be_are_left_out() -> None:
+    """They would be in every sum, and in a trend that cannot be drawn."""
+    for value in ("NaN", "+Inf", "-Inf", "-100", "1.7e308"):
+        assert not reading_of(f'umo_moved_bytes_total{{model="m",version="1"}} {value}\n', 0.0).models
+
+
 def test_openmetrics_is_understood_too() -> None:
     text = '# TYPE umo_moves counter\numo_moves_total{model="m",version="1"} 3.0\n# EOF\n'
     reading = reading_of(text, 0.0, openmetrics=True)

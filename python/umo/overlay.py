@@ -100,7 +100,7 @@ class Overlay:
         remove_abandoned(self._parent)
         for source in self._sources:
             if not source.is_dir():
-                raise NotADirectoryError(f"no model repository at {source}")
+                raise NotADirectoryError(f"no model repository at {source}; check the path (`umo example` makes one)")
             if is_model(source):
                 raise NotADirectoryError(f"{source} is one model; give the folder that it is in: {source.parent}")
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))

@@ -44,7 +44,7 @@ def source_tree() -> Path | None:
     if named:
         root = Path(named).resolve()
         if not _is_source_tree(root):
-            raise FileNotFoundError(f"UMO_ROOT names {named}, which is no source tree of umo")
+            raise FileNotFoundError(f"UMO_ROOT names {named}, which is no source tree of umo; name a clone")
         return root
     root = _PACKAGE.parents[1]
     return root if _PACKAGE.parent.name == "python" and _is_source_tree(root) else None
@@ -111,5 +111,5 @@ def tool(name: str) -> Path:
     Raises FileNotFoundError.
     """
     if installed():
-        raise FileNotFoundError(f"{name} is not part of the package: build umo from its source (docs/install.md)")
+        raise FileNotFoundError(f"{name} is not part of the package; build umo from its source (docs/install.md)")
     return _find(Path(name), name, "", "lib" if name.startswith("lib") else "bin")

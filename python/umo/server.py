@@ -562,6 +562,6 @@ class TritonServer:
             answer = connection.getresponse()
             return answer.status, answer.read()
         except http.client.HTTPException as error:
-            raise OSError(f"no HTTP answer from the server: {error}") from error
+            raise OSError(f"no HTTP answer from the server ({error}); check that the port is its HTTP port") from error
         finally:
             connection.close()

@@ -347,22 +347,18 @@ static umo_status waits_collect(umo_buffer *buffer, const umo_access *access, bo
     }
 }
 
-umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, bool exporting,
-                            umo_fence_set *waits)
+umo_status umo_bytes_claim(umo_buffer *buffer, const umo_access *access, bool exporting,
+                           umo_fence_set *waits)
 {
-    (void)pthread_mutex_lock(&buffer->lock);
     umo_status status = waits_collect(buffer, access, exporting, waits);
     if (status == UMO_OK && reads_failed(buffer, access)) {
         status = UMO_E_DEVICE;
     }
-    if (status != UMO_OK) {
-        goto done;
-    }
-    if (access->side == UMO_SIDE_HOST && umo_host_side(buffer) == NULL) {
+    if (status == UMO_OK && access->side == UMO_SIDE_HOST && umo_host_side(buffer) == NULL) {
         status = umo_host_side_make(buffer, NULL);
-        if (status != UMO_OK) {
-            goto done;
-        }
+    }
+    if (status != UMO_OK) {
+        return status;
     }
     /* What the end of this bracket needs is reserved too, since an end cannot fail: a mark, and a
      * poison's fence. */
@@ -370,19 +366,20 @@ umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, bool e
     size_t open = umo_uses_open(buffer);
     if (!umo_uses_reserve(buffer, touched + 2 + open) ||
         !umo_ranges_reserve(&buffer->valid, touched + 1 + open)) {
-        status = UMO_E_NOMEM;
-        goto done;
+        return UMO_E_NOMEM;
     }
-    status = bytes_bring(buffer, access, waits);
+    return bytes_bring(buffer, access, waits);
+}
+
+umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    (void)pthread_mutex_lock(&buffer->lock);
+    umo_status status = umo_bytes_claim(buffer, access, false, waits);
     if (status == UMO_OK) {
         umo_use_open(buffer, access);
     }
-
-done:
     (void)pthread_mutex_unlock(&buffer->lock);
-    if (!exporting) {
-        UMO_TRACE_ACCESS(buffer, access, UMO_EVENT_ACCESS_BEGIN, (umo_fence){0}, status);
-    }
+    UMO_TRACE_ACCESS(buffer, access, UMO_EVENT_ACCESS_BEGIN, (umo_fence){0}, status);
     return status;
 }
 
@@ -401,7 +398,7 @@ umo_status umo_access_begin(umo_buffer *buffer, const umo_access *access, umo_fe
     if (access->size_bytes == 0) {
         return UMO_OK;
     }
-    umo_status status = umo_bracket_open(buffer, access, false, waits);
+    umo_status status = umo_bracket_open(buffer, access, waits);
     if (status == UMO_OK) {
         umo_record_bracket(buffer, access);
     }

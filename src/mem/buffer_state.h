@@ -202,10 +202,13 @@ umo_status umo_movable_check(const umo_device *device, umo_storage_mode mode, um
 
 /* ---- access.c ---- */
 
-/* umo_access_begin() of a valid range that is not empty; exporting: for an export, which has its
- * own rules about others. Not recorded as an access. */
-umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, bool exporting,
-                            umo_fence_set *waits);
+/* Whether a use may begin now, and the bytes brought for it; exporting: for an export, which has
+ * its own rules about others. The lock is held, and after UMO_OK until the use is in the books:
+ * seen in between, it would be in nobody's way or in everybody's. */
+umo_status umo_bytes_claim(umo_buffer *buffer, const umo_access *access, bool exporting,
+                           umo_fence_set *waits);
+/* umo_access_begin() of a valid range that is not empty. Not recorded as an access. */
+umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits);
 /* Test mode: the other side's bytes of a range just became stale; make them useless, in order
  * behind all uses. The lock is held, room for one use was made. */
 void umo_stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done);

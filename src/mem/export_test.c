@@ -7,6 +7,7 @@
 #include "base/scope.h"
 #include "driver/device.h"
 #include "mem/buffer.h"
+#include "os/barrier_test.h"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -351,7 +352,7 @@ static void *ends_often(void *user)
     return NULL;
 }
 
-/* An export begins with a bracket, and somebody else's may be equal to it. */
+/* An export begins like a bracket, and somebody else's may be equal to it. */
 static void exports_beside_readers_leave_no_bracket(void **state)
 {
     (void)state;
@@ -371,6 +372,52 @@ static void exports_beside_readers_leave_no_bracket(void **state)
     rig_close(&r);
 }
 
+typedef struct taker {
+    const rig *r;
+    barrier_test *start;
+    _Atomic int *running;
+    int refused;
+} taker;
+
+static void *exports_and_ends(void *user)
+{
+    taker *t = user;
+    barrier_test_wait(t->start);
+    /* As long as the other one, so that they meet also where one processor runs both. */
+    for (int i = 0; i < 50 * ROUNDS || atomic_load(t->running) > 1; i++) {
+        if (i == 50 * ROUNDS) {
+            atomic_fetch_sub(t->running, 1);
+        }
+        if (export_begin(t->r, HOST, true) == UMO_OK) {
+            export_end(t->r, HOST, true);
+        } else {
+            t->refused++;
+        }
+    }
+    return NULL;
+}
+
+static void exports_that_begin_at_the_same_time_are_not_in_each_others_way(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, 0);
+    barrier_test start;
+    barrier_test_init(&start, 2);
+    _Atomic int running = 3;
+    taker takers[2] = {{.r = &r, .start = &start, .running = &running},
+                       {.r = &r, .start = &start, .running = &running}};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, exports_and_ends, &takers[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(takers[i].refused, 0);
+    }
+    barrier_test_finish(&start);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +430,7 @@ int main(void)
         cmocka_unit_test(brackets_wait_for_the_last_use_of_an_export),
         cmocka_unit_test(an_export_keeps_the_buffer_alive),
         cmocka_unit_test(exports_beside_readers_leave_no_bracket),
+        cmocka_unit_test(exports_that_begin_at_the_same_time_are_not_in_each_others_way),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }

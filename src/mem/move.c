@@ -138,7 +138,7 @@ umo_status umo_buffer_prefetch(umo_buffer *buffer, size_t offset_bytes, size_t s
                                .queue = buffer->device->info.queues - 1};
     umo_fence_set waits;
     const uint64_t start_ns = umo_trace_clock();
-    umo_status status = umo_bracket_open(buffer, &access, false, &waits);
+    umo_status status = umo_bracket_open(buffer, &access, &waits);
     if (status != UMO_OK) {
         return umo_error_set(error, status, 0, "the range cannot be read now");
     }

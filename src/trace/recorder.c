@@ -3,7 +3,7 @@
  *
  * What is mapped here is written by a process that may be of another version, may crash in the
  * middle of a store, or may be hostile: sizes are checked once, when a part is mapped, and kept.
- * This side writes four words of the head and nothing else.
+ * This side writes five words of the head and nothing else.
  */
 #include "os/os.h"
 #include "os/shown.h"
@@ -197,11 +197,12 @@ static source *source_find(umo_recorder *r, uint32_t part)
     return s;
 }
 
-/* Follows the process to where its events go. */
+/* Follows the process to where its events go, once the ring before is done with. */
 static void source_follow(umo_recorder *r, uint64_t now)
 {
     const uint32_t part = atomic_load_explicit(&r->head->ring_part, memory_order_acquire);
-    if (part == 0 || (r->current != NULL && r->current->ring.part_number == part)) {
+    if (part == 0 || r->previous != NULL ||
+        (r->current != NULL && r->current->ring.part_number == part)) {
         return;
     }
     source *s = source_find(r, part);
@@ -266,6 +267,8 @@ umo_status umo_recorder_start(umo_recorder *r, size_t memory_bytes, umo_error *e
     }
     (void)atomic_fetch_add_explicit(&r->head->watchers, 1, memory_order_relaxed);
     lease_extend(r, r->start_ns);
+    /* That it could not for the one before says nothing of now. */
+    atomic_store_explicit(&r->head->refused, (uint32_t)UMO_OK, memory_order_relaxed);
     atomic_store_explicit(&r->head->wanted, wanted, memory_order_relaxed);
     atomic_store_explicit(&r->head->on, 1, memory_order_release);
     r->started = true;

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -100,6 +101,20 @@ static void threads_run(void)
     }
 }
 
+static void files_allow(bool allow)
+{
+    static struct rlimit before;
+    struct rlimit limit;
+    if (!allow && getrlimit(RLIMIT_NOFILE, &before) != 0) {
+        _exit(9);
+    }
+    limit = before;
+    limit.rlim_cur = allow ? before.rlim_cur : 0;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        _exit(9);
+    }
+}
+
 static _Noreturn void other_main(int in, int out)
 {
     umo_scope *scope = NULL;
@@ -136,6 +151,10 @@ static _Noreturn void other_main(int in, int out)
             answer(out, (char)('0' + stats.recorded / 100));
             continue;
         }
+        case 'f': /* no file can be had from now on */
+        case 'F': /* and again */
+            files_allow(order == 'F');
+            break;
         case 'k': /* die in the middle of an event */
             marked_write(0, number++, scope);
             (void)atomic_fetch_add(&umo_trace_now->shards[0].next, 1);

@@ -250,6 +250,68 @@ static void two_may_look_on(void **state)
     assert_int_equal(other_end(&o), 0);
 }
 
+/* The ring is changed twice before the first was drained: nothing of it is forgotten. */
+static void rings_that_change_quickly_lose_nothing(void **state)
+{
+    (void)state;
+    other o = other_start();
+    umo_recorder *all[3];
+    umo_profile_event events[10];
+    umo_recorder_stats stats = {0};
+    size_t count;
+    uint64_t taken = 0;
+    for (size_t i = 0; i < 3; i++) {
+        all[i] = recorder_open(&o);
+        assert_int_equal(umo_recorder_start(all[i], (size_t)1 << (16 + 2 * i), NULL), UMO_OK);
+        assert_int_equal(tell(&o, 'e'), 'd');
+        assert_int_equal(umo_recorder_take(all[0], events, 10, &count, &stats), UMO_OK);
+        taken += count;
+    }
+    for (int i = 0; i < 300 && taken < 300; i++) {
+        assert_int_equal(umo_recorder_take(all[0], events, 10, &count, &stats), UMO_OK);
+        taken += count;
+        (void)usleep(count < 10 ? 2000 : 0);
+    }
+    assert_int_equal(taken, 300);
+    assert_int_equal(stats.lost, 0);
+    for (size_t i = 0; i < 3; i++) {
+        umo_recorder_close(all[i]);
+    }
+    assert_int_equal(other_end(&o), 0);
+}
+
+/* A server that is out of files: whoever looks on is told so and does not wait for events that it
+ * will never see; and once there are files, the next one has all of them. */
+static void a_ring_that_cannot_be_shown_is_refused(void **state)
+{
+    (void)state;
+    other o = other_start();
+    umo_recorder *r = recorder_open(&o);
+    seen s = {0};
+    assert_int_equal(umo_recorder_start(r, 0, NULL), UMO_OK);
+    assert_int_equal(tell(&o, 'f'), 'd');
+    assert_int_equal(tell(&o, 'e'), 'd');
+    assert_int_equal(umo_recorder_drain(r, marked_check, &s, NULL), UMO_E_NOMEM);
+    assert_int_equal(s.count, 0);
+    umo_recorder_close(r);
+    assert_int_equal(tell(&o, 'F'), 'd');
+    r = recorder_open(&o);
+    assert_int_equal(umo_recorder_start(r, 0, NULL), UMO_OK);
+    (void)drain(r, &s);
+    assert_int_equal(tell(&o, 'e'), 'd');
+    (void)drain(r, &s);
+    assert_int_equal(s.count, 100);
+    /* Its own recording goes on without a file; it is its own alone. */
+    assert_int_equal(tell(&o, 'f'), 'd');
+    assert_int_equal(tell(&o, 's'), 'd');
+    assert_int_equal(tell(&o, 'e'), 'd');
+    assert_int_equal(tell(&o, 'n'), '1');
+    assert_int_equal(umo_recorder_drain(r, marked_check, &s, NULL), UMO_E_NOMEM);
+    assert_int_equal(s.count, 100);
+    umo_recorder_close(r);
+    assert_int_equal(other_end(&o), 0);
+}
+
 /* As if whoever looked on had been killed: recording ends by itself. One who was only slow is told
  * of the gap. */
 static void whoever_vanishes_leaves_no_recording_behind(void **state)
@@ -419,6 +481,8 @@ int main(void)
         cmocka_unit_test(what_a_process_leaves_behind_can_be_read),
         cmocka_unit_test(its_own_recording_stays_its_own),
         cmocka_unit_test(two_may_look_on),
+        cmocka_unit_test(rings_that_change_quickly_lose_nothing),
+        cmocka_unit_test(a_ring_that_cannot_be_shown_is_refused),
         cmocka_unit_test(whoever_vanishes_leaves_no_recording_behind),
         cmocka_unit_test(a_child_writes_nothing_into_its_parents_ring),
         cmocka_unit_test(a_child_keeps_nothing_of_its_parents_mapped),

@@ -81,7 +81,9 @@ umo_trace_ring *umo_trace_ring_create(uint32_t part_number, bool outside, uint32
             ring->part_number = 0;
         }
     }
-    memory = memory != NULL ? memory : umo_os_pages_alloc(memory_bytes);
+    if (memory == NULL && !outside) {
+        memory = umo_os_pages_alloc(memory_bytes);
+    }
     if (memory == NULL) {
         umo_os_pages_free(ring, sizeof *ring);
         return NULL;

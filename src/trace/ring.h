@@ -35,7 +35,8 @@ umo_status umo_trace_shape(const umo_profile_options *options, uint32_t *shard_c
                            uint64_t *shard_slots);
 
 /* Never unmapped: a thread may be in the middle of an event. Shown as a part of that number, or,
- * for 0 and where that fails, this process's alone. NULL when memory is out. */
+ * for 0 and where that fails, this process's alone, which is of no use to those outside. NULL when
+ * memory, or for them a file, cannot be had. */
 umo_trace_ring *umo_trace_ring_create(uint32_t part_number, bool outside, uint32_t shard_count,
                                       uint64_t shard_slots);
 

@@ -161,10 +161,14 @@ static umo_trace_ring *ring_find(bool for_outside, uint32_t shard_count, uint64_
     return ring;
 }
 
-/* Events go there from now on. */
+/* Events go there from now on. A ring that no file could be had for is nothing to those who look
+ * on: they are told instead of waiting for it. */
 static void ring_use(umo_trace_ring *ring)
 {
+    const bool hidden = head_file >= 0 && ring != NULL && ring->part_number == 0;
     atomic_store_explicit(&umo_trace_now, ring, memory_order_release);
+    atomic_store_explicit(&UMO_TRACE_HEAD->refused, (uint32_t)(hidden ? UMO_E_NOMEM : UMO_OK),
+                          memory_order_relaxed);
     atomic_store_explicit(&UMO_TRACE_HEAD->ring_part, ring != NULL ? ring->part_number : 0,
                           memory_order_release);
 }
@@ -278,11 +282,10 @@ umo_trace_ring *umo_trace_answer(void)
     if (!stranded) {
         ring =
             ring_choose(atomic_exchange_explicit(&UMO_TRACE_HEAD->wanted, 0, memory_order_relaxed));
-        atomic_store_explicit(&UMO_TRACE_HEAD->refused,
-                              (uint32_t)(ring != NULL ? UMO_OK : UMO_E_NOMEM),
-                              memory_order_relaxed);
         ring_use(ring);
         if (ring == NULL) {
+            atomic_store_explicit(&UMO_TRACE_HEAD->refused, (uint32_t)UMO_E_NOMEM,
+                                  memory_order_relaxed);
             on_set(false);
         }
     }

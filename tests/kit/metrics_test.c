@@ -266,6 +266,21 @@ static void a_server_without_metrics_is_served_all_the_same(void **state)
     }
 }
 
+static void a_series_that_was_refused_at_first_lacks_nothing_later(void **state)
+{
+    (void)state;
+    world w;
+    world_start(&w);
+    world_load_ok(&w, &bytes);
+    fake.fail_name = "TRITONSERVER_MetricNew";
+    execute_once(&w, true);
+    fake.fail_name = NULL;
+    execute_once(&w, true);
+    value_expect("umo_copy_bytes_total", "direction=in,reason=scattered", 2 * LENGTH);
+    world_unload(&w);
+    world_finish(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +292,7 @@ int main(void)
         cmocka_unit_test(a_counter_whose_source_starts_over_stays),
         cmocka_unit_test(a_look_takes_little_of_the_time),
         cmocka_unit_test(a_server_without_metrics_is_served_all_the_same),
+        cmocka_unit_test(a_series_that_was_refused_at_first_lacks_nothing_later),
     };
     return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
 }

@@ -153,6 +153,8 @@ void kit_series_set_value(kit_series_set *set, kit_family family, const kit_labe
 {
     if (series->metric == NULL && families[family] != NULL) {
         series_make(set, family, labels, label_count, series);
+        /* It may have been refused before; what was counted meanwhile is not in it yet. */
+        series->value = series->metric != NULL ? 0 : series->value;
     }
     if (series->metric != NULL) {
         TRITONSERVER_Error *failed = NULL;

@@ -194,12 +194,16 @@ const kit_place *kit_output_place(umo_instance *instance, kit_request *request, 
 
 static umo_status place_beyond(umo_error *error)
 {
-    return umo_error_set(error, UMO_E_INVAL, 0, "it ends behind its shared memory");
+    return umo_error_set(error, UMO_E_INVAL, 0,
+                         "it ends behind its shared memory: make the segment longer, or the region "
+                         "that is registered shorter");
 }
 
 static umo_status place_gone(umo_error *error)
 {
-    return umo_error_set(error, UMO_E_INVAL, 0, "its shared memory shrank while it was used");
+    return umo_error_set(error, UMO_E_INVAL, 0,
+                         "its shared memory shrank while it was used: leave a segment as it is "
+                         "until the answer has come");
 }
 
 umo_status kit_place_read(const kit_place *place, size_t offset_bytes, void *to, size_t size_bytes,

@@ -24,7 +24,7 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
     for value in values:
         old, sign, new = value.partition("=")
         if not (old and sign and new):
-            raise typer.BadParameter(f"{option} {value!r}: write OLD=NEW")
+            raise typer.BadParameter(f"{option} {value!r} names no pair; write OLD=NEW")
         made[old] = new
     return made
 
@@ -55,6 +55,7 @@ from . import config as _config  # noqa: E402
 from . import doctor as _doctor  # noqa: E402
 from . import example as _example  # noqa: E402
 from . import explain as _explain  # noqa: E402
+from . import plan as _plan  # noqa: E402
 from . import prove as _prove  # noqa: E402
 from . import record as _record  # noqa: E402
 from . import report as _report  # noqa: E402
@@ -62,4 +63,4 @@ from . import serve as _serve  # noqa: E402
 from . import top as _top  # noqa: E402
 
 __all__ = ["Exit", "app", "pairs", "stop", "why"]
-_COMMANDS = (_bench, _config, _doctor, _example, _explain, _prove, _record, _report, _serve, _top)
+_COMMANDS = (_bench, _config, _doctor, _example, _explain, _plan, _prove, _record, _report, _serve, _top)

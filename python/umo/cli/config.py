@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import Exit, app, pairs, stop
+from . import Exit, app, pairs, stop, why
 
 if TYPE_CHECKING:
     from ..config import Problem
@@ -37,7 +37,7 @@ def _targets(path: Path) -> list[tuple[Path, str | None, Path | None]]:
     from ..config import find_models
 
     if not path.exists():
-        raise stop(f"{path}: no such file or folder", Exit.USAGE)
+        raise stop(f"{path}: no such file or folder; check the path", Exit.USAGE)
     if path.is_file():
         # Where the file has its usual name, its folder has the model's.
         usual = path.name in ("config.pbtxt", "config.json")
@@ -45,10 +45,10 @@ def _targets(path: Path) -> list[tuple[Path, str | None, Path | None]]:
     try:
         found = find_models(path)
     except OSError as error:
-        raise stop(f"{path}: {error.strerror}", Exit.USAGE) from error
+        raise stop(f"{path}: {why(error)}", Exit.USAGE) from error
     targets = [(model.config, model.folder.resolve().name, model.ignored) for model in found if model.config]
     if not targets:
-        raise stop(f"{path}: no config.pbtxt and no config.json, here or in a model's folder", Exit.USAGE)
+        raise stop(f"{path}: no config.pbtxt and no config.json, here or in a model's folder; name another", Exit.USAGE)
     return targets
 
 
@@ -130,9 +130,9 @@ def convert(
     many = path.is_dir()
     targets = _targets(path)
     if len(targets) > 1 and output is None and not as_json:
-        raise stop(f"{path} has {len(targets)} models: say where to with --output", Exit.USAGE)
+        raise stop(f"{path} has {len(targets)} models; say where to with --output", Exit.USAGE)
     if many and output is not None and output.exists() and not output.is_dir():
-        raise stop(f"--output {output}: a folder is needed for a folder", Exit.USAGE)
+        raise stop(f"--output {output} is a file, and {path} a folder; name a folder", Exit.USAGE)
     problems: list[Problem] = []
     made: list[dict[str, str]] = []
     for file, name, _ in targets:
@@ -153,7 +153,7 @@ def convert(
             try:
                 _write(target, text)
             except OSError as error:
-                raise stop(f"{target}: {error.strerror}", Exit.USAGE) from error
+                raise stop(f"{target}: {why(error)}", Exit.USAGE) from error
         made.append({"file": str(file), "output": str(target or ""), "text": text})
         if target is None and not as_json:
             sys.stdout.write(text)

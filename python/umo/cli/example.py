@@ -76,7 +76,7 @@ def example(
     from ..server import ServerError
 
     if ask and write:
-        raise stop("--ask and --write: choose one", Exit.USAGE)
+        raise stop("--ask and --write exclude each other; choose one", Exit.USAGE)
     with tempfile.TemporaryDirectory(prefix="umo-example-") as scratch:
         target = Path(scratch) if ask and folder == Path("umo-example") else folder
         try:
@@ -92,7 +92,7 @@ def example(
                 return
             status = _serve(target, request, (http_port, grpc_port, metrics_port), as_json)
         except WrongConfig as error:
-            raise stop(str(error), Exit.FOUND) from error
+            raise stop(error, Exit.FOUND) from error
         except (ServerError, OSError) as error:
-            raise stop(str(error), Exit.CANNOT_RUN) from error
+            raise stop(error, Exit.CANNOT_RUN) from error
     raise typer.Exit(status)

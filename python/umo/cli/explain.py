@@ -35,7 +35,7 @@ def explain(
     try:
         known = [("reason", words) for words in reasons()] + [("result", words) for words in results()]
     except OSError as error:
-        raise stop(str(error), Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
     said = " ".join(text or [])
     if text is None:
         chosen = known

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import Exit, app, stop
+from . import Exit, app, stop, why
 
 _FORMATS = ("umo", "csv", "chrome", "perfetto")
 _ENDINGS = {"umo": ".umo", "csv": ".csv", "chrome": ".json", "perfetto": ".pftrace"}
@@ -35,15 +35,15 @@ def record(
 ) -> None:
     """Record a running process of yours: allocations, transfers, copies, placement, requests."""
     if (pid is None) == (source is None):
-        raise stop("give --pid PID, or --from FILE to turn a recording into another form", Exit.USAGE)
+        raise stop("nothing to record; give --pid PID, or --from FILE for another form of a recording", Exit.USAGE)
     if form not in _FORMATS:
-        raise stop(f"--format {form!r}: one of {', '.join(_FORMATS)}", Exit.USAGE)
+        raise stop(f"--format {form!r} is none of its forms; write one of {', '.join(_FORMATS)}", Exit.USAGE)
     if seconds is not None and not 0 < seconds < 1e9:
-        raise stop("--seconds: more than 0", Exit.USAGE)
+        raise stop(f"--seconds {seconds:g} is no length of time; give more than 0", Exit.USAGE)
     if not 1 <= memory <= 256:
-        raise stop("--memory: 1 to 256 MiB", Exit.USAGE)
+        raise stop(f"--memory {memory} is too little or too much; give 1 to 256 MiB", Exit.USAGE)
     if triton_trace is not None and form not in ("chrome", "perfetto"):
-        raise stop("--triton-trace: joined into --format chrome or perfetto only", Exit.USAGE)
+        raise stop("--triton-trace has no place in this form; give --format chrome or perfetto", Exit.USAGE)
     ending = _ENDINGS[form]
     if source is not None:
         _convert(source, output or source.with_suffix(ending), form, triton_trace, partial, as_json)
@@ -62,9 +62,9 @@ def _convert(source: Path, path: Path, form: str, triton_trace: Path | None, par
         profile = read(source, partial)
         size = convert(profile, path, form, triton_trace)
     except ProfileError as error:
-        raise stop(str(error), Exit.USAGE) from None
+        raise stop(error, Exit.USAGE) from None
     except OSError as error:
-        raise stop(f"{path}: {error.strerror}; nothing was written", Exit.CANNOT_RUN) from None
+        raise stop(f"{path}: {why(error)}", Exit.CANNOT_RUN) from None
     out = sys.stderr if str(path) == "-" else sys.stdout
     if as_json:
         print(json.dumps({"file": str(path), "events": len(profile), "lost": profile.lost, "bytes": size}), file=out)
@@ -95,17 +95,17 @@ def _run(
         convert = converter(form, triton_trace)
         result = recording.record(pid, path, ending, seconds, memory << 20, convert)
     except RecorderError as error:
-        raise stop(str(error), Exit.USAGE if error.status == NOT_FOUND else Exit.CANNOT_RUN) from None
+        raise stop(error, Exit.USAGE if error.status == NOT_FOUND else Exit.CANNOT_RUN) from None
     except FileNotFoundError as error:
         if error.errno is None:  # libumo is not there: said in words
-            raise stop(str(error), Exit.CANNOT_RUN) from None
-        raise stop(f"{path}: there is no such folder", Exit.USAGE) from None
+            raise stop(error, Exit.CANNOT_RUN) from None
+        raise stop(f"{path}: there is no such folder; make it, or name another file with -o", Exit.USAGE) from None
     except BrokenPipeError:
         os._exit(int(Exit.OK))  # whoever read the output has had enough
     except OSError as error:
-        raise stop(f"{path}: {error.strerror}; nothing was written", Exit.CANNOT_RUN) from None
+        raise stop(f"{path}: {why(error)}", Exit.CANNOT_RUN) from None
     except ProfileError as error:
-        raise stop(str(error), Exit.USAGE) from None
+        raise stop(error, Exit.USAGE) from None
     figures = result.figures
     out = sys.stderr if str(path) == "-" else sys.stdout
     if as_json:

@@ -49,7 +49,7 @@ def report(
         hint = "; --partial shows what is whole of it" if "cut short" in cut else ""
         raise stop(f"{cut}{hint}", Exit.USAGE) from error
     except (FileNotFoundError, RuntimeError) as error:  # umo's own headers
-        raise stop(str(error), Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
     if len(read) == 0:
         raise stop(f"{recording}: it holds no event; record while the server works", Exit.USAGE)
     size = 0
@@ -58,7 +58,7 @@ def report(
         said = made.summary()
         page = made.html() if to_screen else ""
     except OSError as error:
-        raise stop(str(error), Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
     if to_screen:
         sys.stdout.write(page)
         return

@@ -52,6 +52,24 @@ REMEDIES = {
 }
 
 
+# What to do about errors whose own words do not say it, by the names of their classes: none is imported for this.
+REMEDIES_OF = {
+    "ServerError": "see what it said, here or in its log; `umo doctor` starts one for a moment",
+    "WrongConfig": "mend what is named above, or serve the others with --allow-failing",
+    "ProfileError": "record it again, or name another file",
+    "PlanError": "correct it there",
+    "SourceError": "check that a server is up and serves metrics there",
+    "TrafficError": "check the model's configuration, and --shape for what it leaves open",
+    "CensusError": "try again; `umo prove --help` says how to go without it",
+    "CensusUnavailable": "leave the census out with --no-census",
+    "SlopeError": "leave the slope out with --no-slope",
+    "SlopeUnavailable": "leave the slope out with --no-slope",
+    "SpyError": "build umo from its source: the witnesses come with it (docs/install.md)",
+    "LayoutError": "use the spy of this version of umo",
+    "TimeoutError": "try again when the machine is at rest",
+}
+
+
 def why(error: OSError) -> str:
     """What the system said, and what to do about it."""
     if error.errno is None:
@@ -60,9 +78,21 @@ def why(error: OSError) -> str:
     return f"{error.strerror or error}; {remedy}"
 
 
-def stop(text: str, status: int) -> typer.Exit:
+def complaint(error: BaseException) -> str:
+    """What an error says, and what to do: its own words have it, or its status, or its class."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename}: {why(error)}" if error.filename else why(error)
+    head, *rest = str(error).splitlines() or [type(error).__name__]
+    if "; " not in head:
+        named = [REMEDIES_OF[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in REMEDIES_OF]
+        remedy = getattr(error, "remedy", None) or (named[0] if named else None)
+        head += f"; {remedy}" if remedy else ""
+    return "\n".join([head, *rest])
+
+
+def stop(text: str | BaseException, status: int) -> typer.Exit:
     """Says why on the error output; raise what comes back."""
-    print(f"umo: {text}", file=sys.stderr)
+    print(f"umo: {complaint(text) if isinstance(text, BaseException) else text}", file=sys.stderr)
     return typer.Exit(status)
 
 
@@ -71,7 +101,7 @@ def _usage(error: Any) -> int:
         error.show()
         return Exit.USAGE
     command = error.ctx.command_path if getattr(error, "ctx", None) else "umo"
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = " ".join(error.format_message().split()).rstrip(".").removeprefix("Invalid value: ")
     # A text that says what to do has it behind a semicolon, or is told where to look.
     hint = "" if "; " in text else f"; `{command} --help` shows what can be given"
     print(f"umo: {text[:1].lower()}{text[1:]}{hint}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import Exit, app, pairs, stop, why
+from . import Exit, app, pairs, stop
 
 if TYPE_CHECKING:
     from ..config import Problem
@@ -123,11 +123,9 @@ def serve(
         with live:
             status = serving.run()
     except WrongConfig as error:
-        raise stop(str(error), Exit.FOUND) from error
+        raise stop(error, Exit.FOUND) from error
     except (NotADirectoryError, NothingToServe, WrongOption) as error:
-        raise stop(str(error), Exit.USAGE) from error
-    except ServerError as error:
-        raise stop(str(error), Exit.CANNOT_RUN) from error
-    except OSError as error:
-        raise stop(why(error), Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.USAGE) from error
+    except (ServerError, OSError) as error:
+        raise stop(error, Exit.CANNOT_RUN) from error
     raise typer.Exit(status)

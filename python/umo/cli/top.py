@@ -29,9 +29,9 @@ def _process(pid: int) -> Source:
     try:
         return Recorded(pid)
     except RecorderError as error:
-        raise stop(str(error), Exit.USAGE if error.status == NOT_FOUND else Exit.CANNOT_RUN) from None
+        raise stop(error, Exit.USAGE if error.status == NOT_FOUND else Exit.CANNOT_RUN) from None
     except (OSError, RuntimeError) as error:  # libumo or its headers are not there
-        raise stop(str(error), Exit.CANNOT_RUN) from None
+        raise stop(error, Exit.CANNOT_RUN) from None
 
 
 def _source(target: str | None, timeout_s: float) -> Source:
@@ -40,7 +40,7 @@ def _source(target: str | None, timeout_s: float) -> Source:
     try:
         return Scrape(url_of(target) if target is not None else DEFAULT_URL, timeout_s)
     except ValueError as error:
-        raise stop(f"{error}", Exit.USAGE) from error
+        raise stop(f"{error}; write host:port, or http://host:port/metrics", Exit.USAGE) from error
 
 
 def _first(source: Source) -> Reading:
@@ -49,7 +49,7 @@ def _first(source: Source) -> Reading:
     try:
         return source.read()
     except SourceError as error:
-        raise stop(f"{error}; is the server up, and does it serve metrics there?", Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
 
 
 def _dull() -> bool:
@@ -70,7 +70,7 @@ def _stream(source: Source, interval_s: float, once: bool, sort: str, filtered: 
             state = tracker.take(source.read())
         except SourceError as error:
             if once:
-                raise stop(str(error), Exit.CANNOT_RUN) from error
+                raise stop(error, Exit.CANNOT_RUN) from error
             state = tracker.fail(str(error))
         print(json.dumps(as_object(state, source.name, sort, filtered)), flush=True)
         if once:
@@ -87,12 +87,12 @@ def _table(source: Source, interval_s: float, sort: str, filtered: str) -> None:
     tracker = Tracker()
     state = tracker.take(_first(source))
     if not state.rows and state.buffers is None:
-        raise stop(f"{source.name}: no model of umo's backends is loaded there", Exit.FOUND)
+        raise stop(f"{source.name}: no model of umo's backends is loaded there; load one, or ask another", Exit.FOUND)
     time.sleep(interval_s)
     try:
         state = tracker.take(source.read())
     except SourceError as error:
-        raise stop(str(error), Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
     # In a pipe nothing is left out for want of room, unless COLUMNS says how much there is.
     endless = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=400 if endless else None, highlight=False)
@@ -118,9 +118,9 @@ def top(
     from ..top.columns import SORTS
 
     if sort not in SORTS:
-        raise stop(f"--sort {sort}: write one of {', '.join(SORTS)}", Exit.USAGE)
+        raise stop(f"--sort {sort} is no column to sort by; write one of {', '.join(SORTS)}", Exit.USAGE)
     if pid is not None and target is not None:
-        raise stop("give a TARGET or --pid, not both", Exit.USAGE)
+        raise stop("a TARGET and --pid exclude each other; give one of them", Exit.USAGE)
     source = _source(target, timeout) if pid is None else _process(pid)
     try:
         if as_json:

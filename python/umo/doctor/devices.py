@@ -52,6 +52,7 @@ class Driver:
             stderr=subprocess.PIPE,
             env=environment,
             text=True,
+            errors="replace",
         ) as process:
             try:
                 said, complaint = process.communicate(timeout=waited)
@@ -61,11 +62,13 @@ class Driver:
                 self.broke = f"no answer within {waited:g} s"
         for line in said.splitlines():
             try:
-                self.lines.append(json.loads(line))
+                said_so = json.loads(line)
             except ValueError:  # a driver's own words
                 continue
+            if isinstance(said_so, dict):  # and a number or null may be such words too
+                self.lines.append(said_so)
         if not self.broke and process.returncode < 0:
-            self.broke = f"ended by {signal.Signals(-process.returncode).name}"
+            self.broke = f"ended by {_signal_name(-process.returncode)}"
         elif not self.broke and process.returncode:
             self.broke = (complaint.strip().splitlines() or ["it ended early"])[-1][:200]
 
@@ -76,6 +79,13 @@ class Driver:
     def step(self) -> str:
         """What it was about to do."""
         return next((line["step"] for line in reversed(self.lines) if "step" in line), "start")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
 
 
 def drivers() -> Iterator[Finding]:

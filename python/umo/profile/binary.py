@@ -138,6 +138,33 @@ def _json(data: bytes) -> Any:
         raise _Damaged("what should be JSON is not") from None
 
 
+# What readers count with; the others are shown as text.
+_NUMBERS = ("pid", "started", "duration_ns", "clock_ns", "capacity", "memory_bytes", "gaps")
+_TEXTS = ("command", "umo")
+_MOST = 1 << 63
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise _Damaged("a number is none")
+    return value
+
+
+def _text(value: Any) -> str:
+    """JSON can spell halves of characters, which nothing can be written in."""
+    if not isinstance(value, str):
+        raise _Damaged("a text is none")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _facts(facts: dict[str, Any]) -> dict[str, Any]:
+    made = dict(facts)
+    for name in _NUMBERS:
+        if name in made and _number(made[name]) >= _MOST:
+            raise _Damaged(f"its {name} cannot be")
+    return made | {name: _text(made[name]) for name in _TEXTS if name in made}
+
+
 class _Words:
     """Turns a file's numbers into this version's."""
 
@@ -147,6 +174,8 @@ class _Words:
             theirs, ours = tuple(words[name]), labels.words(name)
             if theirs == ours[: len(theirs)]:
                 continue
+            if len(theirs) > NONE:
+                raise _Damaged("it has more words than there are numbers")
             table = np.full(256, NONE, np.uint8)
             for number, word in enumerate(theirs):
                 table[number] = ours.index(word) if word in ours else NONE
@@ -183,7 +212,7 @@ class _Reader:
         _checked(file, start, text)
         header = _json(text)
         self.words = _Words(header["words"])
-        self.profile.facts = dict(header["facts"])
+        self.profile.facts = _facts(header["facts"])
 
     def block(self) -> bool:
         head = _take(self.file, _BLOCK.size)
@@ -196,13 +225,13 @@ class _Reader:
             self._events(data, count, raw)
         elif tag == b"NAME":
             for what, number, name in _json(data):
-                (self.profile.scopes if what == "scope" else self.profile.devices)[int(number)] = str(name)
+                (self.profile.scopes if what == "scope" else self.profile.devices)[_number(number)] = _text(name)
         elif tag == b"END\0":
             end = _json(data)
             if end["events"] != sum(map(len, self.blocks)):
                 raise _Damaged("blocks are missing")
-            self.profile.lost, self.profile.names_lost = int(end["lost"]), int(end["names_lost"])
-            self.profile.facts.update(end["facts"])
+            self.profile.lost, self.profile.names_lost = _number(end["lost"]), _number(end["names_lost"])
+            self.profile.facts.update(_facts(end["facts"]))
             if self.file.read(1):
                 raise _Damaged("something follows its end")
             return False
@@ -221,6 +250,8 @@ class _Reader:
         if len(plain) != raw:
             raise _Damaged("a block's length is wrong")
         events = _decode(plain, count)
+        if np.any(events["time_ns"] >= np.uint64(_MOST)):
+            raise _Damaged("an event's time cannot be")
         self.words.apply(events)
         self.blocks.append(events)
 

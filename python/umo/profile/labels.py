@@ -23,7 +23,7 @@ def _header(name: str) -> str:
 def _enumeration(header: str, enum: str, prefix: str) -> dict[int, str]:
     found = re.search(rf"typedef enum {enum} {{(.*?)}} {enum};", _header(header), re.DOTALL)
     if found is None:
-        raise RuntimeError(f"{header} has no {enum}")
+        raise RuntimeError(f"{header} has no {enum}; install umo again")
     names: dict[int, str] = {}
     number = 0
     for entry in filter(None, (part.strip() for part in found[1].split(","))):

@@ -9,6 +9,7 @@ from .timeline import Counter, Track, timeline
 from .triton import Traced
 
 _SEQUENCE = 1
+_MOST = (1 << 63) - 1  # what a counter of theirs holds
 
 
 def _messages() -> Any:
@@ -35,7 +36,7 @@ class _Writer:
             packet.sequence_flags = self.pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
             self.first = False
         if time_ns is not None:
-            packet.timestamp = max(self.zero + time_ns, 0)
+            packet.timestamp = min(max(self.zero + time_ns, 0), (1 << 64) - 1)
         return packet
 
     def put(self, packet: Any) -> None:
@@ -68,7 +69,7 @@ class _Writer:
         for name, value in args.items():
             note = event.debug_annotations.add()
             note.name = name
-            if isinstance(value, int):
+            if isinstance(value, int) and 0 <= value < 1 << 64:
                 note.uint_value = value
             else:
                 note.string_value = str(value)
@@ -83,7 +84,7 @@ def write_perfetto(file: BinaryIO, profile: Profile, traced: dict[int, Traced] |
             uuid = writer.track(item.track, counter=True)
             packet = writer.packet(item.time_ns)
             packet.track_event.type = kinds.TYPE_COUNTER
-            packet.track_event.track_uuid, packet.track_event.counter_value = uuid, item.value
+            packet.track_event.track_uuid, packet.track_event.counter_value = uuid, min(item.value, _MOST)
             writer.put(packet)
             continue
         uuid = writer.track(item.track)

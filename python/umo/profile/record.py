@@ -76,10 +76,10 @@ class _Drain(threading.Thread):
                 since += len(events)
                 if len(events) or names:
                     self.taken.put((events, names))
-                if len(events) == ROOM:
+                if self.recorder.taken == ROOM:
                     last = False  # there is more
                 elif self.recorder.figures.ended:
-                    last = len(events) == 0
+                    last = self.recorder.taken == 0
                 elif not last:
                     self._adapt(since)
                     since = 0

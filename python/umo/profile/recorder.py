@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import paths
-from .model import EVENT
+from . import labels
+from .model import EVENT, NONE
 
 ROOM = 1 << 16
 
@@ -52,6 +53,15 @@ class RecorderError(Exception):
         super().__init__(text)
         self.status = status
 
+    @property
+    def remedy(self) -> str:
+        """What to do: the library's words, but for a process that is not there."""
+        if self.status == NOT_FOUND:
+            return "`pgrep -l tritonserver` lists the servers that run"
+        from ..words import results
+
+        return results()[self.status].remedy
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -88,6 +98,16 @@ def _clean(name: bytes) -> str:
     return "".join(c if c.isprintable() else "?" for c in name.decode("utf-8", "replace").replace("\ufffd", "?"))
 
 
+def _known(events: np.ndarray) -> np.ndarray:
+    """Which events a file can hold: the process may be of a newer version, or hostile."""
+    known = events["time_ns"] < np.uint64(1 << 63)
+    for field, name in labels.FIELDS.items():
+        numbers = events[field]
+        fine = numbers < len(labels.words(name))
+        known &= fine | (numbers == NONE) if field.startswith("mode") else fine
+    return known
+
+
 class Recorder:
     """Raises RecorderError where the process cannot be looked at, FileNotFoundError where libumo is missing."""
 
@@ -97,6 +117,8 @@ class Recorder:
         self._room = np.zeros(ROOM, _C_EVENT)
         self._stats = _Stats()
         self.figures = Figures()
+        self.taken = 0  # by the last take(), those that cannot be kept among them; ROOM: there is more
+        self._unknown = 0
         self.scopes: dict[int, str] = {}
         self.devices: dict[int, str] = {}
         error = _Error()
@@ -124,6 +146,11 @@ class Recorder:
                     new.append((number, value, names[value]))
         return new
 
+    def _figure(self) -> None:
+        figures = {name: getattr(self._stats, name) for name, _ in _Stats._fields_}
+        figures["lost"] += self._unknown
+        self.figures = Figures(**figures)
+
     def take(self) -> tuple[np.ndarray, list[tuple[str, int, str]]]:
         """The next events, at most some tens of thousands, and the names that came with them."""
         count = ctypes.c_size_t()
@@ -131,8 +158,10 @@ class Recorder:
             self._handle, self._room.ctypes.data, ROOM, ctypes.byref(count), ctypes.byref(self._stats)
         )
         if status != OK:
-            raise RecorderError(status, "the process has no memory to record in; ask for less with --memory")
-        self.figures = Figures(**{name: getattr(self._stats, name) for name, _ in _Stats._fields_})
+            words = "the process has no memory or no file left to record in"
+            raise RecorderError(status, f"{words}; ask for less with --memory, or raise its limit of open files")
+        self._figure()
+        self.taken = count.value
         if count.value == 0:
             return np.empty(0, EVENT), []
         raw = self._room[: count.value]
@@ -140,6 +169,11 @@ class Recorder:
         for name in EVENT.names or ():
             events[name] = raw[name]
         names = self._names(raw, "scope", "scope_name", self.scopes)
+        known = _known(events)
+        if not known.all():  # lost to those who read the file
+            self._unknown += len(events) - int(known.sum())
+            self._figure()
+            events = events[known]
         return events, names + self._names(raw, "device", "driver", self.devices)
 
     def stop(self) -> None:

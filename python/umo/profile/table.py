@@ -197,6 +197,8 @@ class _Reader:
             wrong = values[: block.rows - self.ended] > (1 << (8 * EVENT[field].itemsize)) - 1
             if np.any(wrong):
                 raise _Line(_first(wrong), f"{name} is too large")
+            if name == "time_ns" and np.any(wrong := values >= np.uint64(1 << 63)):
+                raise _Line(_first(wrong), f"{name} is too large")
             events[field] = values.astype(EVENT[field])
         _names_add(block, events, "scope", "scope_name", self.profile.scopes)
         _names_add(block, events, "device", "driver", self.profile.devices)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..cli.run import App, stop
 from ..server import ServerError, default_backend_directory
 from .census import CensusError, CensusUnavailable
 from .classify import ROLES, Classifier
@@ -36,7 +37,7 @@ class Exit(IntEnum):
     NO_WITNESS = 5  # a witness that was asked for is not available here
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = App(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _EPILOG = (
     "Exit status: 0 the figures were taken and hold what was asked; 1 a witness saw more than --expect-zero or "
@@ -50,7 +51,7 @@ def _pairs(values: list[str], what: str) -> list[tuple[str, str]]:
     for value in values:
         key, sign, rest = value.partition("=")
         if not sign or not key or not rest:
-            raise typer.BadParameter(f"{value!r}: {what}")
+            raise typer.BadParameter(f"{value!r} is no pair; {what}")
         pairs.append((key, rest))
     return pairs
 
@@ -64,7 +65,7 @@ def _dims(values: list[str]) -> dict[str, list[int]]:
         except ValueError:
             name = ""
         if not name:
-            raise typer.BadParameter(f"--shape {value!r}: expected INPUT:1,2,-1, without the batch dimension")
+            raise typer.BadParameter(f"--shape {value!r} is no shape; write INPUT:1,2,-1, without the batch")
     return dims
 
 
@@ -72,9 +73,9 @@ def _numbers(text: str, option: str, scale: float = 1.0) -> list[int]:
     try:
         numbers = [int(float(part) * scale) for part in text.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(f"{option} {text!r}: expected numbers with commas between") from error
+        raise typer.BadParameter(f"{option} {text!r} is no list of numbers; write them with commas between") from error
     if not numbers or any(number < 1 for number in numbers):
-        raise typer.BadParameter(f"{option} {text!r}: every number must be positive")
+        raise typer.BadParameter(f"{option} {text!r} has a number below 1; give positive ones")
     return numbers
 
 
@@ -196,15 +197,15 @@ def prove(
     ways = [part.strip() for part in transports.split(",") if part.strip()]
     for way in ways:
         if way not in TRANSPORTS:
-            raise typer.BadParameter(f"--transports: {way!r} is none of {', '.join(TRANSPORTS)}")
+            raise typer.BadParameter(f"--transports: {way!r} is no transport; write some of {', '.join(TRANSPORTS)}")
     batches = _numbers(batch, "--batch")
     sizes = _numbers(slope_sizes, "--slope-sizes", 1 << 20)
     if instructions and len(set(sizes)) < 2:
-        raise typer.BadParameter("--slope-sizes: a slope needs at least two sizes")
+        raise typer.BadParameter("--slope-sizes has one size, and a slope needs two; give another")
     dims = _dims(shape or [])
-    rules = _pairs(role or [], f"expected ROLE=PATTERN, ROLE one of {', '.join(ROLES)}")
+    rules = _pairs(role or [], f"write ROLE=PATTERN, ROLE one of {', '.join(ROLES)}")
     settings: dict[str, dict[str, str]] = {}
-    for key, value in _pairs(backend_config or [], "expected BACKEND,KEY=VALUE"):
+    for key, value in _pairs(backend_config or [], "write BACKEND,KEY=VALUE"):
         name, _, setting = key.partition(",")
         settings.setdefault(name, {})[setting] = value
     try:
@@ -212,7 +213,7 @@ def prove(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if max_pages is not None and not census:
-        raise typer.BadParameter("--max-pages needs the census")
+        raise typer.BadParameter("--max-pages counts with the census; leave --no-census out")
 
     console = Console(stderr=str(json_path) == "-")
     if not console.is_terminal:
@@ -259,11 +260,9 @@ def prove(
                     status.update,
                 )
     except (ServerError, SpyError, TrafficError, CensusError, SlopeError, TimeoutError) as error:
-        console.print(f"umo-prove: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(Exit.CANNOT_RUN) from error
+        raise stop(error, Exit.CANNOT_RUN) from error
     except CensusUnavailable as error:
-        console.print(f"umo-prove: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(Exit.NO_WITNESS) from error
+        raise stop(error, Exit.NO_WITNESS) from error
 
     console.print(_table(model, observations, slopes))
     if slopes is not None:
@@ -323,9 +322,9 @@ def _read_expected(path: Path | None) -> tuple[dict[str, np.ndarray] | None, dic
             inputs = {name[3:]: held[name] for name in held.files if name.startswith("in_")}
             right = {name[4:]: held[name] for name in held.files if name.startswith("out_")}
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"--expected {path}: {error}") from error
+        raise typer.BadParameter(f"--expected {path} cannot be read ({error}); give a file of numpy.savez") from error
     if not inputs or not right:
-        raise typer.BadParameter(f"--expected {path}: needs arrays named in_NAME and out_NAME")
+        raise typer.BadParameter(f"--expected {path} lacks arrays; save some named in_NAME and out_NAME")
     return inputs, right
 
 

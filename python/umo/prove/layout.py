@@ -197,7 +197,9 @@ class SpyFile:
     def _wake(self, field: str) -> None:
         number = _FUTEX_CALL.get(platform.machine())
         if number is None or sys.platform != "linux":
-            raise OSError(f"the census needs Linux on x86-64 or arm64, this is {sys.platform} on {platform.machine()}")
+            raise OSError(
+                f"no census on {sys.platform}, {platform.machine()}: needs Linux on x86-64 or arm64; give --no-census"
+            )
         address = self.header.ctypes.data + _HEADER.fields[field][1]
         libc = ctypes.CDLL(None, use_errno=True)
         libc.syscall(

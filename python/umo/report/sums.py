@@ -134,7 +134,9 @@ def _busiest(events: Columns, covered_ns: int) -> int | None:
     seconds = (saved["time_ns"] // np.uint64(10**9)).astype(np.int64)
     if len(seconds) == 0:
         return 0
-    return int(kinds.sums(seconds - seconds[0], saved["size_bytes"], int(seconds[-1] - seconds[0]) + 1).max())
+    # By their ranks: there may be a very long time between two of them.
+    found, rank = np.unique(seconds, return_inverse=True)
+    return int(kinds.sums(rank, saved["size_bytes"], len(found)).max())
 
 
 def _served(profile: recording.Profile, events: Columns) -> np.ndarray:

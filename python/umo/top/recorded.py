@@ -191,10 +191,10 @@ class Recorded:
                 events, _ = self._recorder.take()
                 with self._lock:
                     self._sums.add(events, self._recorder.scopes)
-                if self._recorder.figures.ended and len(events) == 0:
+                if self._recorder.figures.ended and self._recorder.taken == 0:
                     self._failed = "it has ended"
                     return
-                if len(events) < ROOM:
+                if self._recorder.taken < ROOM:
                     self._over.wait(_PAUSE_S)
         except RecorderError as error:
             self._failed = str(error)

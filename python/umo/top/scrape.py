@@ -9,7 +9,7 @@ byte by byte. A thread that was given up is let run out, and there is never a se
 
 from __future__ import annotations
 
-import math
+import io
 import socket
 import threading
 import time
@@ -25,6 +25,7 @@ DEFAULT_URL = "http://127.0.0.1:8002/metrics"
 MOST_BYTES = 32 << 20
 MOST_MODELS = 10_000
 _CHUNK = 1 << 16
+_MOST = 1e300  # sums of such are numbers still; none of umo's figures is below 0, or none at all
 
 # umo's families: the key that they have in a Reading, and the labels that go into it.
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -108,7 +109,7 @@ def _own(text: str) -> str:
     """umo's lines."""
     return "".join(
         line
-        for line in text.splitlines(keepends=True)
+        for line in io.StringIO(text, newline="\n")  # a name may hold what else splits lines
         if line.startswith(("umo_", "# TYPE umo_", "# HELP umo_", "# EOF"))
     )
 
@@ -123,7 +124,7 @@ def reading_of(text: str, time_s: float, openmetrics: bool = False) -> Reading:
             raise ValueError("no metrics")
         return reading
     for name, labels, value in _samples(own, openmetrics):
-        if name not in FAMILIES or not math.isfinite(value):
+        if name not in FAMILIES or not 0 <= value < _MOST:
             continue
         # Names are cleaned here, once; reasons and modes come from as far away as they do.
         clean = {key: printable(text) for key, text in labels.items()}

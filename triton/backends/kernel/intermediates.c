@@ -89,7 +89,9 @@ static umo_status plan(const umo_intermediates *intermediates, const umo_descrip
     return umo_plan_pack(items, description->intermediate_count, intermediates->align_bytes,
                          out_bytes)
                ? UMO_OK
-               : umo_error_set(error, UMO_E_INVAL, 0, "the intermediates are too long");
+               : umo_error_set(error, UMO_E_INVAL, 0,
+                               "the intermediates are too long: "
+                               "check their sizes in the description");
 }
 
 /* Adds fences, waiting for those that do not fit. */

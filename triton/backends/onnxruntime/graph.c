@@ -191,7 +191,8 @@ static const struct {
 
 static umo_status broken(umo_error *error)
 {
-    return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "the model file is not in ONNX's own form");
+    return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                         "the model file is not in ONNX's own form: export it as .onnx");
 }
 
 /* Room for one more element. */

@@ -1,0 +1,189 @@
+"""umo's planner: hard instances, recorded traces, and rectangles cut into pieces, each against what it is asked.
+
+    python bench/plan.py [--data FOLDER] [--turns N] [--peers]
+
+Instances are *.csv of FOLDER/plan (capacity 1,048,576) and *.dsa.csv of FOLDER/traces, by default those beside the
+repository; the rectangles are made here, and their optimum is their height. Every plan is checked, by another way than
+it was made, before a time counts. Time is that of the search, one thread, the median of the turns, each with another
+seed. The plan's ratio to the bound stands against two others made here in the same run: first fit in the order of time,
+and greedy by size (Pisarchyk and Lee 2020, as TFLite plans). --peers adds OR-Tools' CP-SAT where it is installed.
+MiniMalloc is in no registry: its times are those that its authors publish, and stand beside, not against.
+
+Three claims an instance: plan_solved_NAME (1: a plan of the capacity, or at the bound), plan_bound_NAME (peak / bound
+after the search without a capacity, 10 s), plan_time_NAME (to the capacity, or where there is none to the end).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "python"))
+
+from umo import planning  # noqa: E402
+from umo.planning import Buffer  # noqa: E402
+
+COMMAND = "make bench (bench/plan.py)"
+CAPACITY = 1_048_576
+SECONDS = 10.0
+# MiniMalloc's own time to the capacity, s: on a machine like this one (docs/planning.md).
+MINIMALLOC = {"A": 4.97, "B": 3.66, "C": 0.61, "D": 2.74, "E": 3.40, "F": 4.80}
+
+
+@dataclass
+class Instance:
+    name: str
+    buffers: list[Buffer]
+    capacity: int  # 0: none is given
+    most_s: float  # what it may take
+
+
+def cut(count: int, width: int, height: int, pinwheels: bool, seed: int) -> list[Buffer]:
+    """A full rectangle in so many pieces: by straight cuts, or by pinwheels, which no straight cut makes."""
+    chance = random.Random(seed)
+    pieces = [(0, width, 0, height)]
+    whole: list[tuple[int, int, int, int]] = []
+    while pieces and len(pieces) + len(whole) < count:
+        # The largest of some, so that all become about as large.
+        tried = [chance.randrange(len(pieces)) for _ in range(16)]
+        at = max(tried, key=lambda k: (pieces[k][1] - pieces[k][0]) * (pieces[k][3] - pieces[k][2]))
+        pieces[at], pieces[-1] = pieces[-1], pieces[at]
+        a, b, c, d = pieces.pop()
+        w, h = b - a, d - c
+        if pinwheels and w >= 10 and h >= 10:
+            x1, x2 = chance.randint(a + w // 5, a + w * 2 // 5), chance.randint(a + w * 3 // 5, a + w * 4 // 5)
+            y1, y2 = chance.randint(c + h // 5, c + h * 2 // 5), chance.randint(c + h * 3 // 5, c + h * 4 // 5)
+            pieces += [(a, x2, c, y1), (x2, b, c, y2), (x1, b, y2, d), (a, x1, y1, d), (x1, x2, y1, y2)]
+        elif w >= 2 and chance.random() * (w / width + h / height) < w / width:
+            x = chance.randint(a + max(1, w // 5), b - max(1, w // 5))
+            pieces += [(a, x, c, d), (x, b, c, d)]
+        elif h >= 2:
+            y = chance.randint(c + max(1, h // 5), d - max(1, h // 5))
+            pieces += [(a, b, c, y), (a, b, y, d)]
+        else:
+            whole.append((a, b, c, d))
+    pieces += whole
+    chance.shuffle(pieces)
+    return [Buffer(str(k), a, b, d - c) for k, (a, b, c, d) in enumerate(pieces)]
+
+
+def first_fit(buffers: list[Buffer], order: list[int]) -> int:
+    """The peak when each buffer, in this order, takes the lowest gap that holds it."""
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, lower, upper; by offset
+    peak = 0
+    for k in order:
+        b, at = buffers[k], 0
+        for offset, end, lower, upper in placed:
+            if lower < b.upper and b.lower < upper:
+                if offset >= at + b.size:
+                    break
+                at = max(at, end)
+        placed.append((at, at + b.size, b.lower, b.upper))
+        placed.sort()
+        peak = max(peak, at + b.size)
+    return peak
+
+
+def cp_sat(buffers: list[Buffer], bound: int, seconds: float) -> int | None:
+    """The peak that CP-SAT finds on one thread; None if it finds none or is not installed."""
+    try:
+        from ortools.sat.python import cp_model
+    except ImportError:
+        return None
+    model = cp_model.CpModel()
+    most = sum(b.size for b in buffers)
+    peak = model.new_int_var(bound, most, "peak")
+    across, up = [], []
+    for k, b in enumerate(buffers):
+        offset = model.new_int_var(0, most - b.size, f"o{k}")
+        across.append(model.new_fixed_size_interval_var(b.lower, b.upper - b.lower, f"t{k}"))
+        up.append(model.new_fixed_size_interval_var(offset, b.size, f"m{k}"))
+        model.add(offset + b.size <= peak)
+    model.add_no_overlap_2d(across, up)
+    model.minimize(peak)
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds, solver.parameters.num_workers = seconds, 1
+    found = solver.solve(model) in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    return round(solver.objective_value) if found else None
+
+
+def row(claim: str, value: float, unit: str, opponent: str, ratio: float, spread: list[float]) -> None:
+    fields = {"claim": claim, "value": value, "unit": unit, "opponent": opponent, "ratio": ratio, "spread": spread}
+    print(json.dumps({**fields, "command": COMMAND}), flush=True)
+
+
+def instances(data: Path) -> Iterator[Instance]:
+    for path in sorted((data / "plan").glob("*.csv")):
+        hard = path.name.endswith(f".{CAPACITY}.csv")
+        yield Instance(path.name.split(".")[0], planning.read(path)[0], CAPACITY if hard else 12, SECONDS)
+    for path in sorted((data / "traces").glob("*.dsa.csv")):
+        buffers = planning.read(path)[0]
+        most_s = 0.1 if len(buffers) <= 3000 else 1.0 if len(buffers) <= 11000 else SECONDS
+        yield Instance(path.name.removesuffix(".dsa.csv"), buffers, 0, most_s)
+    for kind, pinwheels in (("cut", False), ("pinwheel", True)):
+        for count, most_s in ((3000, 0.1), (11000, 1.0), (60000, SECONDS)):
+            width = 2 * count
+            yield Instance(f"{kind}{count}", cut(count, width, 1 << 30, pinwheels, count), 0, most_s)
+
+
+def measure(instance: Instance, turns: int, peers: bool) -> None:
+    name, buffers = instance.name, instance.buffers
+    ratios, times, solved = [], [], 1
+    for seed in range(turns):
+        free = planning.solve(buffers, seconds=SECONDS, seed=seed)
+        asked = planning.solve(buffers, capacity=instance.capacity, seconds=SECONDS, seed=seed)
+        for plan in (free, asked):
+            if plan.offsets is None or planning.check(buffers, plan.offsets) != plan.peak:
+                raise SystemExit(f"{name}: the plan is not right")
+        ratios.append((free.peak or 0) / free.bound)
+        times.append(asked.seconds)
+        solved &= (asked.peak or 0) <= instance.capacity if instance.capacity else asked.optimal
+    opponent, other = "the bound", 1.0
+    if len(buffers) <= 3000:
+        by_time = first_fit(buffers, sorted(range(len(buffers)), key=lambda k: buffers[k].lower))
+        by_size = first_fit(buffers, sorted(range(len(buffers)), key=lambda k: -buffers[k].size))
+        bound = free.bound
+        opponent = f"first fit {by_time / bound:.3f}, greedy by size {by_size / bound:.3f} of the bound"
+        other = min(by_time, by_size) / bound
+        if peers:
+            peak = cp_sat(buffers, bound, SECONDS)
+            opponent += f", CP-SAT in {SECONDS:.0f} s {peak / bound:.3f}" if peak else ", CP-SAT nothing"
+    ratio, middle = statistics.median(ratios), statistics.median(times)
+    row(f"plan_solved_{name}", int(solved), "", f"{turns} seeds, {SECONDS:.0f} s", int(solved), [int(solved)] * 2)
+    spread = [round(min(ratios), 5), round(max(ratios), 5)]
+    row(f"plan_bound_{name}", round(ratio, 5), "x bound", opponent, round(ratio / other, 5), spread)
+    against = f"at most {instance.most_s:g} s asked"
+    share = middle / instance.most_s
+    if name in MINIMALLOC:
+        against, share = f"MiniMalloc, {MINIMALLOC[name]} s as recorded (not run here)", middle / MINIMALLOC[name]
+    row(
+        f"plan_time_{name}",
+        round(middle, 5),
+        "s",
+        against,
+        round(share, 6),
+        [round(min(times), 5), round(max(times), 5)],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    beside = os.environ.get("UMO_DATA", ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=Path(beside))
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--peers", action="store_true")
+    options = parser.parse_args()
+    for instance in instances(options.data):
+        measure(instance, options.turns, options.peers)
+
+
+if __name__ == "__main__":
+    main()
