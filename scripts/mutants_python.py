@@ -1,6 +1,6 @@
 """Mutants of the Python extension. The form is that of mutants.py; python.core runs python/tests/test_core_*.py."""
 
-from mutants import mutant
+from mutants import mutant, mutant_of
 
 CORE = "python/core/"
 TESTS = ("python.core",)
@@ -87,10 +87,6 @@ mutant(
 )
 
 # ---- found by a review ----
-, mutant_of
-
-CORE = "python/core/"
-TESTS = ("python.core",)
 
 # test_a_block_that_ends_while_its_view_goes_out_shows_nothing
 mutant(
