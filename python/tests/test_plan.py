@@ -174,3 +174,57 @@ def test_numbers_beyond_63_bits_are_refused_in_python_too() -> None:
     for wrong in (Buffer("a", 0, 1, 2**63), Buffer("a", 0, 2**63, 1), Buffer("a", 0, 1, 0), Buffer("a", 1, 1, 1)):
         with pytest.raises(PlanError):
             planning.solve([wrong])
+
+
+def write_model(path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="reads ONNX models")
+    node, info, kind = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Relu", ["x"], ["a"]),
+        node("Neg", ["w"], ["constant"]),  # of weights alone
+        node("Add", ["a", "constant"], ["b"]),
+        node("Concat", ["a", "b"], ["c"], axis=1),
+        node("ReduceSum", ["c"], ["y"]),
+    ]
+    weight = onnx.helper.make_tensor("w", kind, [1, 1], [1.0])
+    graph = onnx.helper.make_graph(nodes, "g", [info("x", kind, ["n", 100])], [info("y", kind, None)], [weight])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+
+
+def test_a_models_tensors_are_planned_from_its_graph(folder: Path) -> None:
+    write_model(folder / "m.onnx")
+    graph = planning.from_onnx(folder / "m.onnx", {"x": [3, 100]})
+    assert graph.unknown == []
+    assert graph.buffers == [
+        Buffer("a", 0, 4, 1200, 64),
+        Buffer("b", 2, 4, 1200, 64),
+        Buffer("c", 3, 5, 2400, 64),
+    ]
+    ran = umo("plan", "--onnx", "m.onnx", "--shape", "x=3x100", "--json", cwd=folder)
+    figures = json.loads(ran.stdout)
+    assert (figures["peak"], figures["optimal"], figures["first_fit"]) == (4832, True, 4832)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--onnx", "m.onnx", "--shape", "z=1x2"], 1, "has no input z; it has x"),
+        (["--onnx", "m.onnx", "--shape", "x=1"], 1, "input x has 2 dimensions, not 1"),
+        (["--onnx", "m.onnx", "--shape", "x=0x1"], 2, "write name=1x3x224x224"),
+        (["--onnx", "input.csv"], 1, "is no ONNX model"),
+        (["--onnx", "none.onnx"], 2, "no such file"),
+        (["input.csv", "--onnx", "m.onnx"], 2, "name a CSV file, or a model"),
+        ([], 2, "name a CSV file, or a model"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_told(folder: Path, arguments: list[str], status: int, words: str) -> None:
+    write_model(folder / "m.onnx")
+    ran = umo("plan", *arguments, cwd=folder)
+    assert ran.returncode == status
+    assert words in ran.stderr and ran.stderr.startswith("umo: ") and ran.stderr.count("\n") == 1
+
+
+def test_first_fit_is_what_no_plan_costs() -> None:
+    buffers = [Buffer("a", 0, 2, 10), Buffer("b", 1, 3, 5), Buffer("c", 2, 4, 11), Buffer("d", 2, 4, 9, 4)]
+    assert planning.first_fit(buffers) == 15 + 11  # c finds no gap, d does

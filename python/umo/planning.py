@@ -10,6 +10,7 @@ The planner and the reader of its CSV files are the library's (umo/plan.h); noth
 from __future__ import annotations
 
 import ctypes
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -272,6 +273,116 @@ def check(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
     if _library().umo_plan_check(array, len(buffers), numbers, ctypes.byref(peak), ctypes.byref(error)) != _OK:
         raise PlanError(_words(error))
     return peak.value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a model's graph has of tensors between its nodes."""
+
+    buffers: list[Buffer]
+    unknown: list[str]  # tensors whose size the graph does not say, left out
+
+
+def _run(path: str | Path, names: list[str], inputs: dict[str, Any]) -> dict[str, int]:
+    """Bytes of tensors whose shapes follow from values: the model is run once, on zeros; {} without onnxruntime."""
+    import numpy as np
+    import onnx
+
+    try:
+        import onnxruntime
+    except ImportError:
+        return {}
+    model = onnx.load(str(path))
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    feed = {}
+    for name, value in inputs.items():
+        tensor = value.type.tensor_type
+        shape = [d.dim_value for d in tensor.shape.dim]
+        feed[name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        made = session.run(names, feed)
+    except Exception:  # a model that zeros are nothing for, or beyond what one message holds
+        return {}
+    return {name: array.nbytes for name, array in zip(names, made, strict=True) if isinstance(array, np.ndarray)}
+
+
+def from_onnx(path: str | Path, shapes: dict[str, Sequence[int]], alignment: int = 64) -> Graph:
+    """The intermediate tensors of an ONNX model, as lifetimes in steps of its nodes.
+
+    Inputs, outputs, weights and what follows from weights alone are not among them: their memory is the client's, or
+    lives for ever. `shapes` gives inputs with open dimensions their sizes; other open dimensions are 1. Where sizes
+    follow from values the model is run once on zeros, if onnxruntime is there. Raises ImportError without onnx,
+    PlanError for a file that is no model or an input that it does not have.
+    """
+    import onnx
+    from onnx import shape_inference
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError:
+        raise
+    except Exception as error:  # what protobuf raises has no common class
+        raise PlanError(f"{path} is no ONNX model") from error
+    graph = model.graph
+    weights = {w.name for w in graph.initializer}
+    inputs = {i.name: i for i in graph.input if i.name not in weights}
+    if unknown := sorted(set(shapes) - set(inputs)):
+        raise PlanError(f"{path} has no input {', '.join(unknown)}; it has {', '.join(sorted(inputs))}")
+    for name, value in inputs.items():
+        dimensions = value.type.tensor_type.shape.dim
+        given = shapes.get(name) or [d.dim_value or 1 for d in dimensions]
+        if len(given) != len(dimensions):
+            raise PlanError(f"{path}: input {name} has {len(dimensions)} dimensions, not {len(given)}")
+        for dimension, size in zip(dimensions, given, strict=True):
+            dimension.dim_value = size
+    del graph.value_info[:]  # sizes that were inferred for open dimensions
+    for output in graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    sizes: dict[str, int] = {}
+    for value in graph.value_info:
+        tensor = value.type.tensor_type
+        known = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+        if known and tensor.elem_type != onnx.TensorProto.STRING:
+            count = math.prod(d.dim_value for d in tensor.shape.dim)
+            sizes[value.name] = count * onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+    outside = weights | set(inputs) | {o.name for o in graph.output} | {""}
+    made: dict[str, int] = {}
+    moving = set(inputs)  # what depends on an input; all else is as constant as weights are
+    for step, node in enumerate(graph.node):
+        if moving.intersection(node.input):
+            moving.update(node.output)
+            made |= {name: step for name in node.output if name not in outside}
+    last = dict(made)
+    for step, node in enumerate(graph.node):
+        for name in node.input:
+            if name in made:
+                last[name] = step
+    if not set(made) <= set(sizes):
+        sizes |= _run(path, [name for name in made if name not in sizes], inputs)
+    found = [Buffer(name, made[name], last[name] + 1, sizes[name], alignment) for name in made if sizes.get(name)]
+    return Graph(found, [name for name in made if name not in sizes])
+
+
+def first_fit(buffers: Sequence[Buffer]) -> int:
+    """The peak without planning: each buffer, as it comes, takes the lowest gap of those in use then."""
+    live: list[tuple[int, int, int]] = []  # offset, end, upper; by offset
+    peak = 0
+    for b in sorted(buffers, key=lambda b: b.lower):
+        live = [held for held in live if held[2] > b.lower]
+        at = 0
+        for offset, end, _ in live:
+            if offset >= at + b.size:
+                break
+            at = max(at, -(-end // b.alignment) * b.alignment)
+        live.append((at, at + b.size, b.upper))
+        live.sort()
+        peak = max(peak, at + b.size)
+    return peak
 
 
 # Colours that neighbours can be told by, also by those who see few colours (Okabe and Ito).

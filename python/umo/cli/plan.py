@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,17 @@ def _show(plan: planning.Plan) -> None:
         print(f"{name:8} {value}")
 
 
+def _shapes(texts: list[str]) -> dict[str, list[int]]:
+    shapes = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        sizes = numbers.split("x")
+        if not name or not all(n.isdecimal() and int(n) > 0 for n in sizes):
+            raise stop(f"--shape {text!r}: write name=1x3x224x224", Exit.USAGE)
+        shapes[name] = [int(n) for n in sizes]
+    return shapes
+
+
 def _draw(plan: planning.Plan, svg: Path | None, png: Path | None) -> None:
     from .. import planning
 
@@ -48,7 +60,9 @@ def _draw(plan: planning.Plan, svg: Path | None, png: Path | None) -> None:
 
 @app.command(epilog=_EPILOG)
 def plan(
-    file: Annotated[Path, typer.Argument(help="CSV: id,lower,upper,size and maybe alignment.", metavar="FILE")],
+    file: Annotated[Path | None, typer.Argument(help="CSV: id,lower,upper,size and maybe alignment.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Plan an ONNX model's tensors between its nodes instead.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="With --onnx: an input's, as name=1x3x224x224.")] = None,
     capacity: Annotated[int, typer.Option(help="Bytes that will do; 0 looks for the shortest block.", min=0)] = 0,
     time: Annotated[float, typer.Option(help="Seconds to look for a better plan.", min=0.001, max=1e9)] = 10.0,
     seed: Annotated[int, typer.Option(help="Another number tries things in another order.", min=0)] = 0,
@@ -62,21 +76,34 @@ def plan(
     from .. import planning
 
     try:
-        buffers, offsets = planning.read(file)
+        if (file is None) == (onnx is None):
+            raise stop("name a CSV file, or a model with --onnx; see `umo plan --help`", Exit.USAGE)
+        offsets = None
+        if file is not None:
+            buffers, offsets = planning.read(file)
+        else:
+            assert onnx is not None
+            graph = planning.from_onnx(onnx, _shapes(shape or []))
+            buffers = graph.buffers
+            if graph.unknown:
+                print(f"umo: {len(graph.unknown)} tensors of no known size left out; give --shape", file=sys.stderr)
         if check:
             if offsets is None:
-                raise stop(f"{file} has no column offset; make a plan with `umo plan -o`", Exit.FOUND)
+                raise stop(f"{file or onnx} has no column offset; make a plan with `umo plan -o`", Exit.FOUND)
             print(f"valid    peak {planning.check(buffers, offsets):,} bytes")
             return
         if capacity >= 2**63:
             raise stop(f"a capacity of {capacity} bytes is too much; give 2^63 - 1 at most", Exit.USAGE)
         made = planning.solve(buffers, capacity=capacity, seconds=time, seed=seed)
+    except ImportError as error:
+        raise stop("--onnx needs the package onnx; install it (pip install onnx)", Exit.CANNOT_RUN) from error
     except planning.PlanError as error:
         raise stop(f"{error}; correct it there", Exit.FOUND) from error
     except FileNotFoundError as error:
         if error.errno is None:  # not the file: the library, in words of its own
             raise stop(str(error), Exit.CANNOT_RUN) from error
-        raise stop(f"{file}: no such file; check the path", Exit.USAGE) from error
+        raise stop(f"{file or onnx}: no such file; check the path", Exit.USAGE) from error
+    fits = planning.first_fit(buffers) if onnx is not None else None
     if made.offsets is not None:
         if output is not None:
             planning.write(output, buffers, made.offsets)
@@ -84,9 +111,13 @@ def plan(
     if as_json:
         fields = ("peak", "bound", "live", "gap", "proof", "optimal", "interrupted", "nodes", "seconds")
         figures = {name: getattr(made, name) for name in fields}
-        print(json.dumps({"buffers": len(buffers), "capacity": capacity or None, **figures}, indent=2))
+        print(
+            json.dumps({"buffers": len(buffers), "capacity": capacity or None, **figures, "first_fit": fits}, indent=2)
+        )
     else:
         _show(made)
+        if fits is not None:
+            print(f"unplanned {fits:,} bytes (first fit as they come), all apart {sum(b.size for b in buffers):,}")
     if made.complaint:
         raise stop(f"{made.complaint}; allow more bytes or more --time", Exit.FOUND)
     if made.interrupted:
