@@ -51,7 +51,8 @@ typedef struct umo_plan_options {
      * with the first. */
     uint64_t capacity_bytes;
     /** 1 s. 0: no limit. Where a search is cut short depends on the machine, so two runs may differ
-     * in how good their plans are; what is tried, and in which order, does not. */
+     * in how good their plans are; what is tried, and in which order, does not. A first plan is
+     * made whatever it costs: some 0.1 s for 10,000 buffers, 1 s for 60,000. */
     uint64_t time_limit_ns;
     /** 0: no limit. The same buffers, options and node limit give the same plan on every machine,
      * if no time limit passes first. Without either limit 1,000,000 is taken. A node is a state of
@@ -89,14 +90,16 @@ UMO_API void umo_plan_options_init(umo_plan_options *options);
  * @param[out] result   Written on the same, and on LIMIT and TIMEOUT without a plan.
  *
  * Errors:    INVAL    a buffer whose lifetime ends before it begins, of size 0 or beyond 63 bits,
- *                     too many buffers (the text has the number of the buffer in the array).
+ *                     or too many buffers; the text has the number of the buffer in the array.
  *            LIMIT    the capacity is below what is in use at once (the text has both), no plan of
- *                     that capacity exists (proven: proof is INFEASIBLE), or no 63 bits hold a
- * plan. TIMEOUT  a limit passed, or progress() ended it, before a plan of that capacity was found,
- * or its absence proven. Never without a capacity. NOMEM. Threads:   any; one call works on one
- * thread. Cost:      up to the limits. Memory: about 200 bytes a buffer; the search takes up to 100
- * MB more (64 MB of lists, 16 MB of states that failed, the rest to undo what was tried). Source:
- * docs/planning.md; states after MiniMalloc (Moffitt, ASPLOS 2023).
+ *                     that capacity exists (proven: proof is INFEASIBLE), or 63 bits hold none.
+ *            TIMEOUT  a limit passed, or progress() ended it, before a plan of that capacity was
+ *                     found, or its absence proven. Never without a capacity.
+ *            NOMEM.
+ * Threads:   any; one call works on one thread.
+ * Cost:      up to the limits. Memory: about 300 bytes a buffer; the search takes up to 150 MB
+ *            more (64 MB of lists, 16 MB of states that failed, 64 MB to undo what was tried).
+ * Source:    docs/planning.md; states after MiniMalloc (Moffitt, ASPLOS 2023).
  */
 UMO_API UMO_MUST_USE umo_status umo_plan(const umo_plan_buffer *buffers, size_t count,
                                          const umo_plan_options *options, int64_t *offsets,

@@ -16,6 +16,7 @@
 /* Steps of gluing, for each buffer and at least. */
 #define WORK_ITEM 10000u
 #define WORK_LEAST 1000000u
+#define TELL_WORK 16384u
 /* Buffers of which sums are made to find a stack. */
 #define STACK_NODES 8u
 #define STACK_SUMS (1u << STACK_NODES)
@@ -62,6 +63,7 @@ struct plan_glue {
     int64_t *offsets;
     uint64_t work;
     uint64_t work_max;
+    uint64_t told; /* of the work, to the budget */
 };
 
 static uint64_t key_of(const node *n, table_key by)
@@ -262,10 +264,20 @@ static bool stack_confirm(plan_glue *g, uint32_t a)
            stack_confirm_beside(g, &own, sums, filter, false);
 }
 
-/* Glues what is sure: what follows each other, then stacks that something follows or precedes. */
-static void sure_glue(plan_glue *g)
+/* Tells the budget what was done, now and then. */
+static bool glue_goes_on(plan_glue *g, plan_budget *budget)
 {
-    while ((g->queued > 0 || g->stacked > 0) && g->work < g->work_max) {
+    if (g->work - g->told >= TELL_WORK) {
+        (void)plan_spend(budget, 0, g->work - g->told);
+        g->told = g->work;
+    }
+    return !budget->over && g->work < g->work_max;
+}
+
+/* Glues what is sure: what follows each other, then stacks that something follows or precedes. */
+static void sure_glue(plan_glue *g, plan_budget *budget)
+{
+    while ((g->queued > 0 || g->stacked > 0) && glue_goes_on(g, budget)) {
         const bool in_time = g->queued > 0;
         const uint32_t a = in_time ? g->queue[--g->queued] : g->stacks[--g->stacked];
         const node n = g->nodes[a];
@@ -273,7 +285,8 @@ static void sure_glue(plan_glue *g)
             continue;
         }
         if (!in_time) {
-            if (!stack_confirm(g, a)) {
+            const bool doubted = umo_hash_mix(g->how.seed, a) % 100 < g->how.doubt;
+            if (doubted || !stack_confirm(g, a)) {
                 g->unsure[g->unsure_count++] = (unsure_pair){n.hi - n.lo, a};
             }
             continue;
@@ -562,11 +575,11 @@ plan_glue *umo_plan_glue_create(const plan_part *part, const plan_gluing *how, p
     g->part.sections = part->sections;
     leaves_add(g, part, how->seed);
     bool more = true;
-    for (uint64_t told = 0; more && g->work < g->work_max;) {
-        sure_glue(g);
-        more = plan_spend(budget, 0, g->work - told) && (pinwheels_glue(g) || unsure_glue(g));
-        told = g->work;
+    while (more && glue_goes_on(g, budget)) {
+        sure_glue(g, budget);
+        more = glue_goes_on(g, budget) && (pinwheels_glue(g) || unsure_glue(g));
     }
+    (void)plan_spend(budget, 0, g->work - g->told);
     if (g->count == g->leaves || !part_fill(g, part)) {
         umo_plan_glue_destroy(g);
         return NULL;

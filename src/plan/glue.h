@@ -17,6 +17,7 @@ typedef struct plan_gluing {
     uint64_t seed;        /* which of several that fit is taken */
     uint32_t beside;      /* how many, before or after one, are looked at for sums that fit */
     uint32_t unsure_part; /* of those that fit by time alone, one in so many is glued at once */
+    uint32_t doubt;       /* percent of what looks sure by sums that is left for later */
 } plan_gluing;
 
 /* NULL when memory is out, or nothing of the part fits together. */

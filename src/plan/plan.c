@@ -205,14 +205,15 @@ static void part_search(planner *p, plan_part *part, uint64_t work_max)
     }
 }
 
-static void orders_build(planner *p, plan_part *part, plan_order last)
+/* Constructions, until one of them is as short as can be. `whole`: the first one is made whatever
+ * it costs, so that there is a plan at any limit. */
+static void orders_build(planner *p, plan_part *part, plan_order last, bool whole)
 {
     for (plan_order order = PLAN_ORDER_SIZE; order <= last; order++) {
         for (unsigned way = 0; way < 2; way++) {
-            /* The first one is made whatever it costs: there is a plan at any limit. */
-            const bool first = !part->planned;
-            const plan_taste taste = {.order = order, .mirrored = way == 1, .whole = first};
-            if ((first || goes_on(p, part)) && skyline_ready(p, part)) {
+            const bool now = whole && order == PLAN_ORDER_SIZE && way == 0 && part_open(p, part);
+            const plan_taste taste = {.order = order, .mirrored = way == 1, .whole = now};
+            if ((now || goes_on(p, part)) && skyline_ready(p, part)) {
                 p->nomem = !umo_plan_skyline_run(p->skyline, part, &taste, &p->budget);
             }
             if (goes_on(p, part) && part->count <= BEST_FIT_ITEMS_MAX) {
@@ -227,7 +228,9 @@ static void orders_build(planner *p, plan_part *part, plan_order last)
  * if nothing fits together, or memory is out. */
 static bool glued_build(planner *p, plan_part *part, uint64_t work_max)
 {
-    static const plan_gluing ways[] = {{0, 8, 1}, {0, 0, 1}, {0, 64, 1}, {0, 8, 64}};
+    static const plan_gluing ways[] = {{0, 8, 1, 0},   {0, 0, 1, 0},    {0, 64, 1, 0},
+                                       {0, 8, 64, 0},  {0, 8, 1, 3},    {0, 8, 1, 10},
+                                       {0, 64, 64, 5}, {0, 0, 1000, 0}, {0, 8, 1000, 3}};
     const uint64_t turn = p->glue_turns++;
     plan_gluing how = ways[turn % (sizeof ways / sizeof ways[0])];
     how.seed = umo_hash_mix(p->options->seed, turn);
@@ -236,7 +239,7 @@ static bool glued_build(planner *p, plan_part *part, uint64_t work_max)
         return false;
     }
     plan_part *glued = umo_plan_glue_part(glue);
-    orders_build(p, glued, PLAN_ORDER_AREA);
+    orders_build(p, glued, PLAN_ORDER_AREA, false);
     if (goes_on(p, glued) && glued->count <= GLUED_ITEMS_MAX && search_ready(p, glued)) {
         /* What is proven of it holds for it alone: the part's own bound stays. */
         const int64_t low = p->low - part->base;
@@ -274,7 +277,7 @@ static void parts_solve(planner *p)
             (void)glued_build(p, part, GLUED_WORK);
         }
         if (part_open(p, part)) {
-            orders_build(p, part, PLAN_ORDER_REST);
+            orders_build(p, part, PLAN_ORDER_REST, true);
         }
     }
     bool open = true;
@@ -386,6 +389,9 @@ umo_status umo_plan(const umo_plan_buffer *buffers, size_t count, const umo_plan
     umo_plan_budget_start(&p.budget, options);
     umo_status status = umo_plan_problem_init(&p.problem, buffers, count, error);
     if (status != UMO_OK) {
+        if (status == UMO_E_LIMIT) {
+            *result = (umo_plan_result){.peak_bytes = -1, .bound_bytes = UMO_PLAN_BYTES_MAX};
+        }
         return status;
     }
     status = solve(&p, count, offsets, result, error);

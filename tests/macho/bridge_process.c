@@ -48,6 +48,8 @@ static int limit_from_darwin(const char *call, int which)
         return RLIMIT_CORE;
     case 6:
         return RLIMIT_MEMLOCK;
+    case 8:
+        return RLIMIT_NOFILE;
     default:
         macho_die("%s: no bridge for limit %d", call, which);
     }

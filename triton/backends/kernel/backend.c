@@ -37,6 +37,7 @@ typedef struct kernel_model {
 
 typedef struct kernel_instance {
     const kernel_model *model;
+    umo_plan_kept kept;   /* where intermediates lay */
     umo_kernel **kernels; /* one a stage */
     uint32_t queue;
     umo_scratch nothing; /* stands in for tensors without elements and inputs that are absent */
@@ -454,8 +455,9 @@ static umo_status run(kernel_instance *state, umo_batch *batch, umo_error *error
     umo_fence done = {0};
     umo_status status = UMO_OK;
     if (description->intermediate_count > 0) {
-        status = umo_intermediates_take(&model->intermediates, description, state->shapes,
-                                        state->queue, &waits, state->memory, &block, error);
+        status =
+            umo_intermediates_take(&model->intermediates, &state->kept, description, state->shapes,
+                                   state->queue, &waits, state->memory, &block, error);
         if (status != UMO_OK) {
             return status;
         }

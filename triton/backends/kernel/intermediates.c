@@ -1,10 +1,8 @@
 /*
- * See intermediates.h. Sizes follow from a batch's shapes, so the plan is made for each batch: some
- * hundred additions, nothing allocated.
+ * See intermediates.h. Sizes follow from a batch's shapes, so each batch has a plan: that of an
+ * earlier one of the same sizes, or a new one.
  */
 #include "intermediates.h"
-
-#include "plan.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -69,9 +67,9 @@ void umo_intermediates_finish(umo_intermediates *intermediates)
 }
 
 /* Offsets of all, and the block's length. */
-static umo_status plan(const umo_intermediates *intermediates, const umo_description *description,
-                       const umo_shape *shapes, umo_plan_item *items, size_t *out_bytes,
-                       umo_error *error)
+static umo_status plan(const umo_intermediates *intermediates, umo_plan_kept *kept,
+                       const umo_description *description, const umo_shape *shapes,
+                       umo_plan_item *items, size_t *out_bytes, umo_error *error)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < description->intermediate_count; i++) {
@@ -86,8 +84,8 @@ static umo_status plan(const umo_intermediates *intermediates, const umo_descrip
                                    .first = one->first_stage,
                                    .last = one->last_stage};
     }
-    return umo_plan_pack(items, description->intermediate_count, intermediates->align_bytes,
-                         out_bytes)
+    return umo_plan_pack_kept(kept, items, description->intermediate_count,
+                              intermediates->align_bytes, out_bytes)
                ? UMO_OK
                : umo_error_set(error, UMO_E_INVAL, 0,
                                "the intermediates are too long: "
@@ -108,7 +106,7 @@ static umo_status join_waits(umo_fence_set *waits, const umo_fence_set *more)
     return UMO_OK;
 }
 
-umo_status umo_intermediates_take(const umo_intermediates *intermediates,
+umo_status umo_intermediates_take(const umo_intermediates *intermediates, umo_plan_kept *kept,
                                   const umo_description *description, const umo_shape *shapes,
                                   uint32_t queue, umo_fence_set *waits, umo_launch_memory *memory,
                                   umo_intermediates_block *out, umo_error *error)
@@ -118,7 +116,8 @@ umo_status umo_intermediates_take(const umo_intermediates *intermediates,
     umo_fence_set more = {0};
     umo_intermediates_block made = {0};
     size_t size_bytes = 0;
-    umo_status status = plan(intermediates, description, shapes + first, items, &size_bytes, error);
+    umo_status status =
+        plan(intermediates, kept, description, shapes + first, items, &size_bytes, error);
     if (status == UMO_OK && size_bytes > 0) {
         status = umo_pool_alloc(intermediates->pool, size_bytes, 0, &made.buffer, error);
     }

@@ -9,6 +9,7 @@
 #define UMO_KERNEL_INTERMEDIATES_H
 
 #include "launch.h"
+#include "plan.h"
 
 #include <umo/pool.h>
 
@@ -32,13 +33,13 @@ umo_status umo_intermediates_init(umo_model *model, umo_device *device,
 void umo_intermediates_finish(umo_intermediates *intermediates);
 
 /*
- * Plans and takes the block of a batch.
+ * Plans and takes the block of a batch. kept is the instance's.
  *
  * shapes and memory are those of the whole launch; the intermediates' entries of memory are
  * written, with no bytes for those that are empty. The fences to wait for before the first kernel
  * are added to waits. Errors: LIMIT, NOMEM, DEVICE; INVAL a size that no memory has.
  */
-umo_status umo_intermediates_take(const umo_intermediates *intermediates,
+umo_status umo_intermediates_take(const umo_intermediates *intermediates, umo_plan_kept *kept,
                                   const umo_description *description, const umo_shape *shapes,
                                   uint32_t queue, umo_fence_set *waits, umo_launch_memory *memory,
                                   umo_intermediates_block *out, umo_error *error);

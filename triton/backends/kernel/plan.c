@@ -4,7 +4,13 @@
  */
 #include "plan.h"
 
+#include <umo/plan.h>
+
 #include <stdint.h>
+
+/* Nodes of a search, and searches of an instance: its traffic costs no more than 0.1 s in all. */
+#define SEARCH_NODES 2000u
+#define SEARCHES_MAX 64u
 
 typedef struct planner {
     umo_plan_item *items;
@@ -101,6 +107,98 @@ bool umo_plan_pack(umo_plan_item *items, size_t count, size_t align_bytes, size_
         insert(&p, index);
         const size_t end = item->offset_bytes + item->size_bytes;
         bytes = bytes > end ? bytes : end;
+    }
+    *out_bytes = bytes;
+    return true;
+}
+
+/* Whether no plan can be shorter: as many bytes live at one step. */
+static bool at_bound(const umo_plan_item *items, size_t count, size_t align_bytes, size_t bytes)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t live = 0; /* where an item begins, at one of which the most live */
+        for (size_t k = 0; k < count; k++) {
+            size_t padded;
+            if (items[k].first <= items[i].first && items[i].first <= items[k].last &&
+                round_up(items[k].size_bytes, align_bytes, &padded)) {
+                live += padded; /* a plan of them all fits: no overflow */
+            }
+        }
+        if (live >= bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A shorter plan, if the library finds one. */
+static void improve(umo_plan_item *items, size_t count, size_t align_bytes, size_t *bytes)
+{
+    umo_plan_buffer buffers[UMO_PLAN_ITEMS_MAX];
+    int64_t offsets[UMO_PLAN_ITEMS_MAX];
+    size_t owners[UMO_PLAN_ITEMS_MAX];
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].size_bytes > 0) {
+            buffers[used] = (umo_plan_buffer){.lower = (int64_t)items[i].first,
+                                              .upper = (int64_t)items[i].last + 1,
+                                              .size_bytes = items[i].size_bytes,
+                                              .align_bytes = align_bytes};
+            owners[used++] = i;
+        }
+    }
+    umo_plan_options options;
+    umo_plan_options_init(&options);
+    options.time_limit_ns = 0; /* the same places on every machine */
+    options.node_limit = SEARCH_NODES;
+    umo_plan_result result;
+    if (umo_plan(buffers, used, &options, offsets, &result, NULL) != UMO_OK ||
+        (uint64_t)result.peak_bytes >= *bytes) {
+        return;
+    }
+    for (size_t k = 0; k < used; k++) {
+        items[owners[k]].offset_bytes = (size_t)offsets[k];
+    }
+    *bytes = (size_t)result.peak_bytes;
+}
+
+static bool sizes_equal(const umo_plan_layout *layout, const umo_plan_item *items, size_t count)
+{
+    bool equal = layout->count == count;
+    for (size_t i = 0; i < count && equal; i++) {
+        equal = layout->sizes[i] == items[i].size_bytes;
+    }
+    return equal;
+}
+
+bool umo_plan_pack_kept(umo_plan_kept *kept, umo_plan_item *items, size_t count, size_t align_bytes,
+                        size_t *out_bytes)
+{
+    for (size_t k = 0; k < UMO_PLAN_LAYOUTS && count > 0; k++) {
+        const umo_plan_layout *layout = &kept->layouts[k];
+        if (sizes_equal(layout, items, count)) {
+            for (size_t i = 0; i < count; i++) {
+                items[i].offset_bytes = layout->offsets[i];
+            }
+            *out_bytes = layout->bytes;
+            return true;
+        }
+    }
+    size_t bytes = 0;
+    if (!umo_plan_pack(items, count, align_bytes, &bytes)) {
+        return false;
+    }
+    if (kept->searches < SEARCHES_MAX && !at_bound(items, count, align_bytes, bytes)) {
+        kept->searches++;
+        improve(items, count, align_bytes, &bytes);
+    }
+    umo_plan_layout *layout = &kept->layouts[kept->next];
+    kept->next = (kept->next + 1) % UMO_PLAN_LAYOUTS;
+    layout->count = count;
+    layout->bytes = bytes;
+    for (size_t i = 0; i < count; i++) {
+        layout->sizes[i] = items[i].size_bytes;
+        layout->offsets[i] = items[i].offset_bytes;
     }
     *out_bytes = bytes;
     return true;

@@ -121,6 +121,54 @@ static void what_no_memory_holds_is_refused(void **unused)
     assert_true(bytes == SIZE_MAX - 100);
 }
 
+static void sizes_met_again_keep_their_places(void **unused)
+{
+    (void)unused;
+    umo_plan_kept kept = {0};
+    size_t bytes[2];
+    for (size_t turn = 0; turn < 3 * UMO_PLAN_LAYOUTS; turn++) {
+        /* As many different ones as are kept, then more. */
+        const size_t k = turn % (turn < 2 * UMO_PLAN_LAYOUTS ? UMO_PLAN_LAYOUTS : 20);
+        umo_plan_item items[] = {{64 + 64 * k, 0, 1, 0}, {128, 1, 2, 0}, {64, 2, 3, 0}};
+        assert_true(umo_plan_pack_kept(&kept, items, 3, 64, &bytes[0]));
+        plan_check(items, 3, 64, bytes[0]);
+        assert_true(umo_plan_pack_kept(&kept, items, 3, 64, &bytes[1]));
+        plan_check(items, 3, 64, bytes[1]);
+        assert_int_equal(bytes[0], bytes[1]);
+        assert_int_equal(bytes[0], 192 + 64 * k);
+    }
+    assert_int_equal(kept.searches, 0); /* packed greedily, they are at the bound */
+    umo_plan_item longs[] = {{SIZE_MAX - 100, 0, 1, 0}, {200, 1, 2, 0}};
+    assert_false(umo_plan_pack_kept(&kept, longs, 2, 64, &bytes[0]));
+}
+
+static void what_greed_makes_too_long_is_planned(void **unused)
+{
+    (void)unused;
+    unsigned seed = 7;
+    size_t greedy = 0;
+    size_t planned = 0;
+    size_t least = 0;
+    for (unsigned round = 0; round < 40; round++) {
+        umo_plan_kept kept = {0};
+        umo_plan_item items[24];
+        for (size_t i = 0; i < 24; i++) {
+            const size_t first = (size_t)rand_r(&seed) % (STEPS - 5);
+            items[i] = (umo_plan_item){256 * (1 + (size_t)rand_r(&seed) % 40), first,
+                                       first + (size_t)rand_r(&seed) % 5, 0};
+        }
+        greedy += pack(items, 24, 256);
+        size_t bytes = 0;
+        assert_true(umo_plan_pack_kept(&kept, items, 24, 256, &bytes));
+        plan_check(items, 24, 256, bytes);
+        planned += bytes;
+        least += bound(items, 24, 256);
+        assert_true(kept.searches <= 1);
+    }
+    assert_true(planned < greedy);
+    assert_true((double)planned < 1.01 * (double)least);
+}
+
 /* The usual form: each kernel writes what the next one reads. */
 static void chains_stay_near_what_lives_at_once(void **unused)
 {
@@ -234,6 +282,8 @@ int main(void)
         cmocka_unit_test(an_item_takes_the_tightest_gap),
         cmocka_unit_test(items_without_bytes_take_no_room),
         cmocka_unit_test(what_no_memory_holds_is_refused),
+        cmocka_unit_test(sizes_met_again_keep_their_places),
+        cmocka_unit_test(what_greed_makes_too_long_is_planned),
         cmocka_unit_test(chains_stay_near_what_lives_at_once),
         cmocka_unit_test(random_lifetimes_stay_near_what_lives_at_once),
         cmocka_unit_test(plans_of_few_items_are_mostly_the_best_there_are),
