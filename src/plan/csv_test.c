@@ -103,7 +103,7 @@ static void no_text_is_too_broken(void **state)
 {
     (void)state;
     static const char text[] =
-        "id,lower,upper,size,offset\r\n\"a\"\"b\",-1,2,3,0\n\"c\nd\",0,1,1,7\r";
+        "id,lower,upper,size,offset\r\n\"a\"\"b\",-1,2,3,0\n\"c\nx\",0,1,1,7\r";
     char broken[sizeof text];
     unsigned seed = 5;
     unsigned read = 0;

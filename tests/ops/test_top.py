@@ -134,7 +134,7 @@ def test_a_process_s_table_has_its_buffers_and_its_recording_ends(server: Triton
     ("arguments", "status", "words"),
     [
         (["--pid", "999999999"], 2, "umo: "),
-        (["--pid", "1", "x:1"], 2, "not both"),
+        (["--pid", "1", "x:1"], 2, "exclude each other"),
         (["--pid", "-5"], 2, "umo: "),
     ],
 )
