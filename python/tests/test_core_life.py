@@ -216,7 +216,8 @@ def test_nothing_leaks(name: str) -> None:
         for _ in range(100):
             step()
         gc.collect()
-        assert ctx.stats()["live_buffers"] == live
+        # A pool keeps its last block for the next one, until the keeper gives it back: before or after `live`.
+        assert ctx.stats()["live_buffers"] <= live + (name == "pool")
 
 
 @pytest.mark.slow
