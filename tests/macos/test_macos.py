@@ -44,10 +44,14 @@ LEFT_OUT = {
     "driver_metal_system_test": "steers the fake by the calls that libumo links to, which only GNU ld redirects in it",
     "mem_record_fault_test": "makes the library's allocations fail, which only GNU ld redirects to it",
     "mem_ring_fault_test": "makes the library's calls fail, which only GNU ld redirects to it",
+    "plan_plan_fault_test": "likewise, with its allocations",
     "weights_fault": "likewise, with the calls on files",
     "kernel_stages_test": "likewise, with the calls to the library",
     "os_linux_watch_test": "looks at Linux's cgroups and stall times",
     "pressure": "lives in a cgroup of Linux",
+    "example_wrap": "the examples are built and run here",
+    "example_allocate": "likewise",
+    "example_zero_copy": "likewise",
 }
 
 lief.logging.disable()
