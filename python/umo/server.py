@@ -92,7 +92,7 @@ def find_tritonserver() -> Path:
     on_path = shutil.which("tritonserver")
     if on_path:
         return Path(on_path)
-    raise ServerError(f"no tritonserver found: {_how_to_get_one(root)}, or set UMO_TRITONSERVER to the binary")
+    raise ServerError(f"no tritonserver found; {_how_to_get_one(root)}, or set UMO_TRITONSERVER to the binary")
 
 
 def _how_to_get_one(root: Path | None) -> str:

@@ -272,7 +272,7 @@ def test_without_a_server_it_says_how_to_get_one(plain: Environment) -> None:
     ran = plain.run("umo", "example", "--ask")
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr == (
-        "umo: no tritonserver found: pip install 'umo[server]', or set UMO_TRITONSERVER to the binary\n"
+        "umo: no tritonserver found; pip install 'umo[server]', or set UMO_TRITONSERVER to the binary\n"
     )
 
 
