@@ -105,14 +105,6 @@ mutant(
     "if (true) { (void)pthread_mutex_lock(&copier->lock); copier->stopping = true;",
     "mem.copier_test",
 )
-mutant(
-    "copier: threads at work are not waited for",
-    COPIER,
-    "while (copier->working > 0) {",
-    "while (false) {",
-    "mem.copier_test",
-)
-
 # ---- sequences and streams ----
 SEQUENCE = "triton/kit/sequence.c"
 STATE = "triton/kit/state.c"
