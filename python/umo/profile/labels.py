@@ -38,7 +38,7 @@ def _tuple(names: dict[int, str], offset: int = 0) -> tuple[str, ...]:
     return tuple(names.get(number - offset, "") for number in range(max(names) + offset + 1))
 
 
-def _small(header: str, enum: str, prefix: str, offset: int = 0) -> tuple[str, ...]:
+def enumerators(header: str, enum: str, prefix: str, offset: int = 0) -> tuple[str, ...]:
     names = {number: name.lower() for number, name in _enumeration(header, enum, prefix).items()}
     return _tuple(names, offset)
 
@@ -55,16 +55,16 @@ def reasons() -> tuple[tuple[str, str, str], ...]:
 
 
 _MAKERS = {
-    "KINDS": lambda: _small("profile.h", "umo_event_kind", "UMO_EVENT_"),
-    "MODES": lambda: _small("driver.h", "umo_storage_mode", "UMO_"),
-    "SIDES": lambda: _small("driver.h", "umo_side", "UMO_SIDE_"),
-    "USES": lambda: _small("buffer.h", "umo_use", "UMO_"),
-    "DIRECTIONS": lambda: _small("trace.h", "umo_direction", "UMO_DIRECTION_", offset=1),
+    "KINDS": lambda: enumerators("profile.h", "umo_event_kind", "UMO_EVENT_"),
+    "MODES": lambda: enumerators("driver.h", "umo_storage_mode", "UMO_"),
+    "SIDES": lambda: enumerators("driver.h", "umo_side", "UMO_SIDE_"),
+    "USES": lambda: enumerators("buffer.h", "umo_use", "UMO_"),
+    "DIRECTIONS": lambda: enumerators("trace.h", "umo_direction", "UMO_DIRECTION_", offset=1),
     "STATUSES": lambda: tuple(
         name.removeprefix("UMO_").removeprefix("E_") for name in _tuple(_enumeration("status.h", "umo_status", ""))
     ),
-    "PATTERNS": lambda: _small("access.h", "umo_pattern", "UMO_PATTERN_"),
-    "WHYS": lambda: _small("profile.h", "umo_placement_why", "UMO_WHY_"),
+    "PATTERNS": lambda: enumerators("access.h", "umo_pattern", "UMO_PATTERN_"),
+    "WHYS": lambda: enumerators("profile.h", "umo_placement_why", "UMO_WHY_"),
     "REASONS": lambda: tuple(label for label, _, _ in reasons()),
 }
 

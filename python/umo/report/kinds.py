@@ -97,7 +97,7 @@ def word(words: tuple[str, ...], value: Any) -> str:
 def detail_words(header: str, enum: str, prefix: str) -> tuple[str, ...]:
     """The names of what an event's detail numbers; none where these headers do not have the enumeration."""
     try:
-        return labels._small(header, enum, prefix)
+        return labels.enumerators(header, enum, prefix)
     except RuntimeError:
         return ()
 
