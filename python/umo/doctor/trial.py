@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import paths
+from ..words import reasons
 
 SIZE = (1 << 20) + 16  # more than a page and a tail
 PIECES = ((5, 1), (4096, 300_001), (400_003, 77), (700_000, 262_144), (1_048_000, 592))  # (offset, bytes), all odd ways
@@ -206,9 +207,7 @@ def _bound(trial: Trial, info: dict[str, Any]) -> Iterator[dict[str, Any]]:
             trial.device, trial.scope, ctypes.byref(asked), ctypes.byref(made), ctypes.byref(why), trial._error()
         )
         if status != 0:
-            trial.library.umo_reason_label.restype = ctypes.c_char_p
-            reason = trial.library.umo_reason_label(why.value).decode()
-            yield {"refused": trial.error.text.decode(errors="replace"), "reason": reason}
+            yield {"refused": trial.error.text.decode(errors="replace"), "reason": reasons()[why.value].label}
             del held
             return
         try:
