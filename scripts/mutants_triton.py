@@ -105,6 +105,14 @@ mutant(
     "if (true) { (void)pthread_mutex_lock(&copier->lock); copier->stopping = true;",
     "mem.copier_test",
 )
+mutant(
+    "copier: threads at work are not waited for",
+    COPIER,
+    "while (copier->working > 0) {",
+    "while (false) {",
+    "mem.copier_test",
+)
+
 # ---- sequences and streams ----
 SEQUENCE = "triton/kit/sequence.c"
 STATE = "triton/kit/state.c"
@@ -540,9 +548,16 @@ mutant(
     "mem.lost_test",
 )
 mutant(
+    "mappings: a price that was too high once is believed for ever",
+    "src/mem/mappings.c",
+    "if ((rented + size_bytes) / RENTS_UNTIL_MEASURED >= crossover) {",
+    "if (false) {",
+    "mem.mappings_test",
+)
+mutant(
     "mappings: the whole map is read for any byte",
     "src/mem/mappings.c",
-    "if (mappings->unknown_bytes < umo_mappings_crossover_bytes()) {",
+    "if (mappings->unknown_bytes < crossover) {",
     "if (false) {",
     "mem.mappings_test",
     "kit.lost",

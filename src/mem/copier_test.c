@@ -6,6 +6,7 @@
 #include "os/os.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -169,6 +172,68 @@ static void callers_do_not_wait_for_each_other(void **state)
     umo_copier_destroy(copier);
 }
 
+/*
+ * A source whose pages are read when this test lets them: the caller's wait until the helper has
+ * one in hand, and the helper's first until the caller has returned, or could have.
+ */
+#define HELD_BYTES ((size_t)1 << 20)
+#define HELD_MS 200
+
+static pthread_t caller;
+static size_t page_bytes;
+static atomic_bool helper_in;
+static atomic_bool returned;
+
+static void page_opened(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    (void)context;
+    if (pthread_equal(pthread_self(), caller) != 0) {
+        while (!atomic_load(&helper_in)) {
+            (void)usleep(1000);
+        }
+    } else if (!atomic_exchange(&helper_in, true)) {
+        for (int ms = 0; ms < HELD_MS && !atomic_load(&returned); ms++) {
+            (void)usleep(1000);
+        }
+    }
+    void *page = (void *)((uintptr_t)info->si_addr & ~(page_bytes - 1)); /* NOLINT */
+    if (mprotect(page, page_bytes, PROT_READ | PROT_WRITE) != 0) {
+        _exit(99);
+    }
+}
+
+static void a_thread_at_work_is_waited_for(void **state)
+{
+    (void)state;
+    umo_copier *copier = NULL;
+    struct sigaction open = {.sa_sigaction = page_opened, .sa_flags = SA_SIGINFO};
+    struct sigaction segv;
+    struct sigaction bus; /* as macOS calls it */
+    unsigned char *to = malloc(HELD_BYTES);
+    unsigned char *from = umo_os_pages_alloc(HELD_BYTES);
+    page_bytes = umo_os_page_bytes();
+    caller = pthread_self();
+    assert_non_null(to);
+    assert_non_null(from);
+    assert_int_equal(umo_copier_create(1, 1, &copier, NULL), UMO_OK);
+    bytes_fill(from, HELD_BYTES, 5);
+    memset(to, 0xEE, HELD_BYTES);
+    assert_int_equal(sigaction(SIGSEGV, &open, &segv), 0);
+    assert_int_equal(sigaction(SIGBUS, &open, &bus), 0);
+    assert_int_equal(mprotect(from, HELD_BYTES, PROT_NONE), 0);
+    umo_copier_run(copier, &(umo_copy){to, from, HELD_BYTES}, 1);
+    bool arrived = memcmp(to, from, HELD_BYTES) == 0;
+    atomic_store(&returned, true);
+    umo_copier_destroy(copier); /* ends its thread, whatever it was at */
+    assert_int_equal(sigaction(SIGSEGV, &segv, NULL), 0);
+    assert_int_equal(sigaction(SIGBUS, &bus, NULL), 0);
+    assert_true(atomic_load(&helper_in));
+    assert_true(arrived);
+    umo_os_pages_free(from, HELD_BYTES);
+    free(to);
+}
+
 static void a_child_of_fork_copies_alone(void **state)
 {
     (void)state;
@@ -196,6 +261,7 @@ int main(void)
         cmocka_unit_test(figures_are_measured_with_the_first_large_copy),
         cmocka_unit_test(nobody_helps_on_one_processor),
         cmocka_unit_test(callers_do_not_wait_for_each_other),
+        cmocka_unit_test(a_thread_at_work_is_waited_for),
         cmocka_unit_test(a_child_of_fork_copies_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

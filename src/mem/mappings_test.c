@@ -125,6 +125,39 @@ static void the_map_is_read_when_copying_would_have_cost_as_much(void **state)
     umo_mappings_destroy(mappings);
 }
 
+/* What was measured at a bad moment is not believed for ever. */
+static void a_price_that_was_too_high_falls(void **state)
+{
+    (void)state;
+    enum {
+        MANY = 8000
+    };
+    size_t page = pages_test_bytes();
+    /* Every second page is another mapping: to read all takes many times as long as usually. */
+    char *pages = mmap(NULL, MANY * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(pages, MAP_FAILED);
+    for (size_t i = 0; i < MANY; i += 2) {
+        assert_int_equal(mprotect(pages + i * page, page, PROT_NONE), 0);
+    }
+    umo_mappings *mappings = mappings_open();
+    const umo_mapping *mapping = NULL;
+    mapping_test_silent = true;
+    for (int i = 0; i < 30; i++) { /* each is a quarter of what is known */
+        umo_mappings_forget(mappings);
+        assert_int_equal(umo_mappings_find(mappings, mappings, SIZE_MAX, &mapping), UMO_OK);
+    }
+    assert_int_equal(munmap(pages, MANY * page), 0);
+    uint64_t high = umo_mappings_crossover_bytes();
+    for (int i = 0; i < 100; i++) {
+        umo_mappings_forget(mappings);
+        umo_status status = umo_mappings_find(mappings, mappings, (size_t)high / 8, &mapping);
+        assert_true(status == UMO_E_REFUSED || umo_mappings_crossover_bytes() <= high / 8);
+    }
+    mapping_test_silent = false;
+    assert_true(umo_mappings_crossover_bytes() < high / 4);
+    umo_mappings_destroy(mappings);
+}
+
 /* Views on such a system: made, found again, lost, swept. */
 static void an_older_system_has_views(void **state)
 {
@@ -201,6 +234,7 @@ int main(void)
         cmocka_unit_test(many_mappings_are_told_apart),
 #if MAPS
         cmocka_unit_test(the_map_is_read_when_copying_would_have_cost_as_much),
+        cmocka_unit_test(a_price_that_was_too_high_falls),
         cmocka_unit_test(an_older_system_has_views),
         cmocka_unit_test(the_map_has_as_many_lines_as_mappings),
 #endif
