@@ -52,6 +52,33 @@ def test_server_starts_and_stops_cleanly(empty):
     assert not log.exists()
 
 
+def test_a_server_elsewhere_is_asked_there(empty):
+    away = ["--http-address=127.0.0.2", "--metrics-address=127.0.0.3", "--grpc-address=127.0.0.4"]
+    with TritonServer(**empty, explicit=True, extra_args=away) as server:
+        assert server.index() == []
+        assert isinstance(server.metrics().samples, list)
+        assert server.http_url == f"127.0.0.2:{server.http_port}"
+        assert server.metrics_url == f"127.0.0.3:{server.metrics_port}"
+        assert server.grpc_url == f"127.0.0.4:{server.grpc_port}"
+        with socket.create_connection(("127.0.0.4", server.grpc_port), timeout=5):
+            pass
+
+
+def test_a_server_without_metrics_is_ready_without_them(empty):
+    with TritonServer(**empty, explicit=True, extra_args=["--allow-metrics=false"]) as server:
+        assert server.index() == []
+        with pytest.raises(OSError):
+            server.metrics()
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [("127.0.0.1", "127.0.0.1:1"), ("0.0.0.0", "127.0.0.1:1"), ("[::]", "127.0.0.1:1"), ("::1", "[::1]:1")],
+)
+def test_where_a_server_is_reached(address, url):
+    assert under_test._url(under_test._reachable(address), 1) == url
+
+
 def test_unknown_option_of_another_version_is_not_passed(empty):
     known = server_options(find_tritonserver())
     command = TritonServer(**empty)._command()

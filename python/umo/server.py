@@ -189,6 +189,15 @@ def parse_metrics(text: str) -> Metrics:
     return Metrics(samples)
 
 
+def _reachable(address: str) -> str:
+    """Where a server is reached that listens there."""
+    return HOST if address in ("0.0.0.0", "::", "[::]") else address.strip("[]")
+
+
+def _url(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all are held at once so that they differ."""
     with contextlib.ExitStack() as held:
@@ -268,7 +277,8 @@ class TritonServer:
         self._stop_signal = signal.SIGINT
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
-        self._host = self._asked("--http-address") or HOST
+        self._host = _reachable(self._asked("--http-address") or HOST)
+        self._metrics_host = _reachable(self._asked("--metrics-address") or HOST)
         self.binary = find_tritonserver()
         self.http_port = self.grpc_port = self.metrics_port = 0
 
@@ -391,6 +401,10 @@ class TritonServer:
         values = [a.partition("=")[2] for a in self._extra_args if a.partition("=")[0] == option]
         return values[-1] if values else None
 
+    def _has_metrics(self) -> bool:
+        """Whether there will be metrics at metrics_url."""
+        return self._asked("--allow-metrics") not in ("false", "0") and self._asked("--metrics-port") is None
+
     def _wait_ready(self) -> None:
         assert self._process is not None
         if self._asked("--allow-http") in ("false", "0"):
@@ -405,6 +419,10 @@ class TritonServer:
                 )
             try:
                 if self._get("/v2/health/ready", timeout_s=5)[0] == 200:
+                    if not self._has_metrics():
+                        return
+                    # The port of the metrics is opened last.
+                    self._get("/metrics", port=self.metrics_port, timeout_s=5)
                     return
             except OSError:
                 pass
@@ -478,17 +496,17 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """host:port, as tritonclient.http wants it."""
-        return f"{HOST}:{self.http_port}"
+        return _url(self._host, self.http_port)
 
     @property
     def grpc_url(self) -> str:
         """host:port, as tritonclient.grpc wants it."""
-        return f"{HOST}:{self.grpc_port}"
+        return _url(_reachable(self._asked("--grpc-address") or HOST), self.grpc_port)
 
     @property
     def metrics_url(self) -> str:
         """host:port of /metrics."""
-        return f"{HOST}:{self.metrics_port}"
+        return _url(self._metrics_host, self.metrics_port)
 
     @property
     def log_path(self) -> Path | None:
@@ -555,7 +573,7 @@ class TritonServer:
     def _request(
         self, method: str, path: str, body: bytes | None, port: int | None = None, timeout_s: float = 30.0
     ) -> tuple[int, bytes]:
-        host = HOST if self._host in ("0.0.0.0", "::", "[::]") else self._host
+        host = self._metrics_host if port == self.metrics_port else self._host
         connection = http.client.HTTPConnection(host, port or self.http_port, timeout=timeout_s)
         try:
             connection.request(method, path, body=body)
