@@ -1,6 +1,7 @@
 """The switches of docs/views.md, on the real server.
 
-Without PROCMAP_QUERY, as on older kernels, all holds that holds with it. Without the handler of SIGBUS a client can end
+Without PROCMAP_QUERY, as on older kernels, all holds that holds with it, but for outputs that the server lets end
+behind a region: nobody knows where a small one's region ends. Without the handler of SIGBUS a client can end
 the server by cutting its file short, and all else holds.
 """
 
@@ -56,7 +57,11 @@ def test_clients_that_die_leave_nothing_mapped(stage: Stage) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ["overlap", "mutate", "regions", "same", "beyond"])
-def test_the_other_attacks(stage: Stage, attack: str) -> None:
+def test_the_other_attacks(stage: Stage, kept: tuple[str, list[Stage]], attack: str) -> None:
+    if (kept[0], attack) == ("UMO_PROCMAP_QUERY", "beyond"):
+        pytest.skip(
+            "where a region ends is not asked about for tensors that are cheaper to copy: docs/hostile-clients.md"
+        )
     said = stage.attack(attack, 3)
     assert said.get("answered", 0) > 50 or attack == "beyond"
 
