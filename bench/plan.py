@@ -11,6 +11,10 @@ MiniMalloc is in no registry: its times are those that its authors publish, and 
 
 Three claims an instance: plan_solved_NAME (1: a plan of the capacity, or at the bound), plan_bound_NAME (peak / bound
 after the search without a capacity, 10 s), plan_time_NAME (to the capacity, or where there is none to the end).
+
+plan_pool_MODEL: the tensors between the nodes of a model, taken from umo's pool and given back in the order of the
+nodes (bench/pool_replay), and what the pool has reserved at the peak over the planned peak. Beside it first fit, and
+the allocator that decides as PyTorch's does.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
 from umo import planning  # noqa: E402
+from umo.models import minilm  # noqa: E402
 from umo.planning import Buffer  # noqa: E402
 
 COMMAND = "make bench (bench/plan.py)"
@@ -174,15 +181,58 @@ def measure(instance: Instance, turns: int, peers: bool) -> None:
     )
 
 
+def models(folder: Path) -> Iterator[tuple[str, list[Buffer]]]:
+    """Tensors between the nodes: MiniLM at two batches, and image models of the graphs that onnx carries."""
+    import onnx
+
+    text = folder / "minilm.onnx"
+    minilm.write(text)
+    for batch in (1, 8):
+        shapes = {name: (batch, 128) for name in ("input_ids", "attention_mask", "token_type_ids")}
+        yield f"minilm_b{batch}", planning.from_onnx(text, shapes).buffers
+    light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    for name in ("resnet50", "densenet121", "shufflenet"):
+        yield name, planning.from_onnx(light / f"light_{name}.onnx", {}).buffers
+
+
+def events_write(path: Path, buffers: list[Buffer]) -> None:
+    """The lifetimes as a trace of one thread: what ends at a time ends before what begins there."""
+    events = [(b.lower, 1, k) for k, b in enumerate(buffers)] + [(b.upper, 0, k) for k, b in enumerate(buffers)]
+    lines = [f"{at},{'fa'[begins]},{k},{buffers[k].size if begins else 0},0" for at, begins, k in sorted(events)]
+    path.write_text("t,op,id,size,thread\n" + "\n".join(lines) + "\n")
+
+
+def reserved_peak(build: Path, allocator: str, trace: Path) -> int:
+    command = [str(build / "bench" / "pool_replay"), allocator, "check", str(trace)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["reserved_peak_bytes"]
+
+
+def against_the_pool(build: Path, name: str, buffers: list[Buffer], folder: Path) -> None:
+    plan = planning.solve(buffers, seconds=SECONDS)
+    if plan.offsets is None or not plan.peak or planning.check(buffers, plan.offsets) != plan.peak:
+        raise SystemExit(f"{name}: the plan is not right")
+    trace = folder / f"{name}.events.csv"
+    events_write(trace, buffers)
+    pool = reserved_peak(build, "umo", trace) / plan.peak
+    caching = reserved_peak(build, "caching", trace) / plan.peak
+    first = planning.first_fit(buffers) / plan.peak
+    opponent = f"planned peak {plan.peak} bytes; first fit {first:.3f}, as PyTorch's allocator {caching:.3f} of it"
+    row(f"plan_pool_{name}", round(pool, 4), "x planned", opponent, round(pool, 4), [round(pool, 4)] * 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = os.environ.get("UMO_DATA", ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(beside))
+    parser.add_argument("--build", type=Path, default=Path(os.environ.get("UMO_BUILD", ROOT / "build" / "release")))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     for instance in instances(options.data):
         measure(instance, options.turns, options.peers)
+    with tempfile.TemporaryDirectory() as made:
+        for name, buffers in models(Path(made)):
+            against_the_pool(options.build, name, buffers, Path(made))
 
 
 if __name__ == "__main__":
