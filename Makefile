@@ -18,7 +18,7 @@ build: setup ## build the library and the backends into build/release
 	@cmake --preset release >build/cmake.log 2>&1 || { cat build/cmake.log; exit 1; }
 	@cmake --build build/release
 
-test: build ## run every test but the slow ones
+test: build ## run the tests of the day: 20 minutes on two processors
 	@scripts/test
 
 test-full: build ## run every test
