@@ -78,6 +78,7 @@ def recorder_main(pid: int, path: Path) -> None:
     """The other end of Recorder: what `umo record` does, in a process that has been started already."""
     from umo.profile import record
 
+    record.step_back()
     print("{}", flush=True)
     result: list[record.Result] = []
     stop, thread = threading.Event(), threading.Thread()

@@ -91,6 +91,7 @@ def _run(
         signal.signal(number, lambda *_: ending.set())
     if sys.stderr.isatty() and seconds is None:
         print(f"umo: recording process {pid}; Ctrl-C ends it", file=sys.stderr)
+    recording.step_back()
     try:
         convert = converter(form, triton_trace)
         result = recording.record(pid, path, ending, seconds, memory << 20, convert)

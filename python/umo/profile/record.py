@@ -7,6 +7,7 @@ events; what waits between them is bounded, and what does not fit there waits in
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from .model import Profile
 from .recorder import ROOM, Figures, Recorder
 
 _WAITING = 64  # takes of at most 65,536 events
-_PAUSE_S = (0.001, 0.1)  # between two looks, at least and at most
+_PAUSE_S = (0.001, 0.2)  # between two looks, at least and at most
 _FILLED = 128  # so many pauses' events, at least, a ring holds: one thread alone has a small part of it
 
 
@@ -35,6 +36,12 @@ class Result:
     seconds: float
     size_bytes: int
     facts: dict[str, Any]
+
+
+def step_back() -> None:
+    """Has this process yield to the one that it looks at: what waits meanwhile waits in a ring that is large enough."""
+    with contextlib.suppress(OSError):
+        os.nice(10)
 
 
 def command_of(pid: int) -> str:
@@ -95,10 +102,11 @@ def _write(writer: Writer, drain: _Drain, stop: threading.Event, until: float) -
     count = 0
     more = True
     while more:
-        if time.monotonic() >= until:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
             stop.set()
         try:
-            item = drain.taken.get(timeout=0.05)
+            item = drain.taken.get(timeout=min(left_s, 1.0) if left_s > 0 else 1.0)
         except queue.Empty:
             continue
         more = item is not None

@@ -18,6 +18,7 @@ from . import labels
 from .model import EVENT, NONE
 
 ROOM = 1 << 16
+_NAMED = 1 << 12
 
 
 class _Error(ctypes.Structure):
@@ -121,6 +122,8 @@ class Recorder:
         self._unknown = 0
         self.scopes: dict[int, str] = {}
         self.devices: dict[int, str] = {}
+        # Numbers that have their name already, or need none: nearly all that ever come.
+        self._seen = {what: np.arange(_NAMED) == 0 for what in ("scope", "device")}
         error = _Error()
         if not -(1 << 63) <= pid < 1 << 63:
             pid = 0
@@ -136,14 +139,21 @@ class Recorder:
             raise RecorderError(status, error.text.decode("utf-8", "replace"))
 
     def _names(self, events: np.ndarray, number: str, text: str, names: dict[int, str]) -> list[tuple[str, int, str]]:
-        new = []
-        values, rows = np.unique(events[number], return_index=True)
+        new: list[tuple[str, int, str]] = []
+        numbers = events[number]
+        seen = self._seen[number]
+        few = numbers < len(seen)
+        if few.all() and seen[numbers].all():
+            return new
+        values, rows = np.unique(numbers, return_index=True)
         for value, row in zip(values.tolist(), rows.tolist(), strict=True):
             if value != 0 and value not in names:
                 name = ctypes.string_at(int(events[text][row]))
                 if name:
                     names[value] = _clean(name)
                     new.append((number, value, names[value]))
+                    if value < len(seen):
+                        seen[value] = True
         return new
 
     def _figure(self) -> None:
@@ -165,9 +175,8 @@ class Recorder:
         if count.value == 0:
             return np.empty(0, EVENT), []
         raw = self._room[: count.value]
-        events = np.empty(count.value, EVENT)
-        for name in EVENT.names or ():
-            events[name] = raw[name]
+        rows = raw.view(np.uint8).reshape(count.value, _C_EVENT.itemsize)[:, : EVENT.itemsize]
+        events = np.ascontiguousarray(rows).view(EVENT).reshape(count.value)
         names = self._names(raw, "scope", "scope_name", self.scopes)
         known = _known(events)
         if not known.all():  # lost to those who read the file
