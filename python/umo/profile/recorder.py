@@ -176,7 +176,7 @@ class Recorder:
             return np.empty(0, EVENT), []
         raw = self._room[: count.value]
         rows = raw.view(np.uint8).reshape(count.value, _C_EVENT.itemsize)[:, : EVENT.itemsize]
-        events = np.ascontiguousarray(rows).view(EVENT).reshape(count.value)
+        events = rows.copy().view(EVENT).reshape(count.value)
         names = self._names(raw, "scope", "scope_name", self.scopes)
         known = _known(events)
         if not known.all():  # lost to those who read the file
