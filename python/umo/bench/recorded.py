@@ -112,7 +112,11 @@ def shown_kib(pid: int) -> int:
 
 def running_ns(pid: int) -> int:
     """Processor time of all its threads."""
-    return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            total += int(task.joinpath("schedstat").read_text().split()[0])
+    return total
 
 
 def asked(asker: Asker, model: str, seconds: float) -> tuple[int, float]:

@@ -157,7 +157,7 @@ class Stage:
         if not self.server.running:
             raise ServerDied(again, self.server.log()[-1500:])
         neighbour = self.neighbour.report()
-        assert neighbour["troubles"] == [], again
+        assert neighbour["troubles"] == [], f"{again}: {neighbour['troubles'][:5]}"
         assert crowded or neighbour["answers"] > answers, f"{again}: the neighbour was not answered meanwhile"
         if dies:
             assert ran.returncode == -9, f"{again}: {ran.stderr[-2000:]}"

@@ -196,9 +196,9 @@ class Grpc:
             return _refusal(trouble)
         return _answer(said)
 
-    def stream(self) -> Stream:
+    def stream(self, timeout_s: float | None = None) -> Stream:
         """A stream of its own on this connection."""
-        return Stream(self._stub, self._timeout_s)
+        return Stream(self._stub, self._timeout_s if timeout_s is None else timeout_s)
 
 
 def _message(
