@@ -265,6 +265,37 @@ UMO_API UMO_MUST_USE umo_status umo_buffer_unpin(umo_buffer *buffer);
 UMO_API bool umo_buffer_pinned(const umo_buffer *buffer);
 
 /**
+ * The node (numa.h) that most of the buffer's bytes in host memory lie on now; UMO_NUMA_ANY (-1)
+ * while none of them is in memory, and where the system does not say.
+ *
+ * Threads:   any.
+ * Cost:      looks at 64 pages at most, some 10 us.
+ */
+UMO_API int32_t umo_buffer_numa_node(umo_buffer *buffer);
+
+/**
+ * Places a buffer: moves its pages in host memory to a node, and has pages that come later lie
+ * there too. Its bytes, its addresses and its mode stay, brackets stay open. The optimizer leaves a
+ * buffer that was placed where it is.
+ *
+ * @param node        UMO_NUMA_ANY: nothing moves, pages that come later lie where they are first
+ *                    touched, and the optimizer may move the buffer again.
+ * @param moved_bytes What lies there now and did not before; may be NULL.
+ *
+ * Errors:    NOT_FOUND    no such node.
+ *            UNSUPPORTED  the node has no memory, or none for this process; or the buffer has no
+ *                         pages of its own in host memory: an import, a block of a pool, memory of
+ *                         the device.
+ *            BUSY         it is pinned or exported.
+ *            REFUSED      the system lets nobody say so here (numa.h). NOMEM.
+ *            That some pages could not be moved is no error.
+ * Threads:   any. Pins, exports and moves to another mode wait for it, 2 MiB at most; nobody else.
+ * Cost:      as umo_numa_move().
+ */
+UMO_API UMO_MUST_USE umo_status umo_buffer_numa_move(umo_buffer *buffer, int32_t node,
+                                                     uint64_t *moved_bytes, umo_error *error);
+
+/**
  * Hands the whole memory on one side to somebody who knows no brackets (DLPack), until
  * umo_buffer_export_end(). Moves are forbidden meanwhile.
  *

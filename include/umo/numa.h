@@ -30,7 +30,9 @@ typedef struct umo_numa_node {
     uint32_t processors;   /**< that are on; 0: a node of memory only */
     uint64_t memory_bytes; /**< 0: none of its own */
     bool allowed;          /**< this process may have memory there (cpuset) */
-    int32_t initiator;     /**< the node with processors that is nearest to it: itself if it has some */
+    /** The node with processors that is nearest to it, itself if it has some; UMO_NUMA_ANY: none.
+     */
+    int32_t initiator;
     /* As firmware tells them, from the initiator; 0 where it does not. */
     uint32_t read_latency_ns;
     uint32_t write_latency_ns;
@@ -39,7 +41,7 @@ typedef struct umo_numa_node {
 } umo_numa_node;
 
 typedef struct umo_numa_topology {
-    uint32_t count; /**< at least 1 */
+    uint32_t count;                          /**< at least 1 */
     umo_numa_node nodes[UMO_NUMA_NODES_MAX]; /**< by rising id */
     /** From the node at the first index to that at the second; 0 where the system does not say. */
     uint8_t distances[UMO_NUMA_NODES_MAX][UMO_NUMA_NODES_MAX];
@@ -62,7 +64,8 @@ UMO_API int umo_numa_index(const umo_numa_topology *topology, int32_t node);
 UMO_API uint32_t umo_numa_memory_nodes(void);
 
 /** The node of the processor that the calling thread runs on now; 0 where there is one only.
- * Threads: any. Cost: no system call on Linux (rseq or vDSO). */
+ * Threads: any. Cost: what the C library's sched_getcpu() costs: no system call on Linux, but for
+ * the first time on a processor. */
 UMO_API int32_t umo_numa_node_here(void);
 
 /** How a range is bound to a node. */
@@ -92,7 +95,9 @@ UMO_API UMO_MUST_USE umo_status umo_numa_bind(void *start, size_t size_bytes, in
 typedef struct umo_numa_residency {
     uint64_t node_bytes[UMO_NUMA_NODES_MAX]; /**< by the index in the topology that was given */
     uint64_t elsewhere_bytes;                /**< on nodes that it does not have */
-    uint64_t absent_bytes;                   /**< not in memory: never touched, or swapped out */
+    /** Not in memory: never touched, or swapped out. On Linux 6.1 to 6.5 also what the kernel's own
+     * balancing has marked and nobody has touched since: these kernels do not tell where it is. */
+    uint64_t absent_bytes;
 } umo_numa_residency;
 
 /**

@@ -34,7 +34,9 @@ typedef struct umo_optimizer_config {
     size_t prefetch_bytes;               /**< 4 MiB: what a prefetch of size 0 brings */
     bool pressure_adaptation;            /**< true: memory pressure is watched and answered */
     double pressure_threshold;           /**< 0.8: share of the limit at which the answers begin */
-    bool numa;               /**< true; compared, and of no effect while nodes cannot be chosen */
+    /** true: with several nodes (numa.h) each has its own pools, and buffers follow the threads
+     * that use them. Of no effect with one node. */
+    bool numa;
     size_t cache_line_bytes; /**< 128: what blocks of the pools are aligned to at least */
     bool zero_copy;          /**< true: umo_optimizer_wrap() wraps */
     /** 64 KiB x128, 1 MiB x32, 16 MiB x8: together the bytes that each pool keeps for reuse. */
@@ -113,11 +115,15 @@ UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc_batch(const size_t *sizes, s
                                                           umo_buffer **out, umo_error *error);
 
 /**
- * Allocates memory on one NUMA node.
+ * Allocates memory on one NUMA node (numa.h), in pages of its own; it stays there whoever uses it.
+ * While the node is full, pages come from others.
  *
- * @param node  -1: the node of the thread that first touches it.
+ * @param node  UMO_NUMA_ANY (-1): where it is first touched, and later where it is used most.
  *
- * Errors:    UNSUPPORTED  a node that is asked for by number.
+ * Errors:    NOT_FOUND    no such node (or device).
+ *            UNSUPPORTED  the node has no memory, or none for this process (the text says which);
+ *                         the device keeps buffers in memory of its own, which has no node.
+ *            REFUSED      the system lets nobody choose nodes here: a seccomp filter.
  *            else as umo_optimizer_alloc().
  * Ownership, threads: as umo_optimizer_alloc().
  */
@@ -126,7 +132,8 @@ UMO_API UMO_MUST_USE umo_status umo_optimizer_alloc_numa(size_t size_bytes, int3
                                                          umo_error *error);
 
 /**
- * Takes a block of the pool for a device and the mode that the pattern asks for.
+ * Takes a block of the pool for a device and the mode that the pattern asks for; with several
+ * nodes, of the calling thread's node.
  *
  * Errors:    as umo_optimizer_alloc().
  * Ownership: given back by umo_optimizer_give(), also after umo_optimizer_shutdown().
@@ -199,6 +206,23 @@ typedef struct umo_optimizer_stats {
  */
 UMO_API UMO_MUST_USE umo_status umo_optimizer_stats_read(umo_optimizer_stats *out,
                                                          umo_error *error);
+
+/**
+ * Where host memory was when it was used, on a machine with several nodes; all 0 on one. The bytes
+ * are those of recorded accesses (access.h) on the host side, of buffers that are used enough to be
+ * looked at; where their pages lie is sampled.
+ */
+typedef struct umo_numa_figures {
+    uint64_t local_bytes;  /**< used by threads on the node where the pages were */
+    uint64_t remote_bytes; /**< used by threads on another one */
+    uint64_t moves;        /**< buffers that followed their threads */
+    uint64_t moved_bytes;
+    uint64_t stayed_bytes; /**< of those buffers, what the system did not move */
+} umo_numa_figures;
+
+/** Reads the process's figures, since it began; the optimizer need not run. Threads: any. Cost: a
+ * walk over all buffers, if nobody looked for 100 ms; nothing with one node. */
+UMO_API void umo_numa_figures_read(umo_numa_figures *out);
 
 /** Transfers that were not needed. */
 typedef struct umo_optimizer_transfers {

@@ -46,6 +46,10 @@ typedef struct umo_pool_options {
     /** What addresses and sizes of blocks are multiples of: a power of two, at most 4,096.
      * Default: 64. Pools that do not carve have the driver's alignment and refuse a larger one. */
     size_t align_bytes;
+    /** All memory comes from numa_node (numa.h) while that has some, whoever touches it first. Such
+     * a pool carves, or is UNSUPPORTED. Default: no; a page lies where it is first touched. */
+    bool one_node;
+    int32_t numa_node;
 } umo_pool_options;
 
 /** Figures of a pool, all of one instant. Bytes are bytes, never counted twice. */
@@ -74,7 +78,10 @@ typedef struct umo_pool_stats {
  * Makes a pool.
  *
  * Errors:    INVAL        no device or scope, an impossible mode or alignment.
- *            UNSUPPORTED  the device lacks the mode.
+ *            UNSUPPORTED  the device lacks the mode; one_node, but the pool does not carve, or the
+ *                         node has no memory, or none for this process.
+ *            NOT_FOUND    one_node, but there is no such node.
+ *            REFUSED      one_node, but the system lets nobody choose nodes here (numa.h).
  *            NOMEM.
  * Ownership: umo_pool_destroy(). Holds the device and the scope.
  * Threads:   any.

@@ -50,6 +50,7 @@ typedef struct umo_unified_config {
     uint32_t ordinal;
     size_t cache_line_bytes;   /**< what scratch memory is aligned to; 0 when absent */
     size_t pool_keep_bytes;    /**< most bytes that a pool keeps (pool_config); 0 when absent */
+    bool numa_optimization;    /**< default true: memory is on the node that uses it */
     bool pressure_adaptation;  /**< default true; of the process, from the command line */
     double pressure_threshold; /**< likewise; 0 when absent */
 } umo_unified_config;
@@ -210,6 +211,21 @@ void umo_model_set_batch_max(umo_model *model, int64_t batch_max);
 
 umo_model *umo_instance_model(const umo_instance *instance);
 const char *umo_instance_name(const umo_instance *instance);
+/**
+ * The node (numa.h) that the server's host policy names for the instance; UMO_NUMA_ANY where it
+ * names none, where the machine has one node only, and where enable_numa_optimization is false.
+ */
+int32_t umo_instance_node(const umo_instance *instance);
+/**
+ * umo_pool_create() for what the instance's engine needs, on umo_instance_node(). Where that cannot
+ * be, as of a device's own memory, or where the system lets nobody choose a node (which the
+ * server's log then says, once), the pool is anywhere.
+ *
+ * Errors, ownership: as umo_pool_create().
+ */
+UMO_MUST_USE umo_status umo_instance_pool_create(const umo_instance *instance,
+                                                 const umo_pool_options *options, umo_pool **out,
+                                                 umo_error *error);
 /**
  * Where this instance's engine reads and writes. Called in instance_init; without it the engine is
  * the CPU and works on host memory.

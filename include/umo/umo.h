@@ -14,6 +14,7 @@
 #include <umo/dlpack.h>
 #include <umo/driver.h>
 #include <umo/dtype.h>
+#include <umo/numa.h>
 #include <umo/optimizer.h>
 #include <umo/placement.h>
 #include <umo/plan.h>

@@ -601,7 +601,8 @@ class UnifiedMemoryOptimizer
         return Status();
     }
 
-    /** node -1: where it is first touched. */
+    /** On a node, for life; -1: where it is first touched, and then where it is used. NOT_FOUND,
+     * UNSUPPORTED or REFUSED for one that cannot be. */
     static Status AllocateNUMAOptimized(std::unique_ptr<MetalBuffer> &buffer, std::size_t size,
                                         int numa_node = -1, int device_id = 0)
     {

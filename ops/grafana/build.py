@@ -357,6 +357,20 @@ def placement() -> list[Any]:
             (total("umo_pattern_bytes", "pattern"), "{{pattern}}"),
             stacked=True,
         ),
+        graph(
+            "Nodes",
+            "On machines with several nodes: scratch memory that executions took, on their thread's node (local) or on "
+            "another one (remote).",
+            "binBps",
+            (rate("umo_numa_scratch_bytes_total", "model, where"), "{{model}} {{where}}"),
+            stacked=True,
+        ),
+        graph(
+            "Moves between nodes",
+            "How often scratch memory went to another node, after its thread.",
+            "ops",
+            (rate("umo_numa_moves_total", "model"), "{{model}}"),
+        ),
     ]
 
 

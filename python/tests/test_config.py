@@ -242,6 +242,7 @@ OBJECTS = st.fixed_dictionaries(
         "batch_optimization": st.booleans(),
         "trusted_clients": st.booleans(),
         "profiling": st.booleans(),
+        "enable_numa_optimization": st.booleans(),
         "zero_copy_threshold": st.one_of(SIZES, st.just("auto")),
         "device": st.sampled_from(["opencl", "opencl:0", "metal:12", "cuda:1023"]),
         "cache_line_size": st.integers(0, 12).map(lambda bits: 1 << bits),

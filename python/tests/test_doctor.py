@@ -117,6 +117,60 @@ def test_the_least_limit_of_all_groups_counts(monkeypatch):
     assert named(findings, "memory").state == "note"
 
 
+NODES = {
+    "/sys/devices/system/node/online": "0,2",
+    "/sys/devices/system/node/node0/meminfo": "Node 0 MemTotal:  4194304 kB\nNode 0 MemFree: 5 kB",
+    "/sys/devices/system/node/node0/cpulist": "0-3",
+    "/sys/devices/system/node/node0/distance": "10 31",
+    "/sys/devices/system/node/node2/meminfo": "Node 2 MemTotal:  0 kB",
+    "/sys/devices/system/node/node2/cpulist": "",
+    "/sys/devices/system/node/node2/distance": "31 10",
+    "/proc/self/status": "Name:\tx\nMems_allowed_list:\t0-7\n",
+    "/proc/sys/kernel/numa_balancing": "1",
+}
+
+
+def test_nodes_are_told_with_what_they_hold_and_how_far_they_are(monkeypatch):
+    monkeypatch.setattr(system, "read", lambda path: NODES.get(str(path)))
+    findings = list(system.nodes())
+    assert named(findings, "NUMA nodes").found == "0: 4.0 GiB, processors 0-3; 2: no memory, no processors"
+    assert named(findings, "NUMA distances").found == "0: 10 31; 2: 31 10"
+    assert named(findings, "NUMA placement").found == "allowed"
+    assert named(findings, "NUMA balancing").found == "on"
+    assert all(found.name != "NUMA nodes allowed" for found in findings)
+
+
+def test_a_cpuset_that_leaves_nodes_out_is_told(monkeypatch):
+    files = {**NODES, "/proc/self/status": "Name:\tx\nMems_allowed_list:\t2\n", "/proc/sys/kernel/numa_balancing": "0"}
+    monkeypatch.setattr(system, "read", lambda path: files.get(str(path)))
+    findings = list(system.nodes())
+    assert named(findings, "NUMA nodes allowed").found == "2"
+    assert named(findings, "NUMA balancing").found == "off"
+    assert all(found.name != "NUMA placement" for found in findings)
+
+
+def test_memory_that_cannot_be_placed_comes_with_the_reason_and_a_remedy():
+    found = system._placing(999)
+    assert found.state == "note" and "no node 999 here" in found.found and "SYS_NICE" in found.mend
+
+
+def test_one_node_is_one_line(monkeypatch):
+    files = {**NODES, "/sys/devices/system/node/online": "0"}
+    monkeypatch.setattr(system, "read", lambda path: files.get(str(path)))
+    assert [found.name for found in system.nodes()] == ["NUMA nodes"]
+    for nothing in (None, "", "0-", "x", "0;1"):
+        monkeypatch.setattr(system, "read", lambda path, text=nothing: text)
+        assert list(system.nodes()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [(None, []), ("", []), ("0", [0]), ("0-2,5", [0, 1, 2, 5]), ("1,", []), ("-1", []), ("2-1", [])],
+)
+def test_lists_of_numbers_are_read_as_the_kernel_writes_them(text, found):
+    assert system.numbers(text) == found
+
+
 def test_mixed_installations_are_a_fault(monkeypatch):
     monkeypatch.setattr("umo.__version__", "9.9.9")
     (found,) = serving.library()

@@ -280,4 +280,4 @@ def test_a_redirection_is_followed() -> None:
 
 
 def test_every_family_is_known_once() -> None:
-    assert len(FAMILIES) == 29 and all(name.startswith("umo_") for name in FAMILIES)
+    assert len(FAMILIES) == 31 and all(name.startswith("umo_") for name in FAMILIES)

@@ -113,6 +113,7 @@ static void optimizer_free(void *user)
         free(pool);
     }
     umo_context_default_release(o->context);
+    free(o->nodes);
     (void)pthread_mutex_destroy(&o->lock);
     free(o);
 }
@@ -137,6 +138,23 @@ static const char *driver_best(void)
         }
     }
     return "host";
+}
+
+/* Where there are several nodes. What cannot be read does not matter: memory is memory. */
+static umo_status nodes_read(optimizer *o, umo_error *error)
+{
+    if (!o->config.numa || umo_numa_memory_nodes() < 2) {
+        return UMO_OK;
+    }
+    o->nodes = calloc(1, sizeof *o->nodes);
+    if (o->nodes == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the nodes");
+    }
+    if (umo_numa_topology_read(o->nodes, NULL) != UMO_OK) {
+        free(o->nodes);
+        o->nodes = NULL;
+    }
+    return UMO_OK;
 }
 
 /* Who asked for no configuration joins the pressure as it is watched. */
@@ -168,8 +186,13 @@ static umo_status optimizer_create(const umo_optimizer_config *config, bool aske
                                             .change_threshold = config->placement_change_threshold};
         status = umo_placer_create(&options, &o->placer, error);
     }
-    if (status == UMO_OK && config->auto_placement) {
-        status = umo_placement_worker_create(o->placer, &o->worker, error);
+    if (status == UMO_OK) {
+        status = nodes_read(o, error);
+    }
+    if (status == UMO_OK && (config->auto_placement || o->nodes != NULL)) {
+        umo_placer *placer = config->auto_placement ? o->placer : NULL;
+        const umo_scope *followers = o->nodes != NULL ? umo_context_scope(o->context) : NULL;
+        status = umo_placement_worker_create(placer, followers, &o->worker, error);
     }
     if (status != UMO_OK) {
         optimizer_destroy(o);

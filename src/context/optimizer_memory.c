@@ -7,6 +7,7 @@
 #include "driver/device.h"
 #include "mem/buffer.h"
 #include "mem/events.h"
+#include "mem/nodes.h"
 #include "mem/record.h"
 
 #include <assert.h>
@@ -64,6 +65,23 @@ static void found_by_address(umo_buffer *buffer, umo_pattern pattern)
     umo_status_ignore(umo_buffer_set_pattern(buffer, pattern));
 }
 
+/* There is a new buffer to look after. */
+static void worker_kick(optimizer *o)
+{
+    if (o->worker != NULL) {
+        umo_placement_worker_kick(o->worker);
+    }
+}
+
+static void alloc_tell(optimizer *o, umo_buffer *buffer, size_t size_bytes, umo_pattern pattern)
+{
+    found_by_address(buffer, pattern);
+    UMO_TRACE_BUFFER(buffer, umo_context_scope(o->context), .kind = UMO_EVENT_PLACEMENT,
+                     .size_bytes = size_bytes,
+                     .detail = (uint32_t)UMO_WHY_NEW | (uint32_t)pattern << 8);
+    worker_kick(o);
+}
+
 /* Movable where the device can, else fixed: a device without memory that it could move to. */
 static umo_status movable_alloc(optimizer *o, umo_device *device, size_t size_bytes,
                                 umo_pattern pattern, umo_buffer **out, umo_error *error)
@@ -78,17 +96,11 @@ static umo_status movable_alloc(optimizer *o, umo_device *device, size_t size_by
     if (status == UMO_E_UNSUPPORTED) {
         status = umo_buffer_alloc(device, scope, size_bytes, mode, out, error);
     }
-    if (status != UMO_OK) {
-        return status;
+    if (status == UMO_OK) {
+        assert(out != NULL);
+        alloc_tell(o, *out, size_bytes, pattern);
     }
-    assert(out != NULL);
-    found_by_address(*out, pattern);
-    UMO_TRACE_BUFFER(*out, scope, .kind = UMO_EVENT_PLACEMENT, .size_bytes = size_bytes,
-                     .detail = (uint32_t)UMO_WHY_NEW | (uint32_t)pattern << 8);
-    if (o->worker != NULL) {
-        umo_placement_worker_kick(o->worker);
-    }
-    return UMO_OK;
+    return status;
 }
 
 umo_status umo_optimizer_alloc(size_t size_bytes, umo_pattern pattern, uint32_t device,
@@ -105,16 +117,43 @@ umo_status umo_optimizer_alloc(size_t size_bytes, umo_pattern pattern, uint32_t 
     return status;
 }
 
+/* Memory of the host alone is on a node that anybody can choose. */
+static umo_status placed_alloc(optimizer *o, umo_device *device, size_t size_bytes, int32_t node,
+                               umo_buffer **out, umo_error *error)
+{
+    umo_storage_mode mode = UMO_PRIVATE;
+    umo_status status = mode_choose(o, device, size_bytes, UMO_PATTERN_UNKNOWN, &mode, error);
+    if (status == UMO_OK && mode != UMO_UNIFIED) {
+        status = umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                               "device '%s' keeps buffers in memory of its own, which has no node",
+                               umo_device_info_get(device)->name);
+    }
+    if (status == UMO_OK) {
+        status = umo_buffer_alloc_movable_on(device, umo_context_scope(o->context), size_bytes,
+                                             mode, node, out, error);
+    }
+    if (status == UMO_OK) {
+        assert(out != NULL);
+        alloc_tell(o, *out, size_bytes, UMO_PATTERN_UNKNOWN);
+    }
+    return status;
+}
+
 umo_status umo_optimizer_alloc_numa(size_t size_bytes, int32_t node, uint32_t device,
                                     umo_buffer **out, umo_error *error)
 {
-    /* Whoever touches a page first has it on its node: nothing is to be done for that. */
-    if (node >= 0) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
-                             "memory is placed on the node of the thread that first touches it; "
-                             "a node by number cannot be asked for");
+    if (node == UMO_NUMA_ANY) {
+        return umo_optimizer_alloc(size_bytes, UMO_PATTERN_UNKNOWN, device, out, error);
     }
-    return umo_optimizer_alloc(size_bytes, UMO_PATTERN_UNKNOWN, device, out, error);
+    optimizer *o;
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    status = placed_alloc(o, opened, size_bytes, node, out, error);
+    device_leave(o, opened);
+    return status;
 }
 
 umo_status umo_optimizer_wrap(void *data, size_t size_bytes, uint32_t device, umo_buffer **out,
@@ -204,6 +243,7 @@ static umo_status batch_cut(optimizer *o, umo_device *device, const size_t *size
         }
         assert(made != NULL);
         umo_buffer_make_inner(made[done]);
+        umo_buffer_own_pages(made[done]);
         found_by_address(made[done], pattern);
         at += padded;
         done++;
@@ -271,47 +311,84 @@ umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_patt
         out[i] = made[i];
     }
     free(made);
+    if (status == UMO_OK && o->nodes != NULL) {
+        worker_kick(o);
+    }
     device_leave(o, opened);
     return status;
 }
 
-/* The pool for a device and mode, made at its first use. */
+/* The lock is held, for these two too. */
+static optimizer_pool *pool_look(const optimizer *o, const umo_device *device,
+                                 umo_storage_mode mode, int32_t node)
+{
+    optimizer_pool *entry = o->pools;
+    while (entry != NULL &&
+           (entry->device != device || entry->mode != mode || entry->node != node)) {
+        entry = entry->next;
+    }
+    return entry;
+}
+
+static umo_status pool_make(optimizer *o, umo_device *device, umo_storage_mode mode, int32_t node,
+                            optimizer_pool **out, umo_error *error)
+{
+    optimizer_pool *entry = calloc(1, sizeof *entry);
+    if (entry == NULL) {
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a pool");
+    }
+    umo_pool_options options = {.device = device,
+                                .scope = umo_context_scope(o->context),
+                                .mode = mode,
+                                .align_bytes = o->config.cache_line_bytes,
+                                .one_node = node != UMO_NUMA_ANY,
+                                .numa_node = node};
+    for (size_t i = 0; i < UMO_OPTIMIZER_CLASSES; i++) {
+        options.keep_bytes_max += o->config.classes[i].size_bytes * o->config.classes[i].count;
+    }
+    umo_status status = umo_pool_create(&options, &entry->pool, error);
+    if (status != UMO_OK) {
+        free(entry);
+        return status;
+    }
+    umo_device_acquire(device);
+    entry->device = device;
+    entry->mode = mode;
+    entry->node = node;
+    entry->next = o->pools;
+    o->pools = entry;
+    *out = entry;
+    return UMO_OK;
+}
+
+/* The node whose pool a thread takes from. */
+static int32_t node_here(const optimizer *o)
+{
+    int home = o->nodes != NULL ? umo_numa_home(o->nodes, umo_numa_node_here()) : -1;
+    return home >= 0 ? o->nodes->nodes[home].id : UMO_NUMA_ANY;
+}
+
+/* The pool for a device, a mode and the calling thread's node, made at its first use. Where pools
+ * cannot be on a node there is one for all of them, as without nodes. */
 static umo_status pool_find(optimizer *o, umo_device *device, umo_storage_mode mode, umo_pool **out,
                             umo_error *error)
 {
+    const int32_t node = node_here(o);
     umo_status status = UMO_OK;
     (void)pthread_mutex_lock(&o->lock);
-    optimizer_pool *entry = o->pools;
-    while (entry != NULL && (entry->device != device || entry->mode != mode)) {
-        entry = entry->next;
+    optimizer_pool *entry = pool_look(o, device, mode, node);
+    if (entry == NULL && node != UMO_NUMA_ANY) {
+        entry = pool_look(o, device, mode, UMO_NUMA_ANY);
     }
     if (entry == NULL) {
-        entry = calloc(1, sizeof *entry);
-        if (entry == NULL) {
-            status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a pool");
-            goto done;
-        }
-        umo_pool_options options = {.device = device,
-                                    .scope = umo_context_scope(o->context),
-                                    .mode = mode,
-                                    .align_bytes = o->config.cache_line_bytes};
-        for (size_t i = 0; i < UMO_OPTIMIZER_CLASSES; i++) {
-            options.keep_bytes_max += o->config.classes[i].size_bytes * o->config.classes[i].count;
-        }
-        status = umo_pool_create(&options, &entry->pool, error);
-        if (status != UMO_OK) {
-            free(entry);
-            goto done;
-        }
-        umo_device_acquire(device);
-        entry->device = device;
-        entry->mode = mode;
-        entry->next = o->pools;
-        o->pools = entry;
+        status = pool_make(o, device, mode, node, &entry, error);
     }
-    *out = entry->pool;
-
-done:
+    if (node != UMO_NUMA_ANY && status != UMO_OK && status != UMO_E_NOMEM) {
+        status = pool_make(o, device, mode, UMO_NUMA_ANY, &entry, error);
+    }
+    if (status == UMO_OK) {
+        *out = entry->pool;
+    }
     (void)pthread_mutex_unlock(&o->lock);
     return status;
 }

@@ -4,6 +4,7 @@
 #ifndef UMO_CONTEXT_OPTIMIZER_STATE_H
 #define UMO_CONTEXT_OPTIMIZER_STATE_H
 
+#include <umo/numa.h>
 #include <umo/optimizer.h>
 #include <umo/placement.h>
 
@@ -13,6 +14,7 @@ typedef struct optimizer_pool {
     struct optimizer_pool *next;
     umo_device *device;
     umo_storage_mode mode;
+    int32_t node; /* UMO_NUMA_ANY: of all of them */
     umo_pool *pool;
 } optimizer_pool;
 
@@ -24,6 +26,7 @@ typedef struct optimizer {
     umo_context *context;
     umo_placer *placer;
     struct umo_placement_worker *worker; /* NULL when nothing moves by itself */
+    umo_numa_topology *nodes;            /* NULL while there is one, or they do not matter */
     pthread_mutex_t lock;                /* all below; held while a pool is made */
     optimizer_pool *pools;
     umo_tally reset[UMO_DIRECTIONS]; /* the eliminated transfers at the last reset */

@@ -3,6 +3,7 @@
  */
 #include "base/scope.h"
 
+#include <umo/numa.h>
 #include <umo/optimizer.h>
 #include <umo/pool.h>
 
@@ -179,7 +180,8 @@ static void sizes_and_devices_that_cannot_be_are_refused(void **state)
                      UMO_E_INVAL);
     assert_int_equal(umo_optimizer_alloc(1, UMO_PATTERN_UNKNOWN, 99, &buffer, NULL),
                      UMO_E_NOT_FOUND);
-    assert_int_equal(umo_optimizer_alloc_numa(1, 0, 0, &buffer, NULL), UMO_E_UNSUPPORTED);
+    assert_int_equal(umo_optimizer_alloc_numa(1, 77, 0, &buffer, NULL), UMO_E_NOT_FOUND);
+    assert_int_equal(umo_optimizer_alloc_numa(0, -1, 0, &buffer, NULL), UMO_E_INVAL);
     assert_int_equal(umo_optimizer_wrap(NULL, 1, 0, &buffer, NULL), UMO_E_INVAL);
     assert_int_equal(umo_optimizer_wrap(&byte, 0, 0, &buffer, NULL), UMO_E_INVAL);
     assert_int_equal(umo_optimizer_take(0, UMO_PATTERN_UNKNOWN, 0, &buffer, NULL), UMO_E_INVAL);
@@ -188,6 +190,14 @@ static void sizes_and_devices_that_cannot_be_are_refused(void **state)
     assert_null(buffer);
     assert_int_equal(umo_optimizer_alloc_numa(1, -1, 0, &buffer, NULL), UMO_OK);
     umo_buffer_release(buffer);
+    /* On a machine with one node that is a node too. */
+    umo_numa_topology topology;
+    assert_int_equal(umo_numa_topology_read(&topology, NULL), UMO_OK);
+    if (umo_numa_memory_nodes() == 1 && topology.count == 1) {
+        assert_int_equal(umo_optimizer_alloc_numa(1, topology.nodes[0].id, 0, &buffer, NULL),
+                         UMO_OK);
+        umo_buffer_release(buffer);
+    }
     umo_buffer_release(NULL);
     stop();
 }

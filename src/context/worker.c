@@ -5,6 +5,7 @@
  */
 #include "context/worker.h"
 
+#include "context/numa.h"
 #include "os/os.h"
 #include "os/thread.h"
 
@@ -14,9 +15,11 @@
 #include <unistd.h>
 
 #define PERIOD_NS UINT64_C(50000000)
+#define PERIOD_MOVING_NS UINT64_C(10000000) /* while pages are on their way to another node */
 
 struct umo_placement_worker {
     umo_placer *placer;
+    const umo_scope *followers;
     pthread_t thread;
     pthread_mutex_t lock; /* the two below */
     pthread_cond_t wake;
@@ -34,22 +37,40 @@ static void worker_free(umo_placement_worker *worker)
     free(worker);
 }
 
+/* One look at everything. Returns how many buffers there are to look after, and when the next look
+ * is. */
+static size_t worker_run(const umo_placement_worker *worker, uint64_t *period_ns)
+{
+    size_t buffers = 0;
+    bool unfinished = false;
+    if (worker->placer != NULL) {
+        umo_placer_stats stats;
+        (void)umo_placer_run(worker->placer);
+        umo_placer_read(worker->placer, &stats);
+        buffers = (size_t)stats.buffers;
+    }
+    if (worker->followers != NULL) {
+        buffers += umo_numa_run(worker->followers, &unfinished);
+    }
+    *period_ns = unfinished ? PERIOD_MOVING_NS : PERIOD_NS;
+    return buffers;
+}
+
 static void worker_main(void *argument)
 {
     umo_placement_worker *worker = argument;
+    uint64_t period_ns = PERIOD_NS;
     (void)pthread_mutex_lock(&worker->lock);
     while (!worker->stopping) {
-        uint64_t deadline = worker->busy ? umo_os_now_ns() + PERIOD_NS : UINT64_MAX;
+        uint64_t deadline = worker->busy ? umo_os_now_ns() + period_ns : UINT64_MAX;
         if (umo_os_condition_wait_until(&worker->wake, &worker->lock, deadline)) {
             continue; /* woken: see what changed, and wait for the time */
         }
         worker->busy = false; /* whoever adds a buffer meanwhile says so again */
         (void)pthread_mutex_unlock(&worker->lock);
-        (void)umo_placer_run(worker->placer);
-        umo_placer_stats stats;
-        umo_placer_read(worker->placer, &stats);
+        size_t buffers = worker_run(worker, &period_ns);
         (void)pthread_mutex_lock(&worker->lock);
-        worker->busy = worker->busy || stats.buffers > 0;
+        worker->busy = worker->busy || buffers > 0;
     }
     void (*then)(void *user) = worker->then;
     void *user = worker->user;
@@ -60,14 +81,15 @@ static void worker_main(void *argument)
     }
 }
 
-umo_status umo_placement_worker_create(umo_placer *placer, umo_placement_worker **out,
-                                       umo_error *error)
+umo_status umo_placement_worker_create(umo_placer *placer, const umo_scope *followers,
+                                       umo_placement_worker **out, umo_error *error)
 {
     umo_placement_worker *worker = calloc(1, sizeof *worker);
     if (worker == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for the placement worker");
     }
     worker->placer = placer;
+    worker->followers = followers;
     worker->owner = getpid();
     (void)pthread_mutex_init(&worker->lock, NULL);
     umo_os_condition_init(&worker->wake);

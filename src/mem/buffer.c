@@ -107,6 +107,7 @@ void umo_buffer_object_start(umo_buffer *buffer, umo_device *device, umo_scope *
     atomic_store_explicit(&buffer->number, 0, memory_order_relaxed);
     atomic_store_explicit(&buffer->mode, (uint32_t)buffer->memory.mode, memory_order_relaxed);
     buffer->inner = false;
+    atomic_store_explicit(&buffer->pages, UMO_PAGES_SHARED, memory_order_relaxed);
     buffer->shadow = NULL;
     buffer->home = NULL;
     buffer->use_count = 0;
@@ -172,6 +173,9 @@ umo_status umo_buffer_alloc(umo_device *device, umo_scope *scope, size_t size_by
     buffer->writable = true;
     buffer->deleter = NULL;
     umo_buffer_object_start(buffer, device, scope, size_bytes, 0);
+    if (strcmp(device->info.driver, "host") == 0) {
+        umo_buffer_own_pages(buffer); /* its driver gives out whole ones */
+    }
     UMO_TRACE_BUFFER(buffer, scope, .kind = UMO_EVENT_ALLOC, .size_bytes = size_bytes,
                      .start_ns = start_ns);
     umo_status_ignore(umo_buffer_track(buffer));
@@ -356,6 +360,11 @@ const umo_memory *umo_buffer_memory(const umo_buffer *buffer)
 size_t umo_buffer_memory_offset(const umo_buffer *buffer)
 {
     return buffer->memory_offset;
+}
+
+void umo_buffer_own_pages(umo_buffer *buffer)
+{
+    atomic_store_explicit(&buffer->pages, UMO_PAGES_OWN, memory_order_relaxed);
 }
 
 void umo_buffer_make_inner(umo_buffer *buffer)

@@ -21,6 +21,16 @@ umo_status umo_buffer_import_uncounted(umo_device *device, umo_scope *scope,
  * for, and that nobody wrote to it. */
 void umo_buffer_make_inner(umo_buffer *buffer);
 
+/* Says of a new buffer that no other one has any of the pages that its host side is in, and that
+ * they are umo's. */
+void umo_buffer_own_pages(umo_buffer *buffer);
+
+/* umo_buffer_alloc_movable() on a node, or UMO_NUMA_ANY. NOT_FOUND, UNSUPPORTED, REFUSED as
+ * umo_numa_place(). */
+umo_status umo_buffer_alloc_movable_on(umo_device *device, umo_scope *scope, size_t size_bytes,
+                                       umo_storage_mode mode, int32_t node, umo_buffer **out,
+                                       umo_error *error);
+
 /* Bytes of somebody else's memory. */
 size_t umo_buffer_wrapped_bytes(const umo_buffer *buffer);
 

@@ -30,6 +30,13 @@ typedef struct buffer_use {
  * command that was to write these bytes failed. Whoever reads them is told so. */
 #define RANGE_FAILED 4u
 
+/* Whose the pages are that a buffer has in host memory. */
+typedef enum umo_buffer_pages {
+    UMO_PAGES_SHARED = 0, /* somebody else's, or in part another buffer's */
+    UMO_PAGES_OWN,        /* whole pages that umo has for this buffer alone */
+    UMO_PAGES_PLACED      /* own, on a node that somebody chose */
+} umo_buffer_pages;
+
 struct umo_buffer {
     _Atomic uint32_t refs;
     umo_device *device;
@@ -47,6 +54,7 @@ struct umo_buffer {
     size_t home_bytes;
     _Atomic uint32_t
         mode; /* what the caller sees; below movable MANAGED memory is PRIVATE memory */
+    _Atomic uint32_t pages; /* umo_buffer_pages */
     umo_deleter deleter;
     void *deleter_data; /* the owner's address: the device may have given it another one */
     void *deleter_user;
@@ -59,6 +67,7 @@ struct umo_buffer {
     uint32_t exports[2][2]; /* by export_index() and writable */
     uint32_t export_count;  /* all of them */
     bool changing;          /* a move or a page-lock is at work: brackets wait */
+    bool relocating;        /* pages are on their way to another node: brackets need not wait */
     umo_ranges valid;       /* umo_side bits, or RANGE_FAILED */
     size_t use_count;
     size_t use_capacity;
@@ -157,6 +166,15 @@ bool umo_buffer_change_wait(umo_buffer *buffer, uint64_t deadline_ns);
 
 /* Takes the lock when no move and no page-lock is at work. */
 void umo_buffer_lock_quiet(umo_buffer *buffer);
+
+/* Waits until no pages are on their way to another node, which nobody begins after the caller has
+ * noted a pin, an export or a change. The lock is held, and let go meanwhile. */
+static inline void umo_buffer_relocation_wait(umo_buffer *buffer)
+{
+    while (buffer->relocating) {
+        (void)umo_buffer_change_wait(buffer, UINT64_MAX);
+    }
+}
 
 /* Between the two the mode stays. Neither is called with the lock held. */
 void umo_buffer_hold(umo_buffer *buffer);

@@ -583,6 +583,15 @@ bool umo_carve_init(umo_carve *carve, umo_scope *scope, size_t align_bytes)
     return true;
 }
 
+umo_status umo_carve_bind(umo_carve *carve, int32_t node, umo_error *error)
+{
+    umo_status status = UMO_OK;
+    for (int i = 0; i < UMO_CARVE_HEAPS && status == UMO_OK; i++) {
+        status = umo_heap_bind(&carve->heaps[i], node, error);
+    }
+    return status;
+}
+
 void umo_carve_finish(umo_carve *carve)
 {
     umo_cache_slot_close(&carve->slot);

@@ -55,6 +55,8 @@ typedef struct umo_carve {
 bool umo_carve_init(umo_carve *carve, umo_scope *scope, size_t align_bytes);
 /* Nothing is out. */
 void umo_carve_finish(umo_carve *carve);
+/* Has all pages of a new carve come from a node. Errors as umo_numa_bind(). */
+umo_status umo_carve_bind(umo_carve *carve, int32_t node, umo_error *error);
 
 umo_status umo_carve_take(umo_carve *carve, size_t size_bytes, uint64_t owner, void **out);
 umo_status umo_carve_give(umo_carve *carve, void *data);

@@ -37,6 +37,7 @@ umo_status umo_buffer_export_begin(umo_buffer *buffer, umo_side side, bool writa
             umo_ranges_set(&buffer->valid, 0, buffer->size_bytes, (uint32_t)side);
             umo_stale_poison(buffer, &access, (umo_fence){0});
         }
+        umo_buffer_relocation_wait(buffer);
     }
     (void)pthread_mutex_unlock(&buffer->lock);
     UMO_TRACE_ACCESS(buffer, &access, UMO_EVENT_EXPORT_BEGIN, (umo_fence){0}, status);

@@ -7,6 +7,7 @@
  */
 #include "mem/heap.h"
 
+#include "mem/nodes.h"
 #include "os/os.h"
 
 #include <assert.h>
@@ -442,7 +443,7 @@ void umo_heap_finish(umo_heap *heap)
 
 bool umo_heap_init(umo_heap *heap, size_t range_bytes, size_t unit_bytes)
 {
-    *heap = (umo_heap){.page_bytes = umo_os_page_bytes(), .moves = true};
+    *heap = (umo_heap){.page_bytes = umo_os_page_bytes(), .moves = true, .node = UMO_NUMA_ANY};
     heap->unit_shift = top_bit(unit_bytes);
     uint64_t most = (uint64_t)(UINT32_MAX / 2) << heap->unit_shift;
     size_t whole = range_bytes < most ? range_bytes : (size_t)most;
@@ -466,4 +467,13 @@ bool umo_heap_init(umo_heap *heap, size_t range_bytes, size_t unit_bytes)
     all->marks = UMO_EXTENT_FRESH;
     umo_heap_bin_add(heap, &heap->hollow, all);
     return true;
+}
+
+umo_status umo_heap_bind(umo_heap *heap, int32_t node, umo_error *error)
+{
+    umo_status status = umo_numa_place(heap->base, heap->range_bytes, node, error);
+    if (status == UMO_OK && umo_numa_memory_nodes() > 1) {
+        heap->node = node; /* with one there is nothing to say again */
+    }
+    return status;
 }

@@ -15,6 +15,8 @@
 
 #include "base/size.h"
 
+#include <umo/status.h>
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -83,7 +85,8 @@ typedef struct umo_heap {
         *starts[UMO_HEAP_LEVELS]; /* a bit a unit where an extent starts; above, a bit a word */
     uint64_t *seams;              /* a bit a page where one mapping may end and another start */
     size_t seam_count;
-    bool moves; /* the system moves pages */
+    bool moves;   /* the system moves pages */
+    int32_t node; /* that the range is bound to, or UMO_NUMA_ANY */
     umo_heap_bins free;
     umo_heap_bins hollow;
     uint64_t reserved_bytes; /* whole pages that are not hollow */
@@ -96,6 +99,9 @@ typedef struct umo_heap {
  * and all multiples of one alignment that divides a page: then addresses are too. */
 bool umo_heap_init(umo_heap *heap, size_t range_bytes, size_t unit_bytes);
 void umo_heap_finish(umo_heap *heap);
+
+/* Has all pages of a new heap come from a node. Errors as umo_numa_bind(). */
+umo_status umo_heap_bind(umo_heap *heap, int32_t node, umo_error *error);
 
 static inline uint32_t umo_extent_index(const umo_heap *heap, const umo_extent *extent)
 {

@@ -6,6 +6,7 @@
  */
 #include "mem/heap_pages.h"
 
+#include "mem/nodes.h"
 #include "os/os.h"
 
 #include <assert.h>
@@ -72,6 +73,11 @@ static void seams_renew(umo_heap *heap, size_t from, size_t to)
     if (heap->seam_count == 0 || !umo_os_pages_renew(heap->base + from, to - from)) {
         umo_os_pages_empty(heap->base + from, to - from);
         return;
+    }
+    if (heap->node != UMO_NUMA_ANY) {
+        /* A mapping made anew knows nothing of nodes. If the system cannot say so now, the pages
+         * lie where they are touched, and the borders stay. */
+        umo_status_ignore(umo_numa_place(heap->base + from, to - from, heap->node, NULL));
     }
     for (size_t at = seam_last(heap, from, to); at > from; at = seam_last(heap, from, at)) {
         size_t page = at / heap->page_bytes;

@@ -10,6 +10,7 @@
 
 #include "base/scope.h"
 #include "base/size.h"
+#include "mem/nodes.h"
 #include "os/os.h"
 
 #include <umo/access.h>
@@ -89,7 +90,8 @@ umo_status umo_movable_import(umo_buffer *buffer, umo_memory *out, umo_error *er
     return status;
 }
 
-static umo_status movable_fill(umo_buffer *buffer, umo_storage_mode mode, umo_error *error)
+static umo_status movable_fill(umo_buffer *buffer, umo_storage_mode mode, int32_t node,
+                               umo_error *error)
 {
     const umo_device_info *info = &buffer->device->info;
     size_t page = umo_os_page_bytes();
@@ -102,7 +104,14 @@ static umo_status movable_fill(umo_buffer *buffer, umo_storage_mode mode, umo_er
         return umo_error_set(error, UMO_E_NOMEM, 0, "no addresses for %zu bytes",
                              buffer->size_bytes);
     }
-    umo_status status = mode != UMO_PRIVATE ? umo_host_side_make(buffer, error) : UMO_OK;
+    /* Before an import, which may touch what it binds. What is said of addresses holds for all
+     * pages that ever lie behind them. */
+    umo_status status = node != UMO_NUMA_ANY
+                            ? umo_numa_place(buffer->home, buffer->home_bytes, node, error)
+                            : UMO_OK;
+    if (status == UMO_OK && mode != UMO_PRIVATE) {
+        status = umo_host_side_make(buffer, error);
+    }
     umo_memory memory;
     if (status == UMO_OK) {
         status = mode == UMO_UNIFIED ? umo_movable_import(buffer, &memory, error)
@@ -121,8 +130,9 @@ static umo_status movable_fill(umo_buffer *buffer, umo_storage_mode mode, umo_er
     return UMO_OK;
 }
 
-umo_status umo_buffer_alloc_movable(umo_device *device, umo_scope *scope, size_t size_bytes,
-                                    umo_storage_mode mode, umo_buffer **out, umo_error *error)
+umo_status umo_buffer_alloc_movable_on(umo_device *device, umo_scope *scope, size_t size_bytes,
+                                       umo_storage_mode mode, int32_t node, umo_buffer **out,
+                                       umo_error *error)
 {
     umo_status status = umo_buffer_size_check(device, size_bytes, error);
     if (status == UMO_OK) {
@@ -141,7 +151,9 @@ umo_status umo_buffer_alloc_movable(umo_device *device, umo_scope *scope, size_t
     buffer->writable = true;
     buffer->deleter = NULL;
     umo_buffer_object_start(buffer, device, scope, size_bytes, 0);
-    status = movable_fill(buffer, mode, error);
+    atomic_store_explicit(&buffer->pages, node == UMO_NUMA_ANY ? UMO_PAGES_OWN : UMO_PAGES_PLACED,
+                          memory_order_relaxed);
+    status = movable_fill(buffer, mode, node, error);
     if (status != UMO_OK) {
         umo_buffer_release(buffer);
         return status;
@@ -149,4 +161,10 @@ umo_status umo_buffer_alloc_movable(umo_device *device, umo_scope *scope, size_t
     umo_status_ignore(umo_buffer_track(buffer));
     *out = buffer;
     return UMO_OK;
+}
+
+umo_status umo_buffer_alloc_movable(umo_device *device, umo_scope *scope, size_t size_bytes,
+                                    umo_storage_mode mode, umo_buffer **out, umo_error *error)
+{
+    return umo_buffer_alloc_movable_on(device, scope, size_bytes, mode, UMO_NUMA_ANY, out, error);
 }

@@ -42,6 +42,7 @@ umo_status umo_buffer_pin(umo_buffer *buffer, umo_error *error)
         return status;
     }
     buffer->changing = true;
+    umo_buffer_relocation_wait(buffer);
     (void)pthread_mutex_unlock(&buffer->lock);
     const uint64_t start_ns = umo_trace_clock();
     umo_status status = umo_page_lock(host, buffer->size_bytes, error);

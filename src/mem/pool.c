@@ -312,6 +312,12 @@ static umo_status options_check(const umo_pool_options *options, umo_error *erro
     if (align != 0 && (!umo_is_power_of_two(align) || align > most)) {
         return umo_error_set(error, UMO_E_INVAL, 0, "blocks cannot be aligned to %zu bytes", align);
     }
+    if (options->one_node && !carves(info, options->mode)) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                             "a pool is on one node where it carves: device '%s' has memory of its "
+                             "own",
+                             info->name);
+    }
     return UMO_OK;
 }
 
@@ -344,12 +350,18 @@ umo_status umo_pool_create(const umo_pool_options *options, umo_pool **out, umo_
         free(pool);
         return umo_error_set(error, UMO_E_NOMEM, 0, "no range of addresses for a pool");
     }
-    if (!umo_blocks_init(&pool->blocks)) {
+    if (options->one_node) {
+        status = umo_carve_bind(&pool->carve, options->numa_node, error);
+    }
+    if (status == UMO_OK && !umo_blocks_init(&pool->blocks)) {
+        status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a pool");
+    }
+    if (status != UMO_OK) {
         if (pool->carved) {
             umo_carve_finish(&pool->carve);
         }
         free(pool);
-        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a pool");
+        return status;
     }
     pool->carve.poisoned = (info->caps & UMO_CAP_POISON) != 0;
     pool->carve.reclaim = pool_reclaim;

@@ -13,6 +13,8 @@
 #include "base/ticks.h"
 #include "os/os.h"
 
+#include <umo/numa.h>
+
 #include <stdlib.h>
 
 #define LATE 16              /* more accesses that a window takes while a reader looks at it */
@@ -29,6 +31,8 @@ static uint64_t start_ticks;
 static uint64_t start_ns;
 /* How long a slot keeps its counts to itself, and how short a window is a burst. */
 static uint64_t moment_ticks;
+/* There are several nodes, and threads vote for theirs. */
+static bool voting;
 
 /* Initial-exec: a look-up of one instruction where the general way is a call. It takes eight bytes
  * of the room that the loader keeps for libraries that are loaded late. */
@@ -85,7 +89,12 @@ static void slot_merge(umo_record_table *t, size_t index, umo_record *record)
     if (atomic_load_explicit(&record->range.key, memory_order_relaxed) == slot->key) {
         record_add(record, t->number, &carried->sums, carried->first, slot_side(slot));
         stamp_raise(&record->stamp, slot);
+        if (voting) {
+            carry_vote(t, carried, record, host_bytes(&carried->sums));
+        }
     }
+    carried->voted = 0;
+    carried->stamped = 0;
     carried->first = slot_side(slot);
     memset(&carried->sums, 0, sizeof carried->sums);
 }
@@ -163,11 +172,30 @@ static void window_close(umo_record_table *t, size_t index)
     lock_give(&t->locked);
 }
 
+/* Notes where the thread is now. When that is another node, what it has counted votes for the one
+ * before, but for what came since the slot was last stamped. */
+static COLD umo_status node_note(const record_slot *slot)
+{
+    umo_record_table *t = own;
+    record_carry *carried =
+        &t->carried[(size_t)((const unsigned char *)slot - t->slots) / SLOT_BYTES];
+    uint64_t counted = host_bytes(&carried->sums) + window_host_bytes(slot);
+    int32_t now = umo_numa_node_here();
+    if (now != atomic_load_explicit(&t->node, memory_order_relaxed)) {
+        lock_take(&t->locked);
+        umo_record_table_vote(t, slot, counted - carried->stamped);
+        atomic_store_explicit(&t->node, now, memory_order_relaxed);
+        lock_give(&t->locked);
+    }
+    carried->stamped = counted;
+    return UMO_OK;
+}
+
 /* Apart, so that reading the clock claims no registers from accesses that leave it out. */
 __attribute__((noinline)) static umo_status slot_stamp(record_slot *slot)
 {
     atomic_store_explicit(&slot->stamp, umo_ticks_now(), memory_order_relaxed);
-    return UMO_OK;
+    return voting ? node_note(slot) : UMO_OK;
 }
 
 /* Adds to a word that only this thread writes, in one instruction where there is one: readers see
@@ -217,6 +245,7 @@ static void table_leave(void *gone)
 static void start(void)
 {
     exit_key_made = pthread_key_create(&exit_key, table_leave) == 0;
+    voting = umo_numa_memory_nodes() > 1;
     moment_ticks = umo_ticks_of_300us();
     start_ticks = umo_ticks_now();
     start_ns = umo_os_now_ns();
@@ -278,6 +307,9 @@ static void count_in_record(const umo_record_table *t, const umo_address_hit *hi
     if (atomic_load_explicit(&record->range.key, memory_order_relaxed) == hit->key) {
         record_add(record, t->number, &one, parity, parity);
         record->stamp = umo_ticks_now();
+        if (voting && side == UMO_SIDE_HOST) {
+            umo_votes_add(&record->votes, umo_numa_node_here(), (double)size_bytes);
+        }
     }
     lock_give(&record->locked);
 }

@@ -7,6 +7,7 @@
 #define UMO_MEM_RECORD_H
 
 #include "mem/buffer_state.h"
+#include "mem/votes.h"
 
 #include <umo/access.h>
 
@@ -35,5 +36,11 @@ umo_buffer *umo_record_next(uint32_t *cursor, const umo_scope *scope);
 /* The pattern that was named last, UNKNOWN at first. Nothing where it is not tracked. */
 umo_pattern umo_record_pattern(umo_buffer *buffer);
 void umo_record_pattern_set(umo_buffer *buffer, umo_pattern pattern);
+
+/* Whose nodes' threads used a buffer on the host side. Nothing is counted with one node. collect
+ * brings what threads have counted so far to the records; take empties a buffer's if they are
+ * `least` bytes or more, and returns the bytes, 0 for none. */
+void umo_record_votes_collect(void);
+double umo_record_votes_take(umo_buffer *buffer, double least, umo_votes *out);
 
 #endif

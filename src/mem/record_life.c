@@ -207,6 +207,7 @@ void umo_record_close(umo_buffer *buffer)
     record->stamp = 0;
     record->last_thread = 0;
     record->round = 0;
+    memset(&record->votes, 0, sizeof record->votes);
     record->declared = UMO_PATTERN_UNKNOWN;
     record->pattern = UMO_PATTERN_UNKNOWN;
     lock_give(&record->locked);

@@ -11,6 +11,7 @@
 #include "mem/address.h"
 #include "mem/figures.h"
 #include "mem/record.h"
+#include "mem/votes.h"
 
 #include <sched.h>
 #include <string.h>
@@ -59,10 +60,12 @@ UMO_STATIC_ASSERT(sizeof(record_slot) <= SLOT_BYTES, "a slot's place is its inde
 typedef struct record_carry {
     umo_figures sums; /* under the table's lock */
     uint32_t first;   /* likewise: the side of the first access in here */
+    uint64_t voted;   /* likewise: of sums and the open window, bytes that have voted */
     /* The thread's alone. */
-    uint32_t late;   /* accesses that the open window takes beyond its length */
-    uint64_t opened; /* when the open window was */
-    uint64_t merged; /* when the record was last written to */
+    uint64_t stamped; /* the bytes that can vote, when the slot was last stamped */
+    uint32_t late;    /* accesses that the open window takes beyond its length */
+    uint64_t opened;  /* when the open window was */
+    uint64_t merged;  /* when the record was last written to */
 } record_carry;
 
 /* Of one thread. The hot part in front; the rest is touched once a window. */
@@ -71,7 +74,8 @@ typedef struct umo_record_table {
     record_carry carried[SLOTS];
     uint64_t keys[SLOTS]; /* the slots' again, close together for readers */
     _Atomic bool locked;
-    uint64_t number; /* never given twice, as an address may be; 0 is nobody's */
+    uint64_t number;      /* never given twice, as an address may be; 0 is nobody's */
+    _Atomic int32_t node; /* its thread's, at its last access that was stamped */
     struct umo_record_table *next;
     void *memory;
 } umo_record_table;
@@ -89,6 +93,7 @@ typedef struct umo_record {
     uint64_t last_thread; /* whose figures came last, 0 for nobody's; and the side it saw last */
     uint32_t last_side;
     uint64_t round;     /* threads whose figures came since sums faded: a bit for number % 64 */
+    umo_votes votes;    /* since umo_record_votes_take(); none with one node */
     _Atomic bool paged; /* some thread has had it in a slot by page */
     /* Under the registry's lock. */
     bool addressed;
@@ -108,6 +113,10 @@ umo_record *umo_record_of(uint64_t key);
 void umo_record_table_add(umo_record_table *table);
 void umo_record_table_remove(umo_record_table *table);
 umo_record_table *umo_record_table_first(void);
+
+/* Has all that a thread has counted vote for its node, but for the last bytes of one slot. The
+ * table's lock is held. A record that somebody is at is left for the next time. */
+void umo_record_table_vote(umo_record_table *table, const record_slot *last, uint64_t last_bytes);
 
 /* The time of a stamp; 0 for 0. */
 uint64_t umo_record_time_ns(uint64_t stamp);
@@ -145,6 +154,35 @@ static inline void stamp_raise(uint64_t *stamp, const record_slot *slot)
 {
     uint64_t seen = atomic_load_explicit(&slot->stamp, memory_order_relaxed);
     *stamp = seen > *stamp ? seen : *stamp;
+}
+
+/* Bytes of the accesses on the host side: what a device does, it does from a node of its own, which
+ * is not that of the thread that asked for it. */
+static inline uint64_t host_bytes(const umo_figures *figures)
+{
+    return figures->bytes[0] + figures->bytes[1] + figures->bytes[2];
+}
+
+/* The same of an open window. */
+static inline uint64_t window_host_bytes(const record_slot *slot)
+{
+    uint64_t bytes = 0;
+    for (unsigned c = 0; c < 3; c++) {
+        bytes += atomic_load_explicit(&slot->cells[c], memory_order_relaxed) >> CELL_SHIFT;
+    }
+    return bytes;
+}
+
+/* Has what was counted since the last time vote for its thread's node. counted never falls while a
+ * slot is one buffer's and its record has not taken what it carries. Under both locks. */
+static inline void carry_vote(const umo_record_table *t, record_carry *carried, umo_record *record,
+                              uint64_t counted)
+{
+    if (counted > carried->voted) {
+        umo_votes_add(&record->votes, atomic_load_explicit(&t->node, memory_order_relaxed),
+                      (double)(counted - carried->voted));
+        carried->voted = counted;
+    }
 }
 
 /* Adds the open window of a slot, which fades what was there so often; fill if it ends early.

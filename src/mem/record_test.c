@@ -7,6 +7,8 @@
 #include "mem/record_state.h"
 #include "os/barrier_test.h"
 
+#include <umo/numa.h>
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -100,6 +102,19 @@ static void each_access_counts_by_side_and_use(void **state)
     assert_int_equal(s.accesses, 14);
     assert_true(s.recent_accesses == 14);
     assert_true(s.recent_turns == 1);
+    umo_buffer_release(buffer);
+}
+
+static void with_one_node_nobody_votes(void **state)
+{
+    (void)state;
+    if (umo_numa_memory_nodes() > 1) {
+        skip(); /* here everybody does: see numa_test.c */
+    }
+    umo_buffer *buffer = buffer_make(BYTES);
+    umo_votes votes;
+    record_times(buffer, UMO_SIDE_HOST, UMO_WRITE, BYTES, 1000);
+    assert_true(umo_record_votes_take(buffer, 0, &votes) <= 0);
     umo_buffer_release(buffer);
 }
 
@@ -607,6 +622,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_access_counts_by_side_and_use),
+        cmocka_unit_test(with_one_node_nobody_votes),
         cmocka_unit_test(wrong_arguments_are_refused_and_not_counted),
         cmocka_unit_test(brackets_on_allocated_memory_are_accesses),
         cmocka_unit_test(imports_are_recorded_once_they_are_tracked),

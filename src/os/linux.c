@@ -116,10 +116,23 @@ void umo_os_pages_empty(void *pages, size_t size_bytes)
 #define MREMAP_DONTUNMAP 4
 #endif
 
+/*
+ * Before Linux 6.17 a range of two mappings does not move, and is found to be one after the target
+ * has been unmapped. Two come about unseen: parts that were touched before what lies between them
+ * was in use do not join. So this asks for what no range can do, to grow beyond all addresses;
+ * whether it is one mapping is looked at first. Later kernels look at the size first, and move two.
+ */
+static bool pages_are_one_mapping(void *pages, size_t size_bytes)
+{
+    size_t beyond = size_bytes + SIZE_MAX / 2 / system_page_bytes() * system_page_bytes();
+    return mremap(pages, size_bytes, beyond, 0) != MAP_FAILED || errno != EFAULT;
+}
+
 /* What is moved away must stay mapped: a hole could become somebody else's mapping. */
 bool umo_os_pages_move(void *from, size_t size_bytes, void *to)
 {
-    return mremap(from, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+    return pages_are_one_mapping(from, size_bytes) &&
+           mremap(from, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
                   to) == to;
 }
 

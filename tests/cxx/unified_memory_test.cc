@@ -159,8 +159,8 @@ static void what_cannot_be_allocated_leaves_the_callers_buffer_alone()
     CHECK(!UnifiedMemoryOptimizer::AllocateOptimized(buffer, 1, any, -1).IsOk());
     CHECK(!UnifiedMemoryOptimizer::GetPooledBuffer(buffer, 0).IsOk());
     CHECK(!UnifiedMemoryOptimizer::GetPooledBuffer(buffer, SIZE_MAX).IsOk());
-    CHECK(UnifiedMemoryOptimizer::AllocateNUMAOptimized(buffer, 1, 3).StatusCode() ==
-          UMO_E_UNSUPPORTED);
+    CHECK(UnifiedMemoryOptimizer::AllocateNUMAOptimized(buffer, 1, 77).StatusCode() ==
+          UMO_E_NOT_FOUND);
     CHECK(invalid(UnifiedMemoryOptimizer::CreateZeroCopyBuffer(buffer, nullptr, 4)));
     char byte = 0;
     CHECK(invalid(UnifiedMemoryOptimizer::CreateZeroCopyBuffer(buffer, &byte, 0)));
@@ -169,6 +169,11 @@ static void what_cannot_be_allocated_leaves_the_callers_buffer_alone()
     CHECK(buffer.get() == before && buffer->Size() == 100);
     CHECK(UnifiedMemoryOptimizer::AllocateNUMAOptimized(buffer, 64).IsOk());
     CHECK(buffer->Size() == 64);
+    if (umo_numa_memory_nodes() == 1) { /* which is a node too */
+        const int node = umo_numa_node_here();
+        CHECK(UnifiedMemoryOptimizer::AllocateNUMAOptimized(buffer, 65, node).IsOk());
+        CHECK(buffer->Size() == 65);
+    }
 }
 
 static void a_batch_is_all_or_none_and_each_is_found()

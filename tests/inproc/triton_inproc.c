@@ -372,6 +372,10 @@ static bool options_fill(const inproc_api *api, TRITONSERVER_ServerOptions *to,
         SET(SetBackendConfig, from->settings[i].backend, from->settings[i].key,
             from->settings[i].value);
     }
+    for (size_t i = 0; i < from->policy_count; i++) {
+        SET(SetHostPolicy, from->policies[i].backend, from->policies[i].key,
+            from->policies[i].value);
+    }
 #undef SET
     return true;
 }

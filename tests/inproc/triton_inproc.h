@@ -125,6 +125,7 @@ extern "C" {
     X(TRITONSERVER_ServerOptionsSetCpuMetrics)                                                     \
     X(TRITONSERVER_ServerOptionsSetBackendDirectory)                                               \
     X(TRITONSERVER_ServerOptionsSetBackendConfig)                                                  \
+    X(TRITONSERVER_ServerOptionsSetHostPolicy)                                                     \
     X(TRITONSERVER_ServerNew)                                                                      \
     X(TRITONSERVER_ServerDelete)                                                                   \
     X(TRITONSERVER_ServerStop)                                                                     \
@@ -157,7 +158,7 @@ typedef struct inproc_error {
 } inproc_error;
 
 typedef struct inproc_setting {
-    const char *backend;
+    const char *backend; /* or host policy */
     const char *key;
     const char *value;
 } inproc_setting;
@@ -172,6 +173,8 @@ typedef struct inproc_options {
     const char *const *models;
     const inproc_setting *settings;
     size_t setting_count;
+    const inproc_setting *policies;
+    size_t policy_count;
     /* Fail to start unless every model came up. */
     bool strict_readiness;
     bool metrics;

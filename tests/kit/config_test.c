@@ -109,11 +109,14 @@ static void a_bad_parameter_is_named_with_its_remedy(void **state)
         {"{\"placement_change_threshold\": 1}", "has no meaning here"},
         {"{\"enable_prefetching\": true}", "has no meaning here"},
         {"{\"prefetch_size\": 1}", "has no meaning here"},
-        {"{\"enable_numa_optimization\": true}", "start the server under numactl"},
+        {"{\"enable_numa_optimization\": 1}",
+         "unified_memory.enable_numa_optimization is an integer; write true or false"},
         {"{\"enabled\": true}", "unified_memory has no field 'enabled'; did you mean enable?"},
         {"{\"zero_copy_treshold\": 1}", "did you mean zero_copy_threshold?"},
         {"{\"speed\": 1}",
-         "unified_memory has no field 'speed'; it has enable, batch_optimization"},
+         "unified_memory has no field 'speed'; it has enable, batch_optimization, trusted_clients, "
+         "profiling, parallel_copies, zero_copy_threshold, device, tensor_patterns, "
+         "cache_line_size, pool_config, enable_numa_optimization"},
         {"{\"\": 1}", "unified_memory has no field ''; it has enable"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

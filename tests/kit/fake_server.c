@@ -37,7 +37,9 @@ void fake_reset(void)
 {
     /* Watching for memory pressure is a thread that opens files, and takes the kernel some 50 ms to
      * set up: pressure_test.c turns it on. */
-    fake = (fake_books){.config = "{}", .options = "{\"cmdline\": {\"pressure\": \"off\"}}"};
+    fake = (fake_books){.config = "{}",
+                        .options = "{\"cmdline\": {\"pressure\": \"off\"}}",
+                        .policy = "{\"cpu\": {}}"};
 }
 
 void fake_violation(const char *format, ...)
@@ -356,6 +358,22 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceName(TRITONBACKEND_ModelInstance 
     return failed;
 }
 
+/* The message lives as long as the instance, as the server's. */
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceHostPolicy(TRITONBACKEND_ModelInstance *instance,
+                                                          TRITONSERVER_Message **policy)
+{
+    TRITONSERVER_Error *failed = fake_gate(__func__);
+    if (failed == NULL) {
+        (void)pthread_mutex_lock(&lock);
+        if (instance->policy == NULL) {
+            instance->policy = message_make(fake.policy, strlen(fake.policy), true);
+        }
+        *policy = instance->policy;
+        (void)pthread_mutex_unlock(&lock);
+    }
+    return failed;
+}
+
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceModel(TRITONBACKEND_ModelInstance *instance,
                                                      TRITONBACKEND_Model **model)
 {
@@ -420,6 +438,14 @@ bool fake_model_unload(TRITONBACKEND_Model *model, char *text)
     return passed(TRITONBACKEND_ModelFinalize(model), text);
 }
 
+static void policy_drop(TRITONBACKEND_ModelInstance *instance)
+{
+    if (instance->policy != NULL) {
+        message_free(instance->policy);
+        instance->policy = NULL;
+    }
+}
+
 bool fake_instance_load(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Model *model,
                         const char *name, char *text)
 {
@@ -430,11 +456,13 @@ bool fake_instance_load(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Mod
     }
     char ignored[FAKE_TEXT_BYTES];
     (void)passed(TRITONBACKEND_ModelInstanceFinalize(instance), ignored);
+    policy_drop(instance);
     return false;
 }
 
 bool fake_instance_unload(TRITONBACKEND_ModelInstance *instance, char *text)
 {
+    policy_drop(instance);
     return passed(TRITONBACKEND_ModelInstanceFinalize(instance), text);
 }
 

@@ -150,6 +150,7 @@ struct TRITONBACKEND_Model {
 struct TRITONBACKEND_ModelInstance {
     TRITONBACKEND_Model *model;
     void *state;
+    TRITONSERVER_Message *policy; /* once it was asked for */
     char name[64];
     uint64_t batches; /* reported */
     uint64_t rows;
@@ -159,6 +160,7 @@ struct TRITONBACKEND_ModelInstance {
 typedef struct fake_books {
     const char *config;  /* of the models to load */
     const char *options; /* of the command line, JSON */
+    const char *policy;  /* of all instances, JSON */
     bool completes;      /* configurations */
     bool parallel;       /* the backend lets instances be made side by side */
     char completed[8192];

@@ -267,6 +267,27 @@ static int bridge_msync(void *start, size_t size, int flags)
     return msync(start, size, FLAGS("msync", flags, rows));
 }
 
+/* A byte for each of its pages; one of ours that is in memory is enough. */
+static int bridge_mincore(const void *start, size_t size, char *pages)
+{
+    unsigned char ours[MACHO_PAGE_BYTES / 4096];
+    if (!whole_pages((uintptr_t)start)) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (size_t at = 0; at < size; at += MACHO_PAGE_BYTES) {
+        if (mincore((char *)(uintptr_t)start + at, MACHO_PAGE_BYTES, ours) != 0) {
+            return -1;
+        }
+        char in = 0;
+        for (size_t i = 0; i < sizeof ours; i++) {
+            in |= (char)(ours[i] & 1);
+        }
+        *pages++ = in;
+    }
+    return 0;
+}
+
 static void *bridge_valloc(size_t size)
 {
     void *out = NULL;
@@ -776,6 +797,7 @@ const macho_bridge macho_bridges_memory[] = {
     BRIDGE(mprotect),
     BRIDGE(madvise),
     BRIDGE(msync),
+    BRIDGE(mincore),
     BRIDGE(mlock),
     BRIDGE(munlock),
     BRIDGE(valloc),

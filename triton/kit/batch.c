@@ -286,6 +286,7 @@ void kit_execute(umo_instance *instance, TRITONBACKEND_Request **requests, uint3
 {
     uint64_t start_ns = kit_now_ns();
     instance->start_ns = start_ns;
+    kit_node_follow(instance);
     umo_mappings_forget(instance->mappings);
     bool room = kit_instance_reserve(instance, count) == UMO_OK;
     if (!room) {

@@ -344,8 +344,7 @@ static umo_status values_make(umo_batch *batch, const kit_batch_input *plan, kit
     umo_access access = {
         .size_bytes = slot->tensor.size_bytes, .side = UMO_SIDE_HOST, .use = UMO_WRITE};
     umo_fence_set waits;
-    umo_status status = umo_pool_alloc(instance->scratch, slot->tensor.size_bytes,
-                                       instance->model->owner, &slot->block, error);
+    umo_status status = kit_scratch_take(instance, slot->tensor.size_bytes, &slot->block, error);
     if (status != UMO_OK) {
         return status;
     }

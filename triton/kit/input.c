@@ -43,8 +43,7 @@ static umo_status slot_gather(umo_batch *batch, size_t input, kit_slot *slot, um
 {
     umo_instance *instance = batch->instance;
     umo_model *model = instance->model;
-    umo_status status = umo_pool_alloc(instance->scratch, slot->tensor.size_bytes, model->owner,
-                                       &slot->block, error);
+    umo_status status = kit_scratch_take(instance, slot->tensor.size_bytes, &slot->block, error);
     if (status != UMO_OK) {
         return status;
     }

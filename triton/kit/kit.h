@@ -10,14 +10,17 @@
 
 #include "kit/abi/triton_abi.h"
 
+#include <umo/numa.h>
 #include <umo/triton.h>
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 typedef struct kit_metrics kit_metrics;
 typedef struct kit_streams kit_streams;
 typedef struct kit_flight kit_flight;
+typedef struct kit_home kit_home;
 
 /* The kinds of the configuration's batch_input (docs/batching.md). */
 typedef enum kit_batch_kind {
@@ -68,7 +71,9 @@ struct umo_model {
     umo_context *context;
     umo_pressure *pressure; /* the context's; NULL when it is off */
     umo_scope *scope;
-    uint64_t owner; /* tags pool blocks */
+    uint64_t owner;                    /* tags pool blocks */
+    _Atomic uint64_t scratch_bytes[2]; /* that executions took near their thread, and elsewhere */
+    _Atomic uint64_t scratch_moves;    /* to another node */
     kit_metrics *metrics;
     kit_streams *streams; /* of a decoupled model, else NULL */
 };
@@ -184,6 +189,14 @@ struct umo_instance {
     umo_pool *scratch; /* UNIFIED memory of the device; the host's for a CPU engine */
     umo_pool *
         staging; /* PRIVATE memory of the device, for the conventional way; NULL for a CPU engine */
+    int32_t named_node; /* by the host policy; UMO_NUMA_ANY for none, as everywhere on one node */
+    int32_t node;       /* that scratch is on; UMO_NUMA_ANY: wherever it is first touched */
+    bool watched;       /* whether scratch is near the thread that executes */
+    bool remote;        /* it is not */
+    bool follows;       /* scratch goes where that thread goes */
+    int32_t away_node;  /* where it was seen last, so many executions in a row */
+    uint32_t away;
+    kit_home *homes; /* scratch of nodes that it was on before */
     kit_request *requests;
     kit_request **members;
     kit_request **spare; /* room for another order of the members */
@@ -249,6 +262,26 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
                                umo_instance **out, umo_error *error);
 void kit_instance_destroy(umo_instance *instance);
 umo_status kit_instance_reserve(umo_instance *instance, size_t requests);
+
+/* node.c */
+/* Where the instance's memory has to lie: before its backend makes anything. Errors: the host
+ * policy names no node that memory can be on. */
+umo_status kit_node_find(umo_instance *instance, umo_error *error);
+/* One of the instance's pools. Memory of UMO_UNIFIED is on its node. */
+umo_status kit_instance_pool(const umo_instance *instance, umo_device *device,
+                             umo_storage_mode mode, umo_pool **out, umo_error *error);
+/* Before an execution, on its thread. */
+void kit_node_look(umo_instance *instance);
+static inline void kit_node_follow(umo_instance *instance)
+{
+    if (__builtin_expect(instance->watched, 0)) {
+        kit_node_look(instance);
+    }
+}
+void kit_node_finish(umo_instance *instance);
+/* Takes a block of scratch memory. Errors: as umo_pool_alloc(). */
+umo_status kit_scratch_take(umo_instance *instance, size_t size_bytes, umo_buffer **out,
+                            umo_error *error);
 
 /* request.c */
 void kit_request_read(umo_instance *instance, kit_request *request, TRITONBACKEND_Request *triton);

@@ -44,6 +44,8 @@ struct kit_metrics {
     kit_series pool_bytes[3];  /* used, idle, rounding */
     kit_series pool_blocks[2]; /* new, reused */
     kit_series pool_trimmed;
+    kit_series scratch_bytes[2]; /* local, remote */
+    kit_series scratch_moves;
     kit_series modes[UMO_STORAGE_MODES];
     kit_series patterns[UMO_PATTERNS];
     kit_series cache[2]; /* views, wraps */
@@ -259,6 +261,21 @@ static void memory_report(kit_metrics *metrics, const umo_pool_stats *pools)
                   &metrics->pool_trimmed);
 }
 
+/* All 0 where there is one node: then nobody counts. */
+static void nodes_report(kit_metrics *metrics)
+{
+    static const char *const where[2] = {"local", "remote"};
+    const umo_model *model = metrics->model;
+    for (int w = 0; w < 2; w++) {
+        figure_report(metrics, KIT_NUMA_SCRATCH_BYTES, "where", where[w],
+                      atomic_load_explicit(&model->scratch_bytes[w], memory_order_relaxed),
+                      &metrics->scratch_bytes[w]);
+    }
+    figure_report(metrics, KIT_NUMA_MOVES, NULL, NULL,
+                  atomic_load_explicit(&model->scratch_moves, memory_order_relaxed),
+                  &metrics->scratch_moves);
+}
+
 static void buffers_report(kit_metrics *metrics)
 {
     static const char *const modes[UMO_STORAGE_MODES] = {"unified", "managed", "private"};
@@ -333,6 +350,7 @@ uint64_t kit_metrics_refresh(kit_metrics *metrics)
     (void)umo_scope_read_again(model->scope, &metrics->copies_seen, &metrics->now);
     movement_report(metrics);
     memory_report(metrics, &seen.pools);
+    nodes_report(metrics);
     buffers_report(metrics);
     process_report(metrics, &seen);
     (void)pthread_mutex_unlock(&metrics->lock);

@@ -44,6 +44,11 @@ static const struct {
             "Blocks taken from the model's pools, out of kept memory or new memory"),
     COUNTER(KIT_POOL_TRIMMED, "umo_pool_trimmed_bytes_total",
             "Bytes that the model's pools gave back to the system or a device"),
+    COUNTER(
+        KIT_NUMA_SCRATCH_BYTES, "umo_numa_scratch_bytes_total",
+        "Bytes of scratch memory that executions took, by whether it is on their thread's node"),
+    COUNTER(KIT_NUMA_MOVES, "umo_numa_moves_total",
+            "Times that an instance's scratch memory went to another node, after its thread"),
     GAUGE(KIT_PLACEMENT_BYTES, "umo_placement_bytes",
           "Memory in the model's recorded buffers, by where it lives"),
     GAUGE(KIT_PATTERN_BYTES, "umo_pattern_bytes",

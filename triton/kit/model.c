@@ -11,10 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Scratch memory is kept between requests, as much as a batch has needed: a page fault costs more
- * than a copy. A model that nobody asks for some seconds gives it back. */
-#define KEEP_NS UINT64_C(5000000000)
-
 /* What --backend-config gave this backend: {"cmdline": {key: value}}. */
 static umo_status options_read(umo_model *model, umo_error *error)
 {
@@ -406,21 +402,6 @@ void umo_model_log(const umo_model *model, bool warning, const char *format, ...
         NULL);
 }
 
-static umo_status pool_create(umo_instance *instance, umo_device *device, umo_storage_mode mode,
-                              umo_pool **out, umo_error *error)
-{
-    const umo_unified_config *unified = &instance->model->unified;
-    umo_pool_options options = {.device = device,
-                                .scope = instance->model->scope,
-                                .mode = mode,
-                                .keep_bytes_max = unified->pool_keep_bytes,
-                                .idle_ns = KEEP_NS};
-    if (mode == UMO_UNIFIED) {
-        options.align_bytes = unified->cache_line_bytes; /* of the host's caches */
-    }
-    return umo_pool_create(&options, out, error);
-}
-
 umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *model,
                                umo_instance **out, umo_error *error)
 {
@@ -446,6 +427,9 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
         status = umo_mappings_create(&instance->mappings, error);
     }
     if (status == UMO_OK) {
+        status = kit_node_find(instance, error);
+    }
+    if (status == UMO_OK) {
         status = umo_context_device(model->context, "host", 0, &instance->host, error);
     }
     if (status == UMO_OK) {
@@ -456,9 +440,9 @@ umo_status kit_instance_create(TRITONBACKEND_ModelInstance *triton, umo_model *m
         bool on_device = instance->device != NULL;
         umo_device *device = on_device ? instance->device : instance->host;
         kit_thresholds_find(instance);
-        status = pool_create(instance, device, UMO_UNIFIED, &instance->scratch, error);
+        status = kit_instance_pool(instance, device, UMO_UNIFIED, &instance->scratch, error);
         if (status == UMO_OK && on_device) {
-            status = pool_create(instance, device, UMO_PRIVATE, &instance->staging, error);
+            status = kit_instance_pool(instance, device, UMO_PRIVATE, &instance->staging, error);
         }
     }
     if (status == UMO_OK) {
@@ -484,6 +468,7 @@ void kit_instance_destroy(umo_instance *instance)
     if (instance->started) {
         umo_backend_table.instance_finish(instance->state);
     }
+    kit_node_finish(instance);
     umo_pool_destroy(instance->scratch);
     umo_pool_destroy(instance->staging);
     for (size_t i = 0; i < instance->request_capacity; i++) {

@@ -292,9 +292,10 @@ static umo_status slot_take_scratch(umo_batch *batch, const umo_io *io, kit_slot
     umo_model *model = instance->model;
     slot->staged = kit_is_staged(instance, io, slot->tensor.size_bytes) &&
                    (!io->state || !model->unified.enable);
-    umo_pool *pool = slot->staged ? instance->staging : instance->scratch;
     umo_status status =
-        umo_pool_alloc(pool, slot->tensor.size_bytes, model->owner, &slot->block, error);
+        slot->staged ? umo_pool_alloc(instance->staging, slot->tensor.size_bytes, model->owner,
+                                      &slot->block, error)
+                     : kit_scratch_take(instance, slot->tensor.size_bytes, &slot->block, error);
     if (status == UMO_OK) {
         slot->tensor.buffer = slot->block;
         slot->tensor.offset_bytes = 0;
@@ -485,8 +486,7 @@ static umo_status response_download_around(umo_batch *batch, const kit_slot *slo
 {
     umo_instance *instance = batch->instance;
     umo_buffer *block = NULL;
-    umo_status status =
-        umo_pool_alloc(instance->scratch, size_bytes, instance->model->owner, &block, NULL);
+    umo_status status = kit_scratch_take(instance, size_bytes, &block, NULL);
     if (status != UMO_OK) {
         return status;
     }

@@ -335,14 +335,17 @@ static const char *pool_field_at(size_t index)
     return index < POOL_FIELDS ? pool_fields[index].name : NULL;
 }
 
+/* The names that could have been meant, and those to tell. */
 static umo_status unknown_field(const reader *r, const char *path, const char *name,
-                                const char *(*next)(size_t index))
+                                const char *(*meant_at)(size_t index),
+                                const char *(*listed_at)(size_t index))
 {
     char all[UMO_ERROR_TEXT_BYTES] = "";
     char text[QUOTE_BYTES];
-    const char *meant = nearest(name, next);
-    for (size_t i = 0, used = 0; next(i) != NULL && used < sizeof all; i++) {
-        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "", next(i));
+    const char *meant = nearest(name, meant_at);
+    for (size_t i = 0, used = 0; listed_at(i) != NULL && used < sizeof all; i++) {
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "",
+                                 listed_at(i));
     }
     if (meant != NULL) {
         return umo_error_set(r->error, UMO_E_INVAL, 0, "%s has no field '%s'; did you mean %s?",
@@ -379,7 +382,7 @@ static umo_status read_pool(const reader *r, const char *path, const json_t *val
             i++;
         }
         if (i == POOL_FIELDS) {
-            return unknown_field(r, path, key, pool_field_at);
+            return unknown_field(r, path, key, pool_field_at, pool_field_at);
         }
     }
     for (size_t i = 0; i < POOL_FIELDS; i += 2) {
@@ -412,6 +415,7 @@ static const field fields[] = {
     {"tensor_patterns", read_patterns, 0, false, NULL},
     {"cache_line_size", read_line, AT(cache_line_bytes), false, NULL},
     {"pool_config", read_pool, AT(pool_keep_bytes), false, NULL},
+    {"enable_numa_optimization", read_bool, AT(numa_optimization), false, NULL},
     {"enable_pressure_adaptation", read_bool, AT(pressure_adaptation), true, NULL},
     {"memory_pressure_threshold", read_fraction, AT(pressure_threshold), true, NULL},
     NOT_HERE("enable_unified_memory", "write enable, its name in a configuration"),
@@ -429,9 +433,6 @@ static const field fields[] = {
              "umo_optimizer_config's"),
     NOT_HERE("prefetch_size", "nothing is prefetched for a served model; in a program it is "
                               "umo_optimizer_config's"),
-    NOT_HERE("enable_numa_optimization",
-             "umo chooses no nodes: memory lies on the node of the thread that first touches it; "
-             "start the server under numactl"),
 };
 #define FIELDS (sizeof fields / sizeof fields[0])
 
@@ -439,6 +440,12 @@ static const field fields[] = {
 static const char *field_at(size_t index)
 {
     return index < FIELDS && fields[index].read != NULL ? fields[index].name : NULL;
+}
+
+/* Those that a model can write, as many as an error has room for. */
+static const char *model_field_at(size_t index)
+{
+    return index < FIELDS && !fields[index].process ? field_at(index) : NULL;
 }
 
 void kit_unified_init(kit_unified *unified)
@@ -449,6 +456,7 @@ void kit_unified_init(kit_unified *unified)
                                         .zero_copy_threshold = UMO_THRESHOLD_AUTO,
                                         .weights = UMO_PATTERN_UNKNOWN,
                                         .intermediate = UMO_PATTERN_UNKNOWN,
+                                        .numa_optimization = true,
                                         .pressure_adaptation = true}};
 }
 
@@ -474,7 +482,7 @@ umo_status kit_unified_read_field(kit_unified *unified, const kit_unified_source
         i++;
     }
     if (i == FIELDS) {
-        return unknown_field(&r, source->where, name, field_at);
+        return unknown_field(&r, source->where, name, field_at, model_field_at);
     }
     const field *f = &fields[i];
     char path[PATH_BYTES];

@@ -175,6 +175,7 @@ static void settings_log(umo_model *model, const kit_unified *unified)
     line_add(&l, "trusted_clients", config->trusted_clients ? "true" : "false");
     line_add(&l, "profiling", config->profiling ? "true" : "false");
     line_add(&l, "parallel_copies", config->parallel_copies ? "true" : "false");
+    line_add(&l, "enable_numa_optimization", config->numa_optimization ? "true" : "false");
     if (config->zero_copy_threshold == UMO_THRESHOLD_AUTO) {
         line_add(&l, "zero_copy_threshold", "auto");
     } else {

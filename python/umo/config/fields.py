@@ -169,6 +169,7 @@ FIELDS: dict[str, Callable[[Any, str, Report], None]] = {
     "tensor_patterns": _patterns,
     "cache_line_size": _line,
     "pool_config": _pool,
+    "enable_numa_optimization": _bool,
 }
 
 # Of the whole process: an operator's to say, on the server's command line.
@@ -187,8 +188,6 @@ INSTEAD = {
     "enable_prefetching": "a served model's tensors are there when they are used; in a program it is "
     "umo_optimizer_config's",
     "prefetch_size": "nothing is prefetched for a served model; in a program it is umo_optimizer_config's",
-    "enable_numa_optimization": "umo chooses no nodes: memory lies on the node of the thread that first touches it; "
-    "start the server under numactl",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import platform
@@ -11,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import paths
 from . import Check, Finding
+from .trial import Error
 
 AREA = "system"
+NODES = Path("/sys/devices/system/node")
 
 
 def read(path: str | Path) -> str | None:
@@ -121,18 +125,76 @@ def memory() -> Iterator[Finding]:
     )
 
 
+def numbers(text: str | None) -> list[int]:
+    """A list as the kernel writes it: "0-2,5". Empty for what is none."""
+    found: list[int] = []
+    for part in (text or "").split(","):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if ends is None:
+            return []
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return found
+
+
+def _node(number: int) -> str:
+    folder = NODES / f"node{number}"
+    total = re.search(r"MemTotal:\s+(\d+) kB", read(folder / "meminfo") or "")
+    processors = read(folder / "cpulist")
+    words = [size(int(total[1]) * 1024) if total and int(total[1]) else "no memory"]
+    words.append(f"processors {processors}" if processors else "no processors")
+    return f"{number}: {', '.join(words)}"
+
+
+def _placing(node: int) -> Finding:
+    """Whether this process may say where its memory lies, tried on a page of its own."""
+    library = ctypes.CDLL(str(paths.library()))
+    library.umo_numa_bind.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_int, ctypes.c_void_p]
+    page, error = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), Error()
+    start = ctypes.c_char.from_buffer(page)
+    status = library.umo_numa_bind(ctypes.addressof(start), mmap.PAGESIZE, node, 0, ctypes.byref(error))
+    del start
+    page.close()
+    if status == 0:
+        means = "memory is put on the node of the threads that use it, and follows them"
+        return Finding(AREA, "NUMA placement", "good", "allowed", means)
+    return Finding(
+        AREA,
+        "NUMA placement",
+        "note",
+        error.text.decode(errors="replace"),
+        "memory stays on the node where it is first touched, and is slower to reach from the others",
+        "--cap-add SYS_NICE (Docker), or a seccomp profile that allows mbind and move_pages",
+    )
+
+
 def nodes() -> Iterator[Finding]:
-    online = read("/sys/devices/system/node/online")
-    if online is None:
+    online = numbers(read(NODES / "online"))
+    if not online:
         return
-    many = online != "0"
     yield Finding(
         AREA,
         "NUMA nodes",
         "good",
-        online,
-        "memory lies on the node of the thread that first touches it; `numactl` decides for the server" if many else "",
+        "; ".join(_node(number) for number in online),
+        "" if len(online) > 1 else "all memory is equally near: nothing is to be placed",
     )
+    if len(online) == 1:
+        return
+    rows = [f"{number}: {distances}" for number in online if (distances := read(NODES / f"node{number}" / "distance"))]
+    if rows:
+        means = "10 is a node's own memory; one at 20 counts as twice as slow"
+        yield Finding(AREA, "NUMA distances", "good", "; ".join(rows), means)
+    listed = re.search(r"^Mems_allowed_list:\t(.*)$", read("/proc/self/status") or "", re.MULTILINE)
+    allowed = [number for number in numbers(listed[1]) if number in online] if listed else online
+    if allowed and allowed != online:
+        means = "the cpuset of this container or service leaves the others out; a node there cannot be asked for"
+        yield Finding(AREA, "NUMA nodes allowed", "good", ", ".join(map(str, allowed)), means)
+    if len(allowed) > 1:
+        yield _placing(allowed[0])
+    balancing = read("/proc/sys/kernel/numa_balancing")
+    if balancing is not None:
+        means = "the kernel moves pages too, after faults that it makes for it" if balancing != "0" else ""
+        yield Finding(AREA, "NUMA balancing", "good", "off" if balancing == "0" else "on", means)
 
 
 def recording() -> Iterator[Finding]:

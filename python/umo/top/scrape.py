@@ -43,6 +43,8 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "umo_moves_total": ("moves", ()),
     "umo_pool_blocks_total": ("blocks", ("memory",)),
     "umo_pool_trimmed_bytes_total": ("trimmed", ()),
+    "umo_numa_scratch_bytes_total": ("scratch", ("where",)),
+    "umo_numa_moves_total": ("followed", ()),
     "umo_requests_refused_total": ("refused", ()),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -6,7 +6,8 @@ Figures are keyed by tuples and not by a source's own names, so that the screen 
                ("crossed", direction, outcome)  bytes       ("crossings", direction, outcome) events
                ("avoided", direction)           bytes       ("avoids", direction)             events
                ("bound", cache)                 bytes       ("bindings", cache)               events
-               ("allocated",), ("allocations",), ("moved",), ("moves",), ("blocks", memory), ("trimmed",), ("refused",)
+               ("allocated",), ("allocations",), ("moved",), ("moves",), ("blocks", memory), ("trimmed",), ("refused",),
+               ("scratch", where), ("followed",)
     gauges     ("live",), ("peak",), ("buffers",), ("pool", state), ("mode", mode), ("pattern", pattern)
 
     of the process, counters: ("answers", answer), ("evictions",)

@@ -37,6 +37,8 @@ typedef struct kernel_model {
 
 typedef struct kernel_instance {
     const kernel_model *model;
+    umo_intermediates near; /* own ones, where its memory has a node */
+    const umo_intermediates *intermediates;
     umo_plan_kept kept;   /* where intermediates lay */
     umo_kernel **kernels; /* one a stage */
     uint32_t queue;
@@ -217,6 +219,7 @@ static void instance_finish(void *opaque)
         return;
     }
     umo_scratch_free(&state->nothing, (umo_fence){0});
+    umo_intermediates_finish(&state->near);
     for (size_t i = 0; state->kernels != NULL && i < state->model->description.stage_count; i++) {
         umo_kernel_destroy(state->kernels[i]);
     }
@@ -240,6 +243,7 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a kernel instance");
     }
     state->model = model;
+    state->intermediates = &model->intermediates;
     state->queue =
         atomic_fetch_add(&model->instances, 1) % umo_device_info_get(model->device)->queues;
     state->kernels = calloc(description->stage_count, sizeof *state->kernels);
@@ -262,6 +266,14 @@ static umo_status instance_init(umo_instance *instance, void *model_state, void 
     if (status != UMO_OK) {
         status = explain(model, description->stage_count, &inner, error);
         goto fail;
+    }
+    if (umo_instance_node(instance) != UMO_NUMA_ANY) {
+        status =
+            umo_intermediates_init_near(instance, model->device, description, &state->near, error);
+        if (status != UMO_OK) {
+            goto fail;
+        }
+        state->intermediates = &state->near;
     }
     umo_constants_bind(&model->constants, state->memory + count);
     umo_instance_set_device(instance, model->device, state->queue);
@@ -456,7 +468,7 @@ static umo_status run(kernel_instance *state, umo_batch *batch, umo_error *error
     umo_status status = UMO_OK;
     if (description->intermediate_count > 0) {
         status =
-            umo_intermediates_take(&model->intermediates, &state->kept, description, state->shapes,
+            umo_intermediates_take(state->intermediates, &state->kept, description, state->shapes,
                                    state->queue, &waits, state->memory, &block, error);
         if (status != UMO_OK) {
             return status;
@@ -467,7 +479,7 @@ static umo_status run(kernel_instance *state, umo_batch *batch, umo_error *error
     if (status == UMO_OK) {
         status = run_kernels(state, &waits, &done, error);
     }
-    umo_intermediates_give(&model->intermediates, &block, done);
+    umo_intermediates_give(state->intermediates, &block, done);
     /* Also of a batch that fails: what runs already still writes to the requests' memory. */
     umo_batch_complete(batch, done);
     return status;

@@ -83,6 +83,23 @@ void umo_instance_set_device(umo_instance *instance, umo_device *device, uint32_
     instance->queue = queue;
 }
 
+umo_model *umo_instance_model(const umo_instance *instance)
+{
+    return instance->model;
+}
+
+int32_t umo_instance_node(const umo_instance *instance)
+{
+    return instance->placed ? instance->node : UMO_NUMA_ANY;
+}
+
+umo_status umo_instance_pool_create(const umo_instance *instance, const umo_pool_options *options,
+                                    umo_pool **out, umo_error *error)
+{
+    ((umo_instance *)(uintptr_t)instance)->pools += 1;
+    return umo_pool_create(options, out, error);
+}
+
 int64_t umo_batch_rows(const umo_batch *batch)
 {
     return batch->rows;

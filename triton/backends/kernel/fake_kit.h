@@ -28,6 +28,9 @@ struct umo_instance {
     umo_model *model;
     umo_device *device;
     uint32_t queue;
+    bool placed; /* its memory has a node */
+    int32_t node;
+    unsigned pools; /* that were made near it */
 };
 
 struct umo_batch {

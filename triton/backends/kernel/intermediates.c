@@ -28,11 +28,25 @@ static umo_storage_mode choose_mode(const umo_device_info *info)
                                                  : UMO_UNIFIED;
 }
 
+/* The pool's options; sets how blocks are aligned. */
+static umo_pool_options choose_pool(umo_model *model, umo_device *device, umo_intermediates *out)
+{
+    const umo_device_info *info = umo_device_info_get(device);
+    const size_t device_bytes =
+        info->alloc_align_bytes < ALIGN_MAX_BYTES ? info->alloc_align_bytes : ALIGN_MAX_BYTES;
+    out->align_bytes = device_bytes > ALIGN_MIN_BYTES ? device_bytes : ALIGN_MIN_BYTES;
+    return (umo_pool_options){.device = device,
+                              .scope = umo_model_scope(model),
+                              .mode = choose_mode(info),
+                              .keep_bytes_max = umo_model_unified(model)->pool_keep_bytes,
+                              .idle_ns = KEEP_NS,
+                              .align_bytes = device_bytes};
+}
+
 umo_status umo_intermediates_init(umo_model *model, umo_device *device,
                                   const umo_description *description, umo_intermediates *out,
                                   umo_error *error)
 {
-    const umo_device_info *info = umo_device_info_get(device);
     bool clears = false;
     *out = (umo_intermediates){0};
     if (description->intermediate_count == 0) {
@@ -48,16 +62,20 @@ umo_status umo_intermediates_init(umo_model *model, umo_device *device,
             return status;
         }
     }
-    const size_t device_bytes =
-        info->alloc_align_bytes < ALIGN_MAX_BYTES ? info->alloc_align_bytes : ALIGN_MAX_BYTES;
-    out->align_bytes = device_bytes > ALIGN_MIN_BYTES ? device_bytes : ALIGN_MIN_BYTES;
-    const umo_pool_options options = {.device = device,
-                                      .scope = umo_model_scope(model),
-                                      .mode = choose_mode(info),
-                                      .keep_bytes_max = umo_model_unified(model)->pool_keep_bytes,
-                                      .idle_ns = KEEP_NS,
-                                      .align_bytes = device_bytes};
+    const umo_pool_options options = choose_pool(model, device, out);
     return umo_pool_create(&options, &out->pool, error);
+}
+
+umo_status umo_intermediates_init_near(const umo_instance *instance, umo_device *device,
+                                       const umo_description *description, umo_intermediates *out,
+                                       umo_error *error)
+{
+    *out = (umo_intermediates){0};
+    if (description->intermediate_count == 0) {
+        return UMO_OK;
+    }
+    const umo_pool_options options = choose_pool(umo_instance_model(instance), device, out);
+    return umo_instance_pool_create(instance, &options, &out->pool, error);
 }
 
 void umo_intermediates_finish(umo_intermediates *intermediates)

@@ -13,7 +13,8 @@
 
 #include <umo/pool.h>
 
-/* Of a model, used by all its instances. Zeroed means that it has none. */
+/* Of a model, used by all its instances, or of one whose memory has a node. Zeroed means that there
+ * are none. */
 typedef struct umo_intermediates {
     umo_pool *pool;
     size_t align_bytes;
@@ -29,6 +30,10 @@ typedef struct umo_intermediates_block {
 umo_status umo_intermediates_init(umo_model *model, umo_device *device,
                                   const umo_description *description, umo_intermediates *out,
                                   umo_error *error);
+/* Likewise an instance's own, on its node. Errors: as umo_pool_create(). */
+umo_status umo_intermediates_init_near(const umo_instance *instance, umo_device *device,
+                                       const umo_description *description, umo_intermediates *out,
+                                       umo_error *error);
 /* All blocks were given back. Accepts a zeroed one. */
 void umo_intermediates_finish(umo_intermediates *intermediates);
 

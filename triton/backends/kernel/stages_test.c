@@ -224,6 +224,28 @@ static void the_block_goes_back_with_the_fence(void **unused)
     rig_teardown(&r);
 }
 
+static void an_instance_on_a_node_has_a_pool_of_its_own(void **unused)
+{
+    (void)unused;
+    rig r;
+    umo_error error = {0};
+    rig_setup(&r, three);
+    assert_int_equal(r.instance.pools, 0);
+    umo_batch batch = batch_make(&r, 2, 32, 16);
+    execute(&r, &batch);
+    const umo_memory *models = fake.log[0].args[1].memory;
+    umo_instance placed = {.model = &r.model, .placed = true, .node = 1};
+    void *state = NULL;
+    assert_int_equal(umo_backend_table.instance_init(&placed, r.state, &state, &error), UMO_OK);
+    assert_int_equal(placed.pools, 1);
+    fake_device_reset(0);
+    batch = batch_make(&r, 2, 32, 16);
+    assert_int_equal(umo_backend_table.execute(&placed, state, &batch, &error), UMO_OK);
+    assert_ptr_not_equal(fake.log[0].args[1].memory, models);
+    umo_backend_table.instance_finish(state);
+    rig_teardown(&r);
+}
+
 static void a_shape_of_its_own_has_a_plan_of_its_own(void **unused)
 {
     (void)unused;
@@ -610,6 +632,7 @@ int main(void)
         cmocka_unit_test(kernels_run_in_order_each_behind_the_one_before),
         cmocka_unit_test(intermediates_lie_in_one_block_by_their_lifetimes),
         cmocka_unit_test(the_block_goes_back_with_the_fence),
+        cmocka_unit_test(an_instance_on_a_node_has_a_pool_of_its_own),
         cmocka_unit_test(a_shape_of_its_own_has_a_plan_of_its_own),
         cmocka_unit_test(a_kernel_without_work_is_left_out_if_nothing_misses_it),
         cmocka_unit_test(a_kernel_without_work_that_something_needs_is_an_error),

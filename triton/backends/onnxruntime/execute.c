@@ -21,6 +21,7 @@ enum {
 typedef struct ort_instance {
     ort_model *model;
     ort_engine *engine;
+    ort_heap *heap; /* for what requests need, on its node; NULL: the model's */
     ort_run_options *run_options;
     ort_watch *watch; /* NULL: runs are never ended */
     ort_scratch scratch;
@@ -84,7 +85,6 @@ static bool make_arrays(ort_instance *instance)
 
 umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state, umo_error *error)
 {
-    (void)umo;
     ort_model *model = model_state;
     ort_instance *instance = calloc(1, sizeof *instance);
     if (instance == NULL) {
@@ -97,6 +97,10 @@ umo_status ort_instance_init(umo_instance *umo, void *model_state, void **state,
     }
     if (status == UMO_OK) {
         status = ort_model_engine(model, &instance->engine, error);
+    }
+    if (status == UMO_OK && model->heap != NULL && umo_instance_node(umo) != UMO_NUMA_ANY) {
+        status = ort_heap_create(umo_model_context(model->umo), umo_model_scope(model->umo),
+                                 model->options.mem_arena != 0, umo, &instance->heap, error);
     }
     if (status == UMO_OK) {
         status = make_run_options(model, &instance->run_options, error);
@@ -128,6 +132,7 @@ void ort_instance_finish(void *state)
         api->release_run_options(instance->run_options);
     }
     ort_engine_release(instance->engine);
+    ort_heap_release(instance->heap);
     ort_scratch_finish(&instance->scratch);
     free(instance->symbols);
     free(instance->inputs);
@@ -303,10 +308,15 @@ static void release_values(const ort_api *api, ort_value **values, size_t *count
     *count = 0;
 }
 
+static ort_heap *heap_of(const ort_instance *instance)
+{
+    return instance->heap != NULL ? instance->heap : instance->model->heap;
+}
+
 static umo_status run(ort_instance *instance, umo_error *error)
 {
     const ort_api *api = &instance->model->runtime->api;
-    ort_heap *heap = instance->model->heap;
+    ort_heap *heap = heap_of(instance);
     ort_heap_visit visit;
     ort_heap_enter(heap, &visit);
     umo_status status = ort_check(
@@ -449,7 +459,7 @@ umo_status ort_instance_execute(umo_instance *umo, void *state, umo_batch *batch
         }
     }
     if (instance->model->heap != NULL && instance->model->options.shrinkage != NULL) {
-        ort_heap_trim(instance->model->heap);
+        ort_heap_trim(heap_of(instance));
     }
     if (instance->scratch.capacity_bytes > SCRATCH_KEPT_BYTES) {
         ort_scratch_finish(&instance->scratch);

@@ -189,6 +189,18 @@ void umo_model_log(const umo_model *model, bool warning, const char *format, ...
     ((umo_model *)(uintptr_t)model)->warnings += warning;
 }
 
+int32_t umo_instance_node(const umo_instance *instance)
+{
+    return instance != NULL ? instance->node : UMO_NUMA_ANY;
+}
+
+umo_status umo_instance_pool_create(const umo_instance *instance, const umo_pool_options *options,
+                                    umo_pool **out, umo_error *error)
+{
+    ((umo_instance *)(uintptr_t)instance)->pools += 1;
+    return umo_pool_create(options, out, error);
+}
+
 size_t umo_batch_requests(const umo_batch *batch)
 {
     return batch->requests;

@@ -32,6 +32,11 @@ struct umo_model {
 
 void fake_model_finish(umo_model *model);
 
+struct umo_instance {
+    int32_t node;
+    unsigned pools; /* that were made near it */
+};
+
 struct umo_batch {
     size_t requests;
     int64_t rows;

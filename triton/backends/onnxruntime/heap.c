@@ -67,7 +67,7 @@ static void heap_drop(ort_heap *heap)
 }
 
 static umo_status heap_make(umo_context *context, umo_scope *scope, size_t keep_bytes,
-                            ort_heap **out, umo_error *error)
+                            const umo_instance *instance, ort_heap **out, umo_error *error)
 {
     ort_heap *heap = calloc(1, sizeof *heap);
     if (heap == NULL) {
@@ -81,7 +81,8 @@ static umo_status heap_make(umo_context *context, umo_scope *scope, size_t keep_
                                           .mode = UMO_UNIFIED,
                                           .keep_bytes_max = keep_bytes,
                                           .idle_ns = IDLE_NS};
-        status = umo_pool_create(&options, &heap->pool, error);
+        status = instance != NULL ? umo_instance_pool_create(instance, &options, &heap->pool, error)
+                                  : umo_pool_create(&options, &heap->pool, error);
     }
     if (status != UMO_OK) {
         heap_drop(heap);
@@ -92,10 +93,10 @@ static umo_status heap_make(umo_context *context, umo_scope *scope, size_t keep_
     return UMO_OK;
 }
 
-umo_status ort_heap_create(umo_context *context, umo_scope *scope, bool keep, ort_heap **out,
-                           umo_error *error)
+umo_status ort_heap_create(umo_context *context, umo_scope *scope, bool keep,
+                           const umo_instance *instance, ort_heap **out, umo_error *error)
 {
-    return heap_make(context, scope, keep ? 0 : 1, out, error);
+    return heap_make(context, scope, keep ? 0 : 1, instance, out, error);
 }
 
 umo_status ort_heap_sessions(umo_context *context, ort_heap **out, umo_error *error)
@@ -106,7 +107,7 @@ umo_status ort_heap_sessions(umo_context *context, ort_heap **out, umo_error *er
         umo_scope *scope = NULL;
         status = umo_scope_create(umo_context_scope(context), "onnxruntime", 0, &scope, error);
         if (status == UMO_OK) {
-            status = heap_make(context, scope, SESSIONS_KEEP_BYTES, &process.heap, error);
+            status = heap_make(context, scope, SESSIONS_KEEP_BYTES, NULL, &process.heap, error);
         }
         if (status == UMO_OK) {
             process.heap->scope = scope;

@@ -13,21 +13,23 @@
 
 #include "ort_api.h"
 
-#include <umo/umo.h>
+#include <umo/triton.h>
 
 /** A pool, alive until the last block of it is given back. */
 typedef struct ort_heap ort_heap;
 
 /**
- * Makes a heap for one model's requests.
+ * Makes a heap for one model's requests, or those of one instance whose memory has a node.
  *
- * @param keep  False: nothing is kept from one request to the next.
+ * @param keep      False: nothing is kept from one request to the next.
+ * @param instance  Whose node it is on; NULL: anywhere.
  *
  * Errors:    NOMEM; NOT_FOUND, UNSUPPORTED  no host device.
  * Ownership: ort_heap_release().
  */
 UMO_MUST_USE umo_status ort_heap_create(umo_context *context, umo_scope *scope, bool keep,
-                                        ort_heap **out, umo_error *error);
+                                        const umo_instance *instance, ort_heap **out,
+                                        umo_error *error);
 
 /**
  * Joins the heap of the process's sessions; the first user makes it, with a scope "onnxruntime"

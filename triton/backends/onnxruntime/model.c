@@ -81,7 +81,7 @@ static umo_status load(ort_model *model, umo_error *error)
     }
     if (status == UMO_OK && model->options.memory_pool && model->runtime->allocator_registered) {
         status = ort_heap_create(umo_model_context(model->umo), umo_model_scope(model->umo),
-                                 model->options.mem_arena != 0, &model->heap, error);
+                                 model->options.mem_arena != 0, NULL, &model->heap, error);
     }
     return status;
 }

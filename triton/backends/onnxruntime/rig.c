@@ -37,7 +37,7 @@ void rig_unload(loaded *l)
     fake_model_finish(&l->umo);
 }
 
-umo_status rig_load(loaded *l, umo_error *error)
+umo_status rig_load_near(loaded *l, umo_instance *near, umo_error *error)
 {
     void *state = NULL;
     l->model = NULL;
@@ -51,7 +51,12 @@ umo_status rig_load(loaded *l, umo_error *error)
         status = ort_model_check(&l->umo, state, error);
     }
     if (status == UMO_OK) {
-        status = ort_instance_init(NULL, state, &l->instance, error);
+        status = ort_instance_init(near, state, &l->instance, error);
     }
     return status;
+}
+
+umo_status rig_load(loaded *l, umo_error *error)
+{
+    return rig_load_near(l, NULL, error);
 }

@@ -21,6 +21,8 @@ typedef struct loaded {
 } loaded;
 
 umo_status rig_load(loaded *l, umo_error *error);
+/** near is the kit's side of the instance, whose memory has a node. */
+umo_status rig_load_near(loaded *l, umo_instance *near, umo_error *error);
 /** Also after an error. */
 void rig_unload(loaded *l);
 

@@ -477,6 +477,31 @@ static void intermediates_are_counted_for_the_model(void **state)
     fake_model_finish(&l.umo);
 }
 
+static void an_instance_on_a_node_has_a_heap_of_its_own(void **state)
+{
+    (void)state;
+    loaded l;
+    umo_instance placed = {.node = 1};
+    umo_error error = {0};
+    umo_pool_stats stats;
+    assert_true(onnx_write(&chain, file_of(0, "model.onnx")));
+    describe(&l, 0, "{}");
+    assert_int_equal(rig_load_near(&l, &placed, &error), UMO_OK);
+    assert_int_equal(placed.pools, 1);
+    umo_counters before = counters(&l.umo);
+    assert_int_equal(run_chain(&l, 4096, &error), UMO_OK);
+    umo_counters after = counters(&l.umo);
+    assert_true(after.peak_bytes - before.live_bytes >= 4096 * 16 * sizeof(float));
+    ort_heap_read(l.model->heap, &stats);
+    assert_int_equal(stats.hits + stats.misses, 0);
+    umo_scope *scope = umo_model_scope(&l.umo);
+    ort_instance_finish(l.instance);
+    ort_model_finish(l.model);
+    umo_scope_read(scope, &after);
+    assert_int_equal(after.live_bytes, 0);
+    fake_model_finish(&l.umo);
+}
+
 static void request_beyond_the_budget_fails_alone_and_in_words(void **state)
 {
     (void)state;
@@ -650,6 +675,7 @@ int main(void)
         TEST(models_that_load_at_the_same_time_load_once),
         TEST(models_that_fail_at_the_same_time_each_say_why),
         TEST(intermediates_are_counted_for_the_model),
+        TEST(an_instance_on_a_node_has_a_heap_of_its_own),
         TEST(request_beyond_the_budget_fails_alone_and_in_words),
         TEST(session_beyond_the_budget_is_refused_in_words),
         TEST(pool_switched_off_leaves_memory_to_the_engine),
