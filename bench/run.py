@@ -2,7 +2,7 @@
 
     python bench/run.py [wrap] [kit] [metal] [record] [pattern] [pool] [placement] [profile] [plan] [recorded]
                         [stream] [pressure] [weights] [kernel_stages] [views] [client] [gather] [stitch] [batch] [mix]
-                        [python_api] [report] [overhead] [--turns N]
+                        [python_api] [report] [numa] [overhead] [--turns N]
 
 Without names all of them run. A benchmark that fails is named at the end, and the exit status is 1. What pages of docs/
 show as tables of their own is printed as the lines of those tables.
@@ -35,6 +35,7 @@ def commands(turns: int) -> dict[str, list[str]]:
         "profile": [sys.executable, str(ROOT / "bench/profile.py")],
         "recorded": [sys.executable, str(ROOT / "bench/recorded.py"), "--turns", str(max(5, turns // 2))],
         "plan": [sys.executable, str(ROOT / "bench/plan.py"), "--turns", str(max(3, turns // 3))],
+        "numa": [sys.executable, str(ROOT / "bench/numa.py"), "--turns", str(max(3, turns // 3))],
         "stream": [sys.executable, str(ROOT / "bench/stream.py")],
         "pressure": [sys.executable, str(ROOT / "bench/pressure.py")],
         "weights": [sys.executable, str(ROOT / "bench/weights.py")],

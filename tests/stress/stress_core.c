@@ -487,6 +487,16 @@ static void core_open(unsigned seconds)
     core.end_ns = umo_os_now_ns() + (uint64_t)seconds * 1000000000u;
 }
 
+/* The keeper may be in the middle of a sweep of its own: views that it has unlinked hold regions
+ * until it has come to them. */
+static void registry_settle(umo_registry_stats *stats)
+{
+    const uint64_t end_ns = umo_os_now_ns() + UINT64_C(5000000000);
+    do {
+        umo_registry_read(umo_context_registry(core.context), stats);
+    } while (stats->regions + stats->wraps > 0 && umo_os_now_ns() < end_ns && usleep(1000) == 0);
+}
+
 static void core_close(void)
 {
     for (int mode = 0; mode < UMO_STORAGE_MODES; mode++) {
@@ -508,7 +518,7 @@ static void core_close(void)
     }
     (void)umo_registry_sweep(umo_context_registry(core.context));
     umo_registry_stats stats;
-    umo_registry_read(umo_context_registry(core.context), &stats);
+    registry_settle(&stats);
     CHECK(stats.views == 0 && stats.view_bytes == 0, "views stay");
     CHECK(stats.regions == 0 && stats.wraps == 0, "regions or wraps stay");
     umo_scope *root = umo_context_scope(core.context);
