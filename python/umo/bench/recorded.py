@@ -38,9 +38,9 @@ output [ { name: "Y" data_type: TYPE_FP32 dims: [ -1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 """
-SLICE_S = 0.4
-SETTLE_S = 0.15  # of each slice, not counted: starting to record, like any other program that starts, costs caches
-SLICES = 4  # of each kind in a turn
+SLICE_S = 1.5
+SETTLE_S = 0.6  # of each slice, not counted: what starting to record takes is a figure of its own (started_ms)
+SLICES = 2  # of each kind in a turn
 MEMORY_MIB = 64
 
 
@@ -67,6 +67,10 @@ class Recorder:
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
         return self._line()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -133,12 +137,14 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
     """Requests a second off and on, slice by slice in turns, and what was recorded."""
     spent = {False: 0, True: 0}
     counts, times = {False: 0, True: 0}, {False: 0.0, True: 0.0}
-    total = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0}
+    total: dict = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0, "started_ns": 0}
     for number in range(2 * SLICES):
         on = (number % 2 == 0) == first_on
+        idle = running_ns(recorder.pid)
         if on:
             recorder.tell("on")
         asked(asker, model, SETTLE_S)
+        total["started_ns"] += running_ns(recorder.pid) - idle if on else 0
         before = running_ns(server)
         count, seconds = asked(asker, model, SLICE_S)
         spent[on] += running_ns(server) - before
@@ -183,6 +189,7 @@ def case(
         f"the same server while nobody records: {statistics.median(off for off, _, _ in figures):.0f} requests/s",
         ratios,
         events_a_request=round(total["events"] / max(1, total["requests"]), 1),
+        started_ms=round(statistics.median(f[2]["started_ns"] for f in figures) / SLICES / 1e6, 1),
         server_processor_ratio=round(statistics.median(f[2]["server"] for f in figures), 4),
         lost=total["lost"],
         gaps=total["gaps"],

@@ -26,6 +26,7 @@ from .recorder import ROOM, Figures, Recorder
 
 _WAITING = 64  # takes of at most 65,536 events
 _PAUSE_S = (0.001, 0.2)  # between two looks, at least and at most
+_PAUSE_FIRST_S = 0.02
 _FILLED = 128  # so many pauses' events, at least, a ring holds: one thread alone has a small part of it
 
 
@@ -61,7 +62,7 @@ class _Drain(threading.Thread):
         self.stop = stop
         self.taken: queue.Queue[tuple[np.ndarray, list[tuple[str, int, str]]] | None] = queue.Queue(_WAITING)
         self.failure: Exception | None = None
-        self.pause = _PAUSE_S[0]
+        self.pause = _PAUSE_FIRST_S
 
     def _adapt(self, taken: int) -> None:
         """Looks as seldom as the ring allows: each look takes time from a machine that is being measured."""
