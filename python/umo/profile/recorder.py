@@ -115,7 +115,7 @@ class Recorder:
     def __init__(self, pid: int) -> None:
         self._library = _load()
         self._handle = ctypes.c_void_p()
-        self._room = np.zeros(ROOM, _C_EVENT)
+        self._room = np.empty(ROOM, _C_EVENT)  # touched as far as it is needed only
         self._stats = _Stats()
         self.figures = Figures()
         self.taken = 0  # by the last take(), those that cannot be kept among them; ROOM: there is more
