@@ -19,7 +19,7 @@ build: setup ## build the library and the backends into build/release
 	@cmake --build build/release
 
 test: build ## run the tests of the day: 20 minutes on two processors
-	@scripts/test
+	@scripts/test $(ARGS)
 
 test-full: build ## run every test
 	@scripts/test --full

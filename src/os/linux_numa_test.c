@@ -746,7 +746,11 @@ static void a_filter_is_a_refusal_in_words(void **state)
 {
     (void)state;
     static const int causes[] = {EPERM, ENOSYS, EACCES};
+    const bool told = access("/sys/devices/system/node/online", R_OK) == 0;
     for (size_t i = 0; i < COUNT(causes); i++) {
+        if (causes[i] == ENOSYS && !told) {
+            continue; /* neither calls nor files: a kernel without nodes */
+        }
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
