@@ -2,7 +2,7 @@
  * Whose nodes' threads use a buffer: what threads have counted becomes votes in its record.
  *
  * A thread votes for the node that it notes at its accesses, so it votes when that changes, too:
- * else one that goes to and fro would give all to where it happens to be when somebody asks.
+ * else one that goes back and forth would give all to where it happens to be when somebody asks.
  */
 #include "mem/record_state.h"
 
