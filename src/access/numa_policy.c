@@ -6,11 +6,11 @@
  * rental. Sources: Karlin, Manasse, Rudolph, Sleator, "Competitive snoopy caching", Algorithmica
  * 1988; Black, Sleator, "Competitive algorithms for replication and migration problems", CMU 1989.
  *
- * Two rules beside it keep a buffer from going back and forth. Two thirds of its recent bytes are one
- * node's, at two looks in a row: what two nodes use alike stays. And a move that did not earn its
- * price before the next one doubles that one's, up to 16 times: a use that changes as if to annoy
- * it is followed seldom, and one whose phases are worth a move always. Pages that would not move
- * are tried again after twice as many looks each time.
+ * Two rules beside it keep a buffer from going back and forth. Two thirds of its recent bytes are
+ * one node's, at two looks in a row: what two nodes use alike stays. And a move that did not earn
+ * its price before the next one doubles that one's, up to 16 times: a use that changes as if to
+ * annoy it is followed seldom, and one whose phases are worth a move always. Pages that would not
+ * move are tried again after twice as many looks each time.
  */
 #include "access/numa_policy.h"
 
