@@ -24,7 +24,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
+
+import pool as pool_bench  # noqa: E402
 
 from umo import planning  # noqa: E402
 from umo.models import minilm  # noqa: E402
@@ -202,19 +203,15 @@ def events_write(path: Path, buffers: list[Buffer]) -> None:
     path.write_text("t,op,id,size,thread\n" + "\n".join(lines) + "\n")
 
 
-def reserved_peak(build: Path, allocator: str, trace: Path) -> int:
-    command = [str(build / "bench" / "pool_replay"), allocator, "check", str(trace)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["reserved_peak_bytes"]
-
-
 def against_the_pool(build: Path, name: str, buffers: list[Buffer], folder: Path) -> None:
     plan = planning.solve(buffers, seconds=SECONDS)
     if plan.offsets is None or not plan.peak or planning.check(buffers, plan.offsets) != plan.peak:
         raise SystemExit(f"{name}: the plan is not right")
     trace = folder / f"{name}.events.csv"
     events_write(trace, buffers)
-    pool = reserved_peak(build, "umo", trace) / plan.peak
-    caching = reserved_peak(build, "caching", trace) / plan.peak
+    options = pool_bench.Options(build=build, rounds=1)
+    pool = pool_bench.replay(options, "umo", "check", trace)["reserved_peak_bytes"] / plan.peak
+    caching = pool_bench.replay(options, "caching", "check", trace)["reserved_peak_bytes"] / plan.peak
     first = planning.first_fit(buffers) / plan.peak
     opponent = f"planned peak {plan.peak} bytes; first fit {first:.3f}, as PyTorch's allocator {caching:.3f} of it"
     row(f"plan_pool_{name}", round(pool, 4), "x planned", opponent, round(pool, 4), [round(pool, 4)] * 2)

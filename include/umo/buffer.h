@@ -269,7 +269,7 @@ UMO_API bool umo_buffer_pinned(const umo_buffer *buffer);
  * while none of them is in memory, and where the system does not say.
  *
  * Threads:   any.
- * Cost:      looks at 64 pages at most, some 10 us.
+ * Cost:      reads what nodes there are (umo_numa_topology_read()) and looks at 64 pages at most.
  */
 UMO_API int32_t umo_buffer_numa_node(umo_buffer *buffer);
 

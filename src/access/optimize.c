@@ -175,14 +175,10 @@ umo_storage_mode umo_placer_initial(umo_placer *placer, umo_device *device, uint
 
 /* ---- buffers ---- */
 
-/* The lock is held. The hash of a number is a permutation of the numbers: equal means the same. */
+/* The lock is held. */
 static placed *entry_find(const umo_placer *placer, uint64_t number)
 {
-    umo_hash_link *link = umo_hash_chain(&placer->buffers, umo_hash_mix(0, number));
-    while (link != NULL && link->hash != umo_hash_mix(0, number)) {
-        link = link->next;
-    }
-    return (placed *)(void *)link;
+    return (placed *)(void *)umo_hash_find(&placer->buffers, umo_hash_mix(0, number));
 }
 
 /* The buffer's entry, marked as busy. BUSY when somebody else works on it. */

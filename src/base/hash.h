@@ -34,6 +34,17 @@ static inline umo_hash_link *umo_hash_chain(const umo_hash *table, uint64_t hash
     return table->slots[hash & (table->slot_count - 1)];
 }
 
+/* The first link with a hash, or NULL: the one, where keys have hashes of their own, as 64-bit
+ * numbers have under umo_hash_mix(). */
+static inline umo_hash_link *umo_hash_find(const umo_hash *table, uint64_t hash)
+{
+    umo_hash_link *link = umo_hash_chain(table, hash);
+    while (link != NULL && link->hash != hash) {
+        link = link->next;
+    }
+    return link;
+}
+
 /* Mixes words into a hash (the finaliser of splitmix64). Source: Steele, Lea, Flood, OOPSLA 2014.
  */
 static inline uint64_t umo_hash_mix(uint64_t seed, uint64_t word)

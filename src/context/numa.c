@@ -124,14 +124,9 @@ static bool start(void)
 
 /* ---- one buffer ---- */
 
-/* The hash of a number is a permutation of the numbers: equal means the same. */
 static known *known_find(uint64_t number)
 {
-    umo_hash_link *link = umo_hash_chain(&state.buffers, umo_hash_mix(0, number));
-    while (link != NULL && link->hash != umo_hash_mix(0, number)) {
-        link = link->next;
-    }
-    return (known *)(void *)link;
+    return (known *)(void *)umo_hash_find(&state.buffers, umo_hash_mix(0, number));
 }
 
 /* NULL when memory is out: then it does not follow yet. */

@@ -38,14 +38,21 @@ static int start(void **state)
     return 0;
 }
 
-static int optimizer_open(void **state)
+/* On the host, and nothing that goes on by itself but what nodes are about. */
+static umo_optimizer_config host_config(void)
 {
-    (void)state;
     umo_optimizer_config config;
     umo_optimizer_config_init(&config);
     strcpy(config.driver, "host");
     config.auto_placement = false;
     config.pressure_adaptation = false;
+    return config;
+}
+
+static int optimizer_open(void **state)
+{
+    (void)state;
+    const umo_optimizer_config config = host_config();
     numa_fake.refuses = false;
     numa_fake.sticky = 0;
     return numa_run_on(numa_first) && umo_optimizer_initialize(&config, NULL) == UMO_OK ? 0 : -1;
@@ -238,11 +245,7 @@ static void where_nodes_are_refused_there_is_one_pool(void **state)
 static void without_numa_there_is_one_pool_and_nothing_moves(void **state)
 {
     (void)state;
-    umo_optimizer_config config;
-    umo_optimizer_config_init(&config);
-    strcpy(config.driver, "host");
-    config.auto_placement = false;
-    config.pressure_adaptation = false;
+    umo_optimizer_config config = host_config();
     config.numa = false;
     assert_int_equal(umo_optimizer_initialize(&config, NULL), UMO_OK);
     uint64_t binds = atomic_load(&numa_fake.binds);

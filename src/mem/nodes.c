@@ -18,20 +18,7 @@ umo_status umo_numa_place(void *start, size_t size_bytes, int32_t node, umo_erro
     }
     umo_numa_topology topology;
     umo_status status = umo_numa_topology_read(&topology, error);
-    if (status == UMO_OK) {
-        status = umo_numa_check_node(&topology, node, error);
-    }
-    if (status != UMO_OK) {
-        return status;
-    }
-    const umo_numa_node *found = &topology.nodes[umo_numa_index(&topology, node)];
-    if (found->memory_bytes == 0 || !found->allowed) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
-                             found->memory_bytes == 0 ? "node %d has no memory"
-                                                      : "this process may not use node %d's memory",
-                             (int)node);
-    }
-    return UMO_OK;
+    return status == UMO_OK ? umo_numa_check_usable(&topology, node, error) : status;
 }
 
 double umo_numa_factor(const umo_numa_topology *topology, uint32_t from, uint32_t to)

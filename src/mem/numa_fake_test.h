@@ -143,37 +143,22 @@ static int32_t fake_node(uintptr_t page)
 
 /* ---- numa.h ---- */
 
-umo_status __real_umo_numa_topology_read(umo_numa_topology *out, umo_error *error);
-uint32_t __real_umo_numa_memory_nodes(void);
-int32_t __real_umo_numa_node_here(void);
-umo_status __real_umo_numa_bind(void *start, size_t size_bytes, int32_t node,
-                                umo_numa_binding binding, umo_error *error);
-umo_status __real_umo_numa_residency_read(const umo_numa_topology *topology, const void *start,
-                                          size_t size_bytes, size_t step_pages,
-                                          umo_numa_residency *out, umo_error *error);
-umo_status __real_umo_numa_move(void *start, size_t size_bytes, int32_t node, uint64_t *moved_bytes,
-                                umo_error *error);
-void __real_umo_os_pages_free(void *pages, size_t size_bytes);
-void __real_umo_os_pages_decommit(void *pages, size_t size_bytes);
-void __real_umo_os_pages_empty(void *pages, size_t size_bytes);
-bool __real_umo_os_pages_move(void *from, size_t size_bytes, void *to);
-bool __real_umo_os_pages_renew(void *pages, size_t size_bytes);
+/* A call as the linker has it: what tests find under its name, and what it was. */
+#define REDIRECTED(name) __typeof__(name) __wrap_##name, __real_##name
 
-umo_status __wrap_umo_numa_topology_read(umo_numa_topology *out, umo_error *error);
-uint32_t __wrap_umo_numa_memory_nodes(void);
-int32_t __wrap_umo_numa_node_here(void);
-umo_status __wrap_umo_numa_bind(void *start, size_t size_bytes, int32_t node,
-                                umo_numa_binding binding, umo_error *error);
-umo_status __wrap_umo_numa_residency_read(const umo_numa_topology *topology, const void *start,
-                                          size_t size_bytes, size_t step_pages,
-                                          umo_numa_residency *out, umo_error *error);
-umo_status __wrap_umo_numa_move(void *start, size_t size_bytes, int32_t node, uint64_t *moved_bytes,
-                                umo_error *error);
-void __wrap_umo_os_pages_free(void *pages, size_t size_bytes);
-void __wrap_umo_os_pages_decommit(void *pages, size_t size_bytes);
-void __wrap_umo_os_pages_empty(void *pages, size_t size_bytes);
-bool __wrap_umo_os_pages_move(void *from, size_t size_bytes, void *to);
-bool __wrap_umo_os_pages_renew(void *pages, size_t size_bytes);
+REDIRECTED(umo_numa_topology_read);
+REDIRECTED(umo_numa_memory_nodes);
+REDIRECTED(umo_numa_node_here);
+REDIRECTED(umo_numa_bind);
+REDIRECTED(umo_numa_residency_read);
+REDIRECTED(umo_numa_move);
+REDIRECTED(umo_os_pages_free);
+REDIRECTED(umo_os_pages_decommit);
+REDIRECTED(umo_os_pages_empty);
+REDIRECTED(umo_os_pages_move);
+REDIRECTED(umo_os_pages_renew);
+
+#undef REDIRECTED
 
 static void fake_topology(umo_numa_topology *out)
 {

@@ -78,26 +78,6 @@ static bool forbidden(int cause)
     return cause == EPERM || cause == ENOSYS || cause == EACCES;
 }
 
-/* Whether this process can have memory on a node, in words if not. */
-static umo_status usable(const umo_numa_topology *topology, int32_t node, umo_error *error)
-{
-    umo_status status = umo_numa_check_node(topology, node, error);
-    if (status != UMO_OK) {
-        return status;
-    }
-    const umo_numa_node *found = &topology->nodes[umo_numa_index(topology, node)];
-    if (found->memory_bytes == 0) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "node %d has no memory of its own",
-                             (int)node);
-    }
-    if (!found->allowed) {
-        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
-                             "node %d has no memory for this process: its cpuset leaves it out",
-                             (int)node);
-    }
-    return UMO_OK;
-}
-
 /*
  * What a call's errno says; 0 only asks whether the node will do. UMO_OK where the call is missing
  * because there are no nodes, and *none is set then.
@@ -108,7 +88,7 @@ static umo_status verdict(int cause, int32_t node, bool *none, umo_error *error)
     bool told;
     umo_status status = umo_numa_topology_read_at("", &topology, &told, error);
     if (status == UMO_OK && node != UMO_NUMA_ANY) {
-        status = usable(&topology, node, error);
+        status = umo_numa_check_usable(&topology, node, error);
     }
     *none = status == UMO_OK && cause == ENOSYS && !told;
     if (status != UMO_OK || cause == 0 || *none) {

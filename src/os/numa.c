@@ -71,3 +71,22 @@ umo_status umo_numa_check_node(const umo_numa_topology *topology, int32_t node, 
     return umo_error_set(error, UMO_E_NOT_FOUND, 0, "there is no node %d here, only %s", (int)node,
                          list);
 }
+
+umo_status umo_numa_check_usable(const umo_numa_topology *topology, int32_t node, umo_error *error)
+{
+    umo_status status = umo_numa_check_node(topology, node, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    const umo_numa_node *found = &topology->nodes[umo_numa_index(topology, node)];
+    if (found->memory_bytes == 0) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0, "node %d has no memory of its own",
+                             (int)node);
+    }
+    if (!found->allowed) {
+        return umo_error_set(error, UMO_E_UNSUPPORTED, 0,
+                             "node %d has no memory for this process: its cpuset leaves it out",
+                             (int)node);
+    }
+    return UMO_OK;
+}

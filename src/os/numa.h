@@ -20,6 +20,8 @@ umo_status umo_numa_check_range(const void *start, size_t size_bytes, umo_error 
 umo_status umo_numa_check_mapped(void *start, size_t size_bytes, umo_error *error);
 /* NOT_FOUND in words, with the numbers that there are, unless a topology has the node. */
 umo_status umo_numa_check_node(const umo_numa_topology *topology, int32_t node, umo_error *error);
+/* The same, and UNSUPPORTED in words unless this process can have memory on the node. */
+umo_status umo_numa_check_usable(const umo_numa_topology *topology, int32_t node, umo_error *error);
 
 /* Where pages lie: a node's number, or less than 0 for one that is not in memory. As
  * umo_numa_residency_read() of the errors. */

@@ -581,8 +581,7 @@ int main(int argc, char **argv)
         return 2;
     }
     backends = argv[1];
-    if (inproc_library_find(NULL) == NULL) {
-        fprintf(stderr, "skipped: no libtritonserver; run the set-up or set UMO_TRITON_LIBRARY\n");
+    if (inproc_missing()) {
         return 77;
     }
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

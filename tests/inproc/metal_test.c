@@ -675,9 +675,7 @@ int main(int argc, char **argv)
     example = argv[2];
     many = strtoull(argv[3], NULL, 10);
     cmocka_set_test_filter(argc == 5 ? argv[4] : NULL);
-    if (inproc_library_find(NULL) == NULL) {
-        (void)fprintf(stderr,
-                      "skipped: no libtritonserver; run the set-up or set UMO_TRITON_LIBRARY\n");
+    if (inproc_missing()) {
         return 77;
     }
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -133,6 +133,16 @@ const char *inproc_library_find(const char *root)
     return NULL;
 }
 
+bool inproc_missing(void)
+{
+    if (inproc_library_find(NULL) != NULL) {
+        return false;
+    }
+    (void)fprintf(stderr,
+                  "skipped: no libtritonserver; run the set-up or set UMO_TRITON_LIBRARY\n");
+    return true;
+}
+
 /* Opens a library that brings its own copies of what it needs, in its own directory, but not always
  * a run path to find them: what the loader misses is opened from there first. */
 static void *open_with_siblings(const char *path, int flags, int depth)

@@ -228,6 +228,9 @@ typedef struct inproc_request inproc_request;
  */
 const char *inproc_library_find(const char *root);
 
+/** Whether a test program has to be skipped (exit status 77) for want of the server; says so. */
+bool inproc_missing(void);
+
 /**
  * Opens the server's library globally and looks its calls up. Repeated calls give the same table.
  *

@@ -126,16 +126,6 @@ typedef enum mix {
     MIXES
 } mix;
 
-/* Takes an input apart: its second half comes from elsewhere. */
-static void input_split(job *j, size_t input)
-{
-    TRITONBACKEND_Input *in = j->inputs[input];
-    uint64_t half = in->size_bytes / 2;
-    in->pieces[0].size_bytes = half;
-    in->size_bytes = half;
-    fake_input_piece(in, j->contents[input] + half, j->sizes[input] - half);
-}
-
 static size_t jobs_start(job *jobs, mix m)
 {
     size_t count = m == MIX_SINGLE ? 1 : JOBS;
@@ -144,7 +134,7 @@ static size_t jobs_start(job *jobs, mix m)
         job_input_own(&jobs[i], 0, i != 1);
         job_input_own(&jobs[i], 1, i == 0);
         if (i == 2) {
-            input_split(&jobs[i], 0);
+            job_input_split(&jobs[i], 0);
         }
         job_want(&jobs[i], 0, NULL);
         if (i < 2) {

@@ -125,10 +125,7 @@ static void execute_once(world *w)
     job j;
     job_start(&j, w->plan, 1, LENGTH, 1);
     job_input_own(&j, 0, false);
-    TRITONBACKEND_Input *in = j.inputs[0];
-    in->pieces[0].size_bytes = LENGTH / 2;
-    in->size_bytes = LENGTH / 2;
-    fake_input_piece(in, j.contents[0] + LENGTH / 2, LENGTH - LENGTH / 2);
+    job_input_split(&j, 0);
     job_want(&j, 0, NULL);
     assert_true(world_execute(w, &j, 1));
     job_expect_right(&j);

@@ -241,6 +241,15 @@ void job_input_own(job *j, size_t input, bool shared)
     job_input_at(j, input, region->memory.data);
 }
 
+void job_input_split(job *j, size_t input)
+{
+    TRITONBACKEND_Input *in = j->inputs[input];
+    uint64_t half = in->size_bytes / 2;
+    in->pieces[0].size_bytes = half;
+    in->size_bytes = half;
+    fake_input_piece(in, j->contents[input] + half, j->sizes[input] - half);
+}
+
 void job_want(job *j, size_t output, char *data)
 {
     static const char *const names[MODEL_TENSORS_MAX] = {"OUTPUT0", "OUTPUT1", "OUTPUT2",

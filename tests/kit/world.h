@@ -74,6 +74,8 @@ void job_finish(job *j);
 void job_input_at(job *j, size_t input, char *data);
 /* Likewise in memory of its own; private, or a region. */
 void job_input_own(job *j, size_t input, bool shared);
+/* Takes an input that was added apart: its second half comes from elsewhere. */
+void job_input_split(job *j, size_t input);
 void job_want(job *j, size_t output, char *data);
 /* All inputs in memory of their own, all outputs wanted in the server's memory. */
 void job_simple(job *j, const model_plan *plan, int64_t rows, int64_t length, unsigned seed);
