@@ -169,7 +169,7 @@ mutant(
     *CONTEXT,
 )
 mutant(
-    "numa: a thread that goes to and fro gives all to where it is when asked",
+    "numa: a thread that goes back and forth gives all to where it is when asked",
     "src/mem/record.c",
     "umo_record_table_vote(t, slot, counted - carried->stamped);",
     "(void)0;",

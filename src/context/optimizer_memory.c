@@ -387,6 +387,7 @@ static umo_status pool_find(optimizer *o, umo_device *device, umo_storage_mode m
         status = pool_make(o, device, mode, UMO_NUMA_ANY, &entry, error);
     }
     if (status == UMO_OK) {
+        assert(entry != NULL);
         *out = entry->pool;
     }
     (void)pthread_mutex_unlock(&o->lock);
