@@ -17,7 +17,8 @@
 
 enum {
     SKIPPED = 77,
-    SIDE = 1024 /* of a square matrix: its product takes some 50 ms */
+    SIDE = 1024, /* of a square matrix: its product takes some 50 ms */
+    TRIES = 30   /* of a run that somebody else has to get the processor beside */
 };
 
 /* The engine's own threads hand work over in ways that the thread sanitizer cannot see. */
@@ -250,8 +251,14 @@ static void run_that_nobody_waits_for_is_ended(void **state)
                            .inputs = {host_tensor(x, size_bytes, 2, SIDE, SIDE)},
                            .outputs = {{.data = y}},
                            .cancelled = {cases[c].cancelled[0], cases[c].cancelled[1]}};
-        error = (umo_error){0};
-        assert_int_equal(ort_instance_execute(NULL, l.instance, &batch, &error), cases[c].status);
+        /* On a busy machine a run may be over before the watching thread has looked twice. */
+        umo_status status = UMO_OK;
+        int tries = cases[c].status == UMO_OK ? 1 : TRIES;
+        for (int t = 0; t < tries && status == UMO_OK; t++) {
+            error = (umo_error){0};
+            status = ort_instance_execute(NULL, l.instance, &batch, &error);
+        }
+        assert_int_equal(status, cases[c].status);
         assert_true(cases[c].status == UMO_OK || strstr(error.text, "cancelled") != NULL);
     }
     rig_unload(&l);
