@@ -365,6 +365,13 @@ mutant(
     "os.system_test",
 )
 mutant(
+    "os: threads of ours stay bound where who made them is",
+    "src/os/thread.c",
+    "mine[i] |= firsts[i];",
+    "(void)firsts[i];",
+    "os.thread_test",
+)
+mutant(
     "pressure: a cgroup's name that begins with dots lies outside",
     "src/os/linux_cgroup.c",
     "return strncmp(path, \"/..\", 3) == 0 && (path[3] == '/' || path[3] == '\\0');",

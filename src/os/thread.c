@@ -4,14 +4,45 @@
 #include "os/thread.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 typedef struct start {
     const char *name;
     void (*run)(void *);
     void *argument;
 } start;
+
+#ifdef __linux__
+enum {
+    PROCESSORS = 8192, /* the most that a kernel is built for */
+    WORD_BITS = 8 * sizeof(unsigned long)
+};
+
+/* A thread begins bound to the processors of who made it; with the server's host policies that is
+ * an instance's core. What the process's first thread may use comes to it, so that work for all
+ * does not queue on one core. Where the first thread has ended, or the machine is larger, it stays
+ * as it began. */
+static void thread_unbind(void)
+{
+    unsigned long mine[PROCESSORS / WORD_BITS] = {0};
+    unsigned long firsts[PROCESSORS / WORD_BITS] = {0};
+    if (sched_getaffinity(0, sizeof mine, (cpu_set_t *)(void *)mine) != 0 ||
+        sched_getaffinity(getpid(), sizeof firsts, (cpu_set_t *)(void *)firsts) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < PROCESSORS / WORD_BITS; i++) {
+        mine[i] |= firsts[i];
+    }
+    (void)sched_setaffinity(0, sizeof mine, (const cpu_set_t *)(const void *)mine);
+}
+#else
+static void thread_unbind(void)
+{
+}
+#endif
 
 static void *thread_run(void *opaque)
 {
@@ -22,6 +53,7 @@ static void *thread_run(void *opaque)
 #else
     (void)pthread_setname_np(pthread_self(), given.name);
 #endif
+    thread_unbind();
     given.run(given.argument);
     return NULL;
 }
