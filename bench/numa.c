@@ -19,6 +19,7 @@
 #include <umo/numa.h>
 #include <umo/optimizer.h>
 
+#include <assert.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -210,6 +211,7 @@ static void second_phase(const side *where, second_phase_result *out)
     bool looked = false;
     size_t turn = 0;
     size_t chunks = buffer_bytes / CHUNK_BYTES;
+    assert(chunks > 0); /* the command line gives whole MiB */
     for (;; turn++) {
         uint64_t slice = (now_ns() - start) / SLICE_NS;
         if (slice >= slices) {

@@ -19,6 +19,7 @@
 
 #include <umo/umo.h>
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,7 @@ static void request(bench *b, size_t region, bool look)
 
 static size_t pick(bench *b)
 {
+    assert(b->count > 0); /* the command line has been looked at */
     b->seed = b->seed * 1664525u + 1013904223u;
     return (b->seed >> 8) % b->count;
 }

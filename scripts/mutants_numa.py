@@ -6,7 +6,7 @@ from mutants import mutant
 NUMA = "src/os/linux_numa.c"
 TOPOLOGY = "src/os/linux_numa_topology.c"
 RESIDENCY = "src/os/numa_residency.c"
-NUMA_TESTS = ("os.linux_numa_test", "os.numa_test")
+NUMA_TESTS = ("os.linux_numa_test", "os.linux_numa_kernel_test", "os.numa_test")
 TOPOLOGY_TESTS = ("os.linux_numa_topology_test",)
 mutant(
     "numa: a row of distances may have figures left over",
@@ -181,6 +181,27 @@ mutant(
     "c->failures += c->failures < FAILURES_MOST ? 1 : 0;",
     "c->failures = 0;",
     *POLICY,
+)
+mutant(
+    "numa: a move's time is that of its last part",
+    "src/context/numa.c",
+    "k->spent_ns += spent_ns;",
+    "k->spent_ns = spent_ns;",
+    *CONTEXT,
+)
+mutant(
+    "numa: pages that stayed where they were are recorded as moved",
+    "src/context/numa.c",
+    "move_tell(k, buffer, status); figure_add",
+    "move_tell(k, buffer, UMO_OK); figure_add",
+    *CONTEXT,
+)
+mutant(
+    "numa: that nothing is to move is recorded as a move",
+    "src/mem/numa.c",
+    "if (moves) { UMO_TRACE_BUFFER",
+    "if (true) { UMO_TRACE_BUFFER",
+    *MEM,
 )
 
 # ---- the kit ----

@@ -60,15 +60,13 @@ static void buffer_drop(umo_py_buffer *self)
     if (self->quick) {
         umo_buffer_release(buffer);
     } else if (buffer != NULL) {
-        Py_BEGIN_ALLOW_THREADS if (pool != NULL)
-        {
+        Py_BEGIN_ALLOW_THREADS;
+        if (pool != NULL) {
             umo_status_ignore(umo_pool_free(pool->pool, buffer));
-        }
-        else
-        {
+        } else {
             umo_buffer_release(buffer);
         }
-        Py_END_ALLOW_THREADS
+        Py_END_ALLOW_THREADS;
     }
     Py_XDECREF(UMO_PY_OBJECT(pool));
     if (context != NULL) {

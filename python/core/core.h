@@ -208,7 +208,7 @@ PyObject *umo_py_device_new(umo_device *device);
  */
 umo_scope *umo_py_scope_take(umo_py_context *context, PyObject *argument);
 /* The placer, made now if there is none; NULL with an exception. The context is entered. */
-umo_placer *umo_py_placer_get(umo_py_context *context);
+umo_placer *umo_py_placer_get(umo_py_context *self);
 
 PyObject *umo_py_counters(const umo_counters *counters);
 PyObject *umo_py_tally(umo_tally tally);

@@ -116,15 +116,14 @@ static PyObject *weights_buffer(PyObject *object, PyObject *const *args, Py_ssiz
         umo_reason why = UMO_REASON_NONE;
         umo_error error = {0};
         umo_status status;
-        Py_BEGIN_ALLOW_THREADS status = umo_weights_buffer(
-            self->weights, device, mode, offset_bytes, size_bytes, &buffer, &why, &error);
+        Py_BEGIN_ALLOW_THREADS;
+        status = umo_weights_buffer(self->weights, device, mode, offset_bytes, size_bytes, &buffer,
+                                    &why, &error);
         umo_device_release(device);
-        Py_END_ALLOW_THREADS if (status == UMO_OK)
-        {
+        Py_END_ALLOW_THREADS;
+        if (status == UMO_OK) {
             out = umo_py_buffer_new(buffer, self->context, NULL, NULL, false);
-        }
-        else
-        {
+        } else {
             umo_py_raise(status, &error, why, "showing weights to a device");
         }
     }

@@ -238,7 +238,7 @@ void umo_copier_run(umo_copier *copier, const umo_copy *copies, size_t count)
     if (copier != NULL && copier->helpers > 0 && total >= LEAST_BYTES) {
         crossover = crossover_now(copier);
     }
-    if (total < crossover || !threads_take(copier)) {
+    if (copier == NULL || total < crossover || !threads_take(copier)) {
         copy_alone(copies, count);
         return;
     }

@@ -13,6 +13,7 @@
 #include "mem/events.h"
 #include "os/os.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ void umo_registry_drop_wraps(umo_registry *registry, umo_region *region)
         if (region->wraps.previous != &region->wraps) {
             w = UMO_LIST_ENTRY(region->wraps.previous, wrap, in_region);
             wrap_unlink(registry, w);
+            assert(region->wraps.previous != &w->in_region); /* not found again */
         }
         (void)pthread_mutex_unlock(&registry->lock);
         if (w == NULL) {

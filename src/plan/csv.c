@@ -7,6 +7,7 @@
 
 #include <umo/plan.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -413,6 +414,7 @@ umo_status umo_plan_table_read(const char *path, umo_plan_table *out, umo_error 
         free(text);
         return status;
     }
+    assert(text != NULL); /* or the status said why not */
     return text_parse(text, used, path, out, error);
 }
 

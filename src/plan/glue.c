@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define NONE UINT32_MAX
@@ -486,6 +487,7 @@ static bool pinwheels_glue(plan_glue *g)
 
 static bool glue_room_make(plan_glue *g, const plan_part *part)
 {
+    assert(part->count > 0);
     const size_t room = 2 * (size_t)part->count;
     uint32_t slots = 1;
     while (slots < part->count) {

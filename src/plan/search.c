@@ -717,7 +717,7 @@ plan_outcome umo_plan_search_run(plan_search *s, const plan_try *how, plan_budge
                 outcome = PLAN_FOUND;
                 break;
             }
-            forward = enter(s);
+            (void)enter(s); /* where it cannot, step() goes on with the decision above */
             if (!plan_spend(budget, 1, s->work - told)) {
                 outcome = PLAN_OVER;
                 break;

@@ -109,8 +109,9 @@ void umo_plan_skyline_destroy(plan_skyline *s)
 
 static void floors_join(range *tree, uint32_t node)
 {
-    const range *a = &tree[2 * node];
-    const range *b = &tree[2 * node + 1];
+    const uint32_t left = 2 * node;
+    const range *a = &tree[left];
+    const range *b = &tree[left + 1];
     tree[node].least = a->least < b->least ? a->least : b->least;
     tree[node].most = a->most > b->most ? a->most : b->most;
 }
@@ -125,8 +126,9 @@ static void floors_all(range *r, int64_t v)
 static void floors_tell(range *tree, uint32_t node)
 {
     if (tree[node].all >= 0) {
-        floors_all(&tree[2 * node], tree[node].all);
-        floors_all(&tree[2 * node + 1], tree[node].all);
+        const uint32_t left = 2 * node;
+        floors_all(&tree[left], tree[node].all);
+        floors_all(&tree[left + 1], tree[node].all);
         tree[node].all = -1;
     }
 }
@@ -178,7 +180,8 @@ static uint32_t floors_lowest(plan_skyline *s, int64_t *floor)
     *floor = s->floors[1].least;
     while (node < s->floor_leaves) {
         floors_tell(s->floors, node);
-        node = 2 * node + (s->floors[2 * node].least == *floor ? 0 : 1);
+        const uint32_t left = 2 * node;
+        node = s->floors[left].least == *floor ? left : left + 1;
         s->work++;
     }
     return node - s->floor_leaves;
@@ -209,8 +212,9 @@ static void reach_set(plan_skyline *s, uint32_t position, uint32_t reach)
     s->reach[node] = reach;
     while (node > 1) {
         node /= 2;
-        const uint32_t a = s->reach[2 * node];
-        const uint32_t b = s->reach[2 * node + 1];
+        const uint32_t left = 2 * node;
+        const uint32_t a = s->reach[left];
+        const uint32_t b = s->reach[left + 1];
         s->reach[node] = a > b ? a : b;
         s->work++;
     }
@@ -278,8 +282,9 @@ static bool run_begin(plan_skyline *s, const plan_part *part, const plan_taste *
         s->reach[s->reach_leaves + k] = s->hi[s->order[k]];
     }
     for (uint32_t node = s->reach_leaves - 1; node > 0; node--) {
-        const uint32_t a = s->reach[2 * node];
-        const uint32_t b = s->reach[2 * node + 1];
+        const uint32_t left = 2 * node;
+        const uint32_t a = s->reach[left];
+        const uint32_t b = s->reach[left + 1];
         s->reach[node] = a > b ? a : b;
     }
     for (uint32_t leaf = 0; leaf < s->floor_leaves; leaf++) {

@@ -53,6 +53,7 @@ LEFT_OUT = {
     "kit_numa": "likewise, and binds threads to processors",
     "context_numa_test": "likewise",
     "os_linux_numa_test": "makes Linux's calls for nodes",
+    "os_linux_numa_kernel_test": "likewise, and redirects them",
     "os_linux_numa_topology_test": "reads Linux's files on nodes",
     "pressure": "lives in a cgroup of Linux",
     "example_wrap": "the examples are built and run here",

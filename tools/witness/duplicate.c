@@ -12,9 +12,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-__attribute__((visibility("default"))) void *mremap(void *old, size_t old_bytes, size_t new_bytes,
-                                                    int flags, ...);
-
 /* At an address, or anywhere for NULL. */
 static void *duplicate(uintptr_t start, size_t size_bytes, void *place)
 {
@@ -29,6 +26,7 @@ static void *duplicate(uintptr_t start, size_t size_bytes, void *place)
         unsigned long to;
         unsigned long offset;
         char mode[5];
+        /* The kernel's own numbers fit. NOLINTNEXTLINE(cert-err34-c) */
         if (sscanf(line, "%lx-%lx %4s %lx", &from, &to, mode, &offset) != 4 || mode[3] != 's' ||
             start < from || start >= to || size_bytes > to - start) {
             continue;
@@ -50,7 +48,9 @@ static void *duplicate(uintptr_t start, size_t size_bytes, void *place)
     return made;
 }
 
-void *mremap(void *old, size_t old_bytes, size_t new_bytes, int flags, ...)
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): reserved there. */
+__attribute__((visibility("default"))) void *mremap(void *old, size_t old_bytes, size_t new_bytes,
+                                                    int flags, ...)
 {
     va_list more;
     va_start(more, flags);

@@ -5,6 +5,7 @@
  */
 #include "kit/streams.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -34,6 +35,7 @@ static void slot_finish(umo_response *slot)
 static void flight_destroy(kit_flight *flight)
 {
     for (size_t i = 0; i < flight->capacity; i++) {
+        assert(flight->requests != NULL); /* the capacity counts what was made of them */
         (void)pthread_mutex_destroy(&flight->requests[i].delivery);
         kit_statistics_destroy(flight->requests[i].statistics);
         free(flight->requests[i].own.inputs);
@@ -141,6 +143,7 @@ umo_status kit_streams_create(umo_model *model, umo_error *error)
     streams->model = model;
     (void)pthread_mutex_init(&streams->lock, NULL);
     condition_init(&streams->freed);
+    assert(count > 0);
     streams->slots = calloc(count, sizeof *streams->slots);
     bool complete = streams->slots != NULL;
     while (complete && streams->slot_count < count) {
@@ -168,6 +171,7 @@ void kit_streams_destroy(kit_streams *streams)
         flight_destroy(flight);
     }
     for (size_t i = 0; i < streams->slot_count; i++) {
+        assert(streams->slots != NULL); /* the count is of those that were made */
         slot_finish(&streams->slots[i]);
     }
     free(streams->slots);

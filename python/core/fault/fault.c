@@ -12,10 +12,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+/* NOLINTBEGIN(bugprone-reserved-identifier): the C library gives these names. */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *block, size_t size);
 void __libc_free(void *block);
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 #define RANGES 4
 #define BLOCKS 65536u
@@ -109,6 +111,7 @@ static void forget(void *block)
     }
 }
 
+/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): reserved ones in its header. */
 __attribute__((visibility("default"))) void *malloc(size_t size)
 {
     if (!theirs(__builtin_return_address(0))) {
@@ -143,3 +146,4 @@ __attribute__((visibility("default"))) void free(void *block)
     forget(block);
     __libc_free(block);
 }
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */

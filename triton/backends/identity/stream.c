@@ -5,6 +5,7 @@
  */
 #include "identity.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,6 +155,7 @@ static umo_status parts_take(identity_model *state, umo_batch *batch, stream **s
         }
         size_t cursor = 0;
         for (size_t r = 0; r < umo_batch_requests(batch); r++) {
+            assert(streams[r] != NULL); /* all of them were made */
             umo_request *request = streams[r]->request;
             part *p = &streams[r]->parts[i];
             p->wanted = umo_request_wants_output(request, i);
@@ -172,6 +174,7 @@ static umo_status parts_take(identity_model *state, umo_batch *batch, stream **s
 /* Starts a thread; without one the request is answered here. */
 static void stream_start(stream *s)
 {
+    assert(s != NULL); /* where one was not made the status says so */
     identity_model *state = s->state;
     (void)pthread_mutex_lock(&state->lock);
     state->running++;
