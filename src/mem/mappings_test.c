@@ -148,7 +148,8 @@ static void a_price_that_was_too_high_falls(void **state)
     }
     assert_int_equal(munmap(pages, MANY * page), 0);
     uint64_t high = umo_mappings_crossover_bytes();
-    for (int i = 0; i < 100; i++) {
+    /* Usually some ten; more where something else has the processor while it is measured. */
+    for (int i = 0; i < 2000 && umo_mappings_crossover_bytes() >= high / 4; i++) {
         umo_mappings_forget(mappings);
         umo_status status = umo_mappings_find(mappings, mappings, (size_t)high / 8, &mapping);
         assert_true(status == UMO_E_REFUSED || umo_mappings_crossover_bytes() <= high / 8);
