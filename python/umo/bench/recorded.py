@@ -138,6 +138,7 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
     spent = {False: 0, True: 0}
     counts, times = {False: 0, True: 0}, {False: 0.0, True: 0.0}
     total: dict = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0, "started_ns": 0}
+    drained = 0
     for number in range(2 * SLICES):
         on = (number % 2 == 0) == first_on
         idle = running_ns(recorder.pid)
@@ -145,16 +146,18 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
             recorder.tell("on")
         asked(asker, model, SETTLE_S)
         total["started_ns"] += running_ns(recorder.pid) - idle if on else 0
-        before = running_ns(server)
+        before, idle = running_ns(server), running_ns(recorder.pid)
         count, seconds = asked(asker, model, SLICE_S)
         spent[on] += running_ns(server) - before
         if on:
+            drained += running_ns(recorder.pid) - idle
             total["most_kib"] = max(total["most_kib"], shown_kib(server))
             for key, value in recorder.tell("off").items():
                 total[key] += value
         counts[on] += count
         times[on] += seconds
     total["requests"] = round(counts[True] * (1 + SETTLE_S / SLICE_S))
+    total["recorder"] = drained / 1e9 / times[True]
     total["server"] = spent[True] / counts[True] / (spent[False] / counts[False])
     return counts[False] / times[False], counts[True] / times[True], total
 
@@ -191,6 +194,7 @@ def case(
         events_a_request=round(total["events"] / max(1, total["requests"]), 1),
         started_ms=round(statistics.median(f[2]["started_ns"] for f in figures) / SLICES / 1e6, 1),
         server_processor_ratio=round(statistics.median(f[2]["server"] for f in figures), 4),
+        recorder_processors=round(statistics.median(f[2]["recorder"] for f in figures), 4),
         lost=total["lost"],
         gaps=total["gaps"],
     )
