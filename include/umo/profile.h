@@ -51,10 +51,12 @@ typedef enum umo_event_kind {
     UMO_EVENT_PLACEMENT = 27, /**< where a buffer should live was decided; detail:
                                  umo_placement_why, plus 256 times its umo_pattern */
     UMO_EVENT_REQUEST = 28,   /**< a request was answered; see umo_profile_span */
-    UMO_EVENT_BATCH = 29      /**< an engine ran; likewise */
+    UMO_EVENT_BATCH = 29,     /**< an engine ran; likewise */
+    UMO_EVENT_NUMA_MOVE = 30  /**< a buffer's pages went to another NUMA node; detail is its number,
+                                 size_bytes what moved */
 } umo_event_kind;
 
-#define UMO_EVENT_KINDS 30
+#define UMO_EVENT_KINDS 31
 
 /**
  * Why a PLACEMENT says what it says. All but NEW compare, by the device's cost model, what the uses

@@ -89,10 +89,12 @@ def _requests(place: int, count: int, seconds: float, rng: np.random.Generator) 
 
 
 def _moves(seconds: float) -> np.ndarray:
-    """A buffer whose pattern changes and that is moved for it, and another for which there was no time."""
+    """A buffer whose pattern changes and that is moved for it, then one for which there was no time; its pages go to
+    another node."""
     why = (
         ("pattern", 4 + 256 * 0, 0xFF, 0xFF, 0, 0), ("placement", 1 + 256 * 4, 0, 2, 900_000, 150_000),
         ("move", 0, 0, 2, 0, 0), ("pattern", 1 + 256 * 4, 0xFF, 0xFF, 0, 0), ("placement", 2 + 256, 2, 2, 500, 400),
+        ("numa_move", 1, 0, 0xFF, 0, 0),
     )  # fmt: skip
     events = np.zeros(len(why), profile.EVENT)
     for i, (kind, detail, mode, before, here, there) in enumerate(why):
@@ -104,7 +106,7 @@ def _moves(seconds: float) -> np.ndarray:
             before,
         )
         event["offset_bytes"], event["fence_value"], event["time_ns"] = here, there, seconds * 1e8 * (i + 1)
-        event["duration_ns"] = 120_000 if kind == "move" else 0
+        event["duration_ns"] = 120_000 if kind in ("move", "numa_move") else 0
         event["size_bytes"] = 1 << 20
     events["buffer"], events["scope"], events["device"] = 7, 3, 1
     return events

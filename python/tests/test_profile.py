@@ -250,6 +250,27 @@ def test_words_are_the_files_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         profile.read(tmp_path / "x.umo")
 
 
+def test_versions_that_lack_a_kind_read_one_another_where_it_does_not_occur(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As each version that adds kinds meets files of the one before it, and that one its files."""
+    real, count = labels.words, len(profile.KINDS)
+    made = some(50)
+    made.events["kind"] %= count - 1
+    old = lambda name: real(name)[: count - 1] if name == "KINDS" else real(name)  # noqa: E731
+    for writing, reading in ((old, real), (real, old)):
+        monkeypatch.setattr(labels, "words", writing)
+        profile.write(tmp_path / "x.umo", made)
+        monkeypatch.setattr(labels, "words", reading)
+        assert np.array_equal(profile.read(tmp_path / "x.umo").events["kind"], made.events["kind"])
+    monkeypatch.setattr(labels, "words", real)
+    made.events["kind"][7] = count - 1
+    profile.write(tmp_path / "x.umo", made)
+    monkeypatch.setattr(labels, "words", old)
+    with pytest.raises(profile.ProfileError, match="a kind that this version does not know: use a newer umo"):
+        profile.read(tmp_path / "x.umo")
+
+
 def test_a_block_that_unpacks_to_more_than_it_says_is_damage(tmp_path: Path) -> None:
     import zlib
 

@@ -143,7 +143,27 @@ def test_requests_and_changes_are_told(recording: profile.Profile, said: dict) -
     plain = read(Report(recording).html()).text
     assert "pattern: unknown \u2192 streaming" in plain and "moved: private \u2192 unified" in plain
     assert "what it saves will pay for the move: its uses cost 900\u00a0\u00b5s here, 150\u00a0\u00b5s there" in plain
+    assert "pages moved to node 1" in plain and "1.05\u00a0MB in 120\u00a0\u00b5s" in plain
     assert [row["pattern"] for row in said["buffers"] if row["buffer"] == 7] == ["cpu_dominant"]
+
+
+def test_pages_that_went_to_another_node_are_a_change_and_no_transfer() -> None:
+    row = {"kind": "numa_move", "mode": "unified", "buffer": 3, "scope": 1, "detail": 1, "duration_ns": 12_000_000}
+    busy = {"size_bytes": 2 << 20, "duration_ns": 1_000_000, "status": profile.STATUSES.index("BUSY")}
+    report = Report(of({**row, "size_bytes": 64 << 20, "time_ns": 20_000_000}, {**row, **busy, "time_ns": 40_000_000}))
+    plain = read(report.html()).text.replace("\u00a0", " ")
+    assert "pages moved to node 1" in plain and f"{amount(64 << 20)} in {span(12_000_000)}" in plain
+    assert "pages did not all move to node 1" in plain
+    assert f"BUSY: {amount(2 << 20)} in {span(1_000_000)}" in plain
+    assert "numa_move did not succeed 1 time: BUSY" in plain
+    said = report.summary()
+    assert (said["totals"]["moved"]["bytes"], said["totals"]["saved"]["bytes"]) == (0, 0)
+    assert [buffer["moves"] for buffer in said["buffers"]] == [0]  # the storage mode is as it was
+    head = unpacked(report.html())[0]
+    assert head["rows"] == 2 and sorted(head["classes"][line % len(head["classes"])] for line in head["lines"]) == [
+        "change",
+        "failed",
+    ]
 
 
 def test_a_recorder_without_requests_and_placement_is_read_as_well(

@@ -270,6 +270,7 @@ def test_requests_patterns_and_placements_are_told_in_words(opened: chromium.Chr
     decided = told("placement")
     assert "placement: unified (cheaper)" in decided[0] and "uses here900" in decided[0] and "deferred" in decided[1]
     assert "private \u2192 unified" in told("move")[0]
+    assert told("numa_move")[0].startswith("pages moved to node 1") and "1,048,576 B" in told("numa_move")[0]
 
 
 def test_the_timeline_can_be_walked_with_the_keyboard(opened: chromium.Chromium) -> None:

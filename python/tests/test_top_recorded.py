@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from umo.profile import DIRECTIONS, EVENT, KINDS, MODES, NONE, REASONS
+from umo.profile import DIRECTIONS, EVENT, KINDS, MODES, NONE, REASONS, STATUSES
 from umo.top import recorded
 from umo.top.recorded import Sums
 from umo.top.source import ModelKey, Reading
@@ -79,7 +79,7 @@ def test_buffers_are_followed_from_one_batch_of_events_to_the_next() -> None:
         sums,
         event("move", 1000, buffer=7, mode=private, mode_before=unified),
         event("pattern", buffer=7, detail=4 + 256 * 3),
-        event("placement", buffer=8, detail=1 + 256 * 2, mode=unified, scope=2),
+        event("placement", buffer=8, detail=1 + 256 * 2, mode=unified, scope=2, offset_bytes=900_000),
         event("transfer_performed", 12, buffer=7, direction=1),
         event("access_begin", 10, buffer=7, mode=private),
     )
@@ -90,12 +90,32 @@ def test_buffers_are_followed_from_one_batch_of_events_to_the_next() -> None:
         ("crossed", "host_to_device", "performed"): 42,
         ("crossings", "host_to_device", "performed"): 2,
     }
-    assert second.buffers[8].pattern == "gpu_dominant"
+    assert (second.buffers[8].pattern, second.buffers[8].size_bytes) == ("gpu_dominant", 300)  # no nanoseconds
     gauges = second.models[BERT].gauges
     assert gauges["live",] == 1000 and gauges["mode", "private"] == 1000 and gauges["pattern", "streaming"] == 1000
     third = read(sums, event("free", 1000, buffer=7), event("release", buffer=8))
     assert third.buffers == {}
     assert first.buffers[7].counters["crossed", "host_to_device", "performed"] == 30  # a reading stays what it was
+
+
+def test_moves_to_another_node_are_counted_and_the_last_one_is_where_a_buffer_is() -> None:
+    sums = Sums()
+    unified, busy = MODES.index("unified"), STATUSES.index("BUSY")
+    first = read(
+        sums,
+        event("alloc", 5000, buffer=7, mode=unified),
+        event("numa_move", 8192, buffer=7, mode=unified, detail=1),
+        event("numa_move", 4096, buffer=7, mode=unified, detail=0, status=busy),
+    )
+    assert first.buffers is not None
+    # Whole pages move: the buffer is as large as it was, and in the mode in which it was.
+    assert (first.buffers[7].node, first.buffers[7].size_bytes, first.buffers[7].mode) == ("1", 5000, "unified")
+    assert first.buffers[7].pattern == ""
+    counters = first.models[BERT].counters
+    assert counters["relocated",] == 8192 and counters["relocations",] == 1
+    assert ("moved",) not in counters and ("crossings", "host_to_device", "performed") not in counters
+    second = read(sums, event("numa_move", 8192, buffer=7, detail=0), event("numa_move", 8192, buffer=99, detail=300))
+    assert second.buffers is not None and (second.buffers[7].node, second.buffers[99].node) == ("0", "300")
 
 
 def test_what_nobody_knows_is_no_error() -> None:

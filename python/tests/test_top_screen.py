@@ -334,7 +334,7 @@ def test_buffers_are_shown_where_a_source_knows_them() -> None:
     def step(seconds: float) -> Reading:
         buffers = {
             7: Buffer("bert", 1 << 20, "unified", "streaming", {("copied", "limit", "in"): MIB * seconds}),
-            8: Buffer("bert", 4096, "private", "gpu_dominant", {("avoided", "in"): 10 * MIB * seconds}),
+            8: Buffer("bert", 4096, "private", "gpu_dominant", {("avoided", "in"): 10 * MIB * seconds}, "1"),
             9: Buffer("resnet", 1 << 30, "unified", "", {}),
         }
         return reading(seconds, buffers, bert=model(seconds, copied=MIB), resnet=model(seconds))
@@ -344,8 +344,8 @@ def test_buffers_are_shown_where_a_source_knows_them() -> None:
         await pilot.press("enter")
         lines = await until(pilot, app, "buffer ")
         at = next(place for place, line in enumerate(lines) if line.startswith("buffer "))
-        assert lines[at + 1].split() == ["7", "1.0M", "1.0M", "0", "unified", "streaming"]
-        assert lines[at + 2].split() == ["8", "4.0K", "0", "10M", "private", "gpu_dominant"]
+        assert lines[at + 1].split() == ["7", "1.0M", "1.0M", "0", "unified", "-", "streaming"]
+        assert lines[at + 2].split() == ["8", "4.0K", "0", "10M", "private", "1", "gpu_dominant"]
         assert not any(line.startswith("9 ") for line in lines)
 
     drive(Script(*[step(2.0 * i) for i in range(60)]), steps, (80, 40))

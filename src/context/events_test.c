@@ -1,6 +1,7 @@
 /*
  * The flight recorder over the whole library: every kind of event appears for the operation that
- * causes it, with the right figures, and the table's sums are the scope's own counters.
+ * causes it, with the right figures, and the table's sums are the scope's own counters. Moves to
+ * another node need two: mem/numa_test.c and numa_test.c ask for those.
  */
 #include "base/scope.h"
 #include "trace/csv_test.h"

@@ -43,6 +43,7 @@ typedef struct known {
     int target; /* the index of the node that it is moving to, or -1 */
     size_t offset_bytes;
     uint64_t moved_bytes;
+    uint64_t spent_ns; /* in its parts, not between them */
 } known;
 
 static struct {
@@ -161,8 +162,17 @@ static void known_drop(void)
     }
 }
 
+/* Once for a move, however many looks it took. The recorder takes no lock. */
+static void move_tell(const known *k, umo_buffer *buffer, umo_status status)
+{
+    UMO_TRACE_BUFFER(buffer, buffer->scope, .kind = UMO_EVENT_NUMA_MOVE,
+                     .detail = (uint32_t)state.topology.nodes[k->target].id,
+                     .size_bytes = k->moved_bytes, .status = status,
+                     .start_ns = umo_trace_clock_read() - k->spent_ns);
+}
+
 /* All was moved that could be, or nothing can be now. */
-static void move_end(known *k, umo_buffer *buffer, bool gone_well)
+static void move_end(known *k, umo_buffer *buffer, umo_status status)
 {
     umo_numa_residency where;
     uint64_t stayed = 0;
@@ -171,8 +181,11 @@ static void move_end(known *k, umo_buffer *buffer, bool gone_well)
             stayed += (int)i != k->target ? where.node_bytes[i] : 0;
         }
     }
-    bool failed = !gone_well || stayed > umo_buffer_size(buffer) / 4;
-    umo_numa_case_moved(&k->use, failed);
+    if (status == UMO_OK && stayed > umo_buffer_size(buffer) / 4) {
+        status = UMO_E_BUSY; /* what the system says of a page that somebody holds */
+    }
+    umo_numa_case_moved(&k->use, status != UMO_OK);
+    move_tell(k, buffer, status);
     figure_add(&figures.moves, k->moved_bytes > 0 ? 1 : 0);
     figure_add(&figures.stayed_bytes, stayed);
     k->target = -1;
@@ -203,8 +216,9 @@ static void move_on(known *k, umo_buffer *buffer, look *l)
         uint64_t moved = 0;
         uint64_t start_ns = umo_os_now_ns();
         status = umo_buffer_numa_move_part(buffer, node, &k->offset_bytes, &moved, &more, NULL);
+        uint64_t spent_ns = umo_os_now_ns() - start_ns;
+        k->spent_ns += spent_ns;
         if (status == UMO_OK) {
-            uint64_t spent_ns = umo_os_now_ns() - start_ns;
             k->moved_bytes += moved;
             figure_add(&figures.moved_bytes, moved);
             umo_numa_prices_learn(&state.prices, moved, spent_ns);
@@ -213,7 +227,7 @@ static void move_on(known *k, umo_buffer *buffer, look *l)
         }
     }
     if (status != UMO_OK || !more) {
-        move_end(k, buffer, status == UMO_OK);
+        move_end(k, buffer, status);
     } else {
         l->unfinished = true;
     }
@@ -238,8 +252,12 @@ static void buffer_count(umo_buffer *buffer, known *k, const umo_votes *votes)
         k->target = to;
         k->offset_bytes = 0;
         k->moved_bytes = 0;
+        k->spent_ns = 0;
     } else if (k->target >= 0 && k->use.wanted >= 0 && k->use.wanted != k->target) {
         umo_numa_case_moved(&k->use, false); /* they have gone on meanwhile */
+        if (k->moved_bytes > 0) {
+            move_tell(k, buffer, UMO_OK);
+        }
         k->target = -1;
     }
 }

@@ -9,6 +9,7 @@
 #include <umo/access.h>
 #include <umo/optimizer.h>
 #include <umo/pool.h>
+#include <umo/profile.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -268,6 +269,84 @@ static void without_numa_there_is_one_pool_and_nothing_moves(void **state)
     assert_int_equal(umo_optimizer_shutdown(NULL), UMO_OK);
 }
 
+/* ---- what the flight recorder is told ---- */
+
+typedef struct told {
+    size_t count;
+    umo_profile_event last;
+} told;
+
+static bool told_add(const umo_profile_event *event, void *user)
+{
+    told *t = user;
+    if (event->kind == UMO_EVENT_NUMA_MOVE) {
+        t->count++;
+        t->last = *event;
+    }
+    return true;
+}
+
+/* The moves to other nodes since the recording was started. */
+static told told_now(void)
+{
+    told t = {0};
+    assert_int_equal(umo_profile_read(told_add, &t, NULL), UMO_OK);
+    return t;
+}
+
+/* Of more than a look may move, where pages take their time. */
+static void a_move_is_recorded_once_however_many_looks_it_takes(void **state)
+{
+    (void)state;
+    const size_t size = 6 * MIB;
+    umo_buffer *buffer = NULL;
+    assert_int_equal(umo_optimizer_alloc(size, UMO_PATTERN_CPU_DOMINANT, 0, &buffer, NULL), UMO_OK);
+    assert_true(numa_touch(numa_first, umo_buffer_host(buffer), size, 1));
+    assert_int_equal(umo_profile_start(NULL, NULL), UMO_OK);
+    numa_fake.move_ns = 40000;
+    uint64_t end = umo_os_now_ns() + 2 * within_ms() * 1000000;
+    told t = {0};
+    for (; t.count == 0 && umo_os_now_ns() < end; t = told_now()) {
+        (void)use_from(buffer, numa_second, UMO_NUMA_ANY, 50);
+    }
+    (void)use_from(buffer, numa_second, UMO_NUMA_ANY, 150);
+    t = told_now();
+    numa_fake.move_ns = 0;
+    assert_int_equal(umo_profile_enable(false), UMO_OK);
+    assert_int_equal(t.count, 1);
+    assert_int_equal(t.last.status, UMO_OK);
+    assert_int_equal(t.last.detail, numa_second);
+    assert_int_equal(t.last.size_bytes, size);
+    assert_int_equal(t.last.offset_bytes, 0);
+    assert_int_equal(t.last.mode, UMO_UNIFIED);
+    assert_true(t.last.buffer != 0 && t.last.scope != 0);
+    assert_true(t.last.duration_ns > 0 && t.last.duration_ns <= t.last.time_ns);
+    if (numa_faked) { /* its parts' time, and not that of the last one alone */
+        assert_true(t.last.duration_ns >= size / umo_os_page_bytes() * 40000);
+    }
+    umo_buffer_release(buffer);
+}
+
+static void a_move_that_is_not_possible_is_recorded_with_its_result(void **state)
+{
+    (void)state;
+    umo_buffer *buffer = buffer_on_first();
+    assert_int_equal(umo_buffer_pin(buffer, NULL), UMO_OK);
+    assert_int_equal(umo_profile_start(NULL, NULL), UMO_OK);
+    uint64_t end = umo_os_now_ns() + within_ms() * 1000000;
+    told t = {0};
+    for (; t.count == 0 && umo_os_now_ns() < end; t = told_now()) {
+        (void)use_from(buffer, numa_second, UMO_NUMA_ANY, 50);
+    }
+    assert_int_equal(umo_profile_enable(false), UMO_OK);
+    assert_true(t.count > 0);
+    assert_int_equal(t.last.status, UMO_E_BUSY);
+    assert_int_equal(t.last.detail, numa_second);
+    assert_int_equal(t.last.size_bytes, 0);
+    assert_int_equal(umo_buffer_unpin(buffer), UMO_OK);
+    umo_buffer_release(buffer);
+}
+
 static void pages_that_will_not_move_are_counted_and_left_alone(void **state)
 {
     (void)state;
@@ -275,6 +354,7 @@ static void pages_that_will_not_move_are_counted_and_left_alone(void **state)
         skip(); /* every page of ours moves */
     }
     umo_buffer *buffer = buffer_on_first();
+    assert_int_equal(umo_profile_start(NULL, NULL), UMO_OK);
     umo_numa_figures before = figures_now();
     numa_fake.sticky = 1;
     uint64_t calls = atomic_load(&numa_fake.moves);
@@ -283,6 +363,11 @@ static void pages_that_will_not_move_are_counted_and_left_alone(void **state)
     assert_int_equal(after.moved_bytes, before.moved_bytes);
     assert_int_equal(after.moves, before.moves);
     assert_true(after.stayed_bytes > before.stayed_bytes);
+    const told t = told_now();
+    assert_int_equal(umo_profile_enable(false), UMO_OK);
+    assert_true(t.count > 0);
+    assert_int_equal(t.last.status, UMO_E_BUSY);
+    assert_int_equal(t.last.size_bytes, 0);
     /* A handful of passes, each of one or two parts, and not one at every look. */
     calls = atomic_load(&numa_fake.moves) - calls;
     assert_true(calls >= 1 && calls <= 8);
@@ -397,6 +482,8 @@ int main(void)
         WITH(each_node_has_its_pools),
         WITH(where_nodes_are_refused_there_is_one_pool),
         cmocka_unit_test(without_numa_there_is_one_pool_and_nothing_moves),
+        WITH(a_move_is_recorded_once_however_many_looks_it_takes),
+        WITH(a_move_that_is_not_possible_is_recorded_with_its_result),
         WITH(pages_that_will_not_move_are_counted_and_left_alone),
         cmocka_unit_test(a_child_looks_for_itself),
     };

@@ -10,6 +10,7 @@
 #include "base/scope.h"
 #include "base/size.h"
 #include "mem/buffer_state.h"
+#include "mem/events.h"
 #include "mem/nodes.h"
 #include "os/os.h"
 
@@ -172,13 +173,20 @@ static umo_status pages_place(umo_buffer *buffer, int32_t node, umo_error *error
 umo_status umo_buffer_numa_move(umo_buffer *buffer, int32_t node, uint64_t *moved_bytes,
                                 umo_error *error)
 {
+    const bool moves = node != UMO_NUMA_ANY && umo_numa_memory_nodes() > 1;
+    const uint64_t start_ns = umo_trace_clock();
     uint64_t moved = 0;
     umo_status status = pages_place(buffer, node, error);
-    bool more = node != UMO_NUMA_ANY && umo_numa_memory_nodes() > 1;
+    bool more = moves;
     for (size_t at = 0; status == UMO_OK && more;) {
         uint64_t part = 0;
         status = part_move(buffer, node, true, &at, &part, &more, error);
         moved += part;
+    }
+    if (moves) {
+        UMO_TRACE_BUFFER(buffer, buffer->scope, .kind = UMO_EVENT_NUMA_MOVE,
+                         .detail = (uint32_t)node, .size_bytes = moved, .status = status,
+                         .start_ns = start_ns);
     }
     if (status == UMO_OK && moved_bytes != NULL) {
         *moved_bytes = moved;

@@ -10,6 +10,7 @@
 #include "base/scope.h"
 
 #include <umo/pool.h>
+#include <umo/profile.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -228,6 +229,63 @@ static void pinned_and_exported_memory_does_not_move(void **state)
     assert_int_equal(umo_buffer_numa_move_part(buffer, numa_second, &at, &moved, &more, &error),
                      UMO_E_BUSY);
     assert_non_null(strstr(error.text, "placed"));
+    umo_buffer_release(buffer);
+}
+
+/* ---- what the flight recorder is told ---- */
+
+#define TOLD_MOST 8
+
+typedef struct told {
+    size_t count;
+    umo_profile_event moves[TOLD_MOST];
+} told;
+
+static bool told_add(const umo_profile_event *event, void *user)
+{
+    told *t = user;
+    if (event->kind == UMO_EVENT_NUMA_MOVE) {
+        assert_true(t->count < TOLD_MOST);
+        t->moves[t->count++] = *event;
+    }
+    return true;
+}
+
+static void moves_that_are_asked_for_are_recorded(void **state)
+{
+    (void)state;
+    const size_t size = 5 * MIB;
+    umo_buffer *buffer = movable(size, UMO_NUMA_ANY);
+    told t = {0};
+    assert_true(numa_touch(numa_first, umo_buffer_host(buffer), size, 1));
+    assert_int_equal(umo_profile_start(NULL, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_numa_move(buffer, numa_second, NULL, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_numa_move(buffer, NOWHERE, NULL, NULL), UMO_E_NOT_FOUND);
+    assert_int_equal(umo_buffer_numa_move(buffer, UMO_NUMA_ANY, NULL, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_pin(buffer, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_numa_move(buffer, numa_first, NULL, NULL), UMO_E_BUSY);
+    assert_int_equal(umo_buffer_unpin(buffer), UMO_OK);
+    assert_int_equal(umo_profile_enable(false), UMO_OK);
+    assert_int_equal(umo_buffer_numa_move(buffer, numa_first, NULL, NULL), UMO_OK);
+    assert_int_equal(umo_profile_read(told_add, &t, NULL), UMO_OK);
+    const struct {
+        int32_t node;
+        umo_status status;
+        uint64_t size_bytes;
+    } want[] = {
+        {numa_second, UMO_OK, size}, {NOWHERE, UMO_E_NOT_FOUND, 0}, {numa_first, UMO_E_BUSY, 0}};
+    assert_int_equal(t.count, sizeof want / sizeof want[0]);
+    for (size_t i = 0; i < t.count; i++) {
+        const umo_profile_event *e = &t.moves[i];
+        assert_int_equal(e->detail, want[i].node);
+        assert_int_equal(e->status, want[i].status);
+        assert_int_equal(e->size_bytes, want[i].size_bytes);
+        assert_int_equal(e->buffer, t.moves[0].buffer);
+        assert_int_equal(e->mode, UMO_UNIFIED);
+        assert_int_equal(e->mode_before, 0xFF);
+        assert_string_equal(e->scope_name, "root");
+    }
+    assert_true(t.moves[0].buffer != 0 && t.moves[0].duration_ns > 0);
     umo_buffer_release(buffer);
 }
 
@@ -703,6 +761,7 @@ int main(void)
         cmocka_unit_test_setup(allocated_memory_of_the_host_moves_too, calm),
         cmocka_unit_test_setup(what_is_not_umos_own_does_not_move, calm),
         cmocka_unit_test_setup(pinned_and_exported_memory_does_not_move, calm),
+        cmocka_unit_test_setup(moves_that_are_asked_for_are_recorded, calm),
         cmocka_unit_test_setup(brackets_go_on_while_pages_move_and_promises_wait, calm),
         cmocka_unit_test_setup(bytes_are_right_whatever_threads_move, calm),
         cmocka_unit_test_setup(pages_that_will_not_move_are_no_error, calm),

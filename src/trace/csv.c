@@ -58,6 +58,7 @@ const char *umo_event_kind_name(umo_event_kind kind)
         [UMO_EVENT_PLACEMENT] = "placement",
         [UMO_EVENT_REQUEST] = "request",
         [UMO_EVENT_BATCH] = "batch",
+        [UMO_EVENT_NUMA_MOVE] = "numa_move",
     };
     return (unsigned)kind < UMO_EVENT_KINDS ? kinds[kind] : "unknown";
 }

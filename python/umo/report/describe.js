@@ -22,6 +22,9 @@ function rowTitle(recording, row) {
     if (row.kindName === "placement") {
         return `placement: ${recording.modes[row.mode] || ""} (${recording.whys[row.detail & 255] || "?"})`;
     }
+    if (row.kindName === "numa_move") {
+        return `pages ${row.status === 0 ? "moved" : "did not all move"} to node ${row.detail}`;
+    }
     if (row.kindName === "batch") {
         return `the engine ran for ${row.detail.toLocaleString("en")} requests`;
     }

@@ -39,6 +39,7 @@ _CLASS_OF = {
     "move": "change",
     "pattern": "change",
     "placement": "change",
+    "numa_move": "change",
     "pressure_level": "change",
     "pressure_answer": "change",
 }

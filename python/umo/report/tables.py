@@ -161,9 +161,18 @@ _WHY = {
 }
 
 
+def _moved(event: Columns) -> str:
+    return f"{amount(int(event['size_bytes']))} in {span(int(event['duration_ns']))}"
+
+
 def _change(event: Columns) -> tuple[str, str]:
     """What changed, and why."""
     kind, detail = kinds.word(recording.KINDS, event["kind"]), int(event["detail"])
+    if kind == "numa_move":
+        if event["status"] == 0:
+            return f"pages moved to node {detail}", _moved(event)
+        status = kinds.word(recording.STATUSES, event["status"])
+        return f"pages did not all move to node {detail}", f"{status}: {_moved(event)}"
     mode, before = (kinds.word(recording.MODES, event[name]) for name in ("mode", "mode_before"))
     low, high = detail & 0xFF, detail >> 8 & 0xFF
     if kind == "pattern":
@@ -175,12 +184,12 @@ def _change(event: Columns) -> tuple[str, str]:
         if why != "new":
             said += f": its uses cost {span(int(event['offset_bytes']))} here, {span(int(event['fence_value']))} there"
         return f"placement: {mode}", said
-    return f"moved: {before} \u2192 {mode}", f"{amount(int(event['size_bytes']))} in {span(int(event['duration_ns']))}"
+    return f"moved: {before} \u2192 {mode}", _moved(event)
 
 
 def changes(content: Content) -> Html | None:
-    """Patterns and placements that changed, in the order of time."""
-    found = content.events[kinds.mask(content.events, "pattern", "placement", "move")]
+    """Patterns and placements that changed, and moves to other nodes, in the order of time."""
+    found = content.events[kinds.mask(content.events, "pattern", "placement", "move", "numa_move")]
     if len(found) == 0:
         return None
     rows = []

@@ -94,6 +94,7 @@ class Detail(Screen[None]):
         ("moved/s", 9),
         ("saved/s", 9),
         ("placed", 10),
+        ("node", 6),
         ("pattern", 14),
     )
 
@@ -173,6 +174,7 @@ class Detail(Screen[None]):
                 amount(entry.moving),
                 amount(entry.saved),
                 entry.buffer.mode or "-",
+                entry.buffer.node or "-",
                 entry.buffer.pattern or "-",
             )
             table.add_row(str(entry.number), *(Text(cell, justify="right") for cell in cells))

@@ -90,12 +90,15 @@ def show(state: State, name: str, console: Console, sort: str, filtered: str, wi
 
 
 def _buffers(rows: list[BufferRow], filtered: str) -> Table:
-    """The buffers that move most."""
+    """The buffers that move most. Nodes have a column where something was moved to one."""
     table = Table(box=None, pad_edge=False, padding=(0, 0), show_edge=False)
     for title, width in (("buffer", 8), ("size", 8), ("moved/s", 9), ("saved/s", 9), ("placed", 9)):
         table.add_column(title, width=width, no_wrap=True, justify="left" if title == "buffer" else "right")
+    nodes = any(row.buffer.node for row in rows)
+    if nodes:
+        table.add_column("node", width=6, no_wrap=True, justify="right")
     table.add_column("  pattern", width=15, no_wrap=True)
-    table.add_column("model", width=22, no_wrap=True, overflow="ellipsis")
+    table.add_column("model", width=16 if nodes else 22, no_wrap=True, overflow="ellipsis")
     for row in buffers_ordered(row for row in rows if filtered.lower() in row.buffer.model.lower())[:BUFFERS_SHOWN]:
         table.add_row(
             str(row.number),
@@ -103,6 +106,7 @@ def _buffers(rows: list[BufferRow], filtered: str) -> Table:
             amount(row.moving),
             amount(row.saved),
             row.buffer.mode or "-",
+            *([row.buffer.node or "-"] if nodes else []),
             f"  {row.buffer.pattern or '-'}",
             Text(row.buffer.model),
         )
@@ -143,6 +147,7 @@ def as_object(state: State, name: str, sort: str, filtered: str) -> dict[str, An
                 "model": row.buffer.model,
                 "size_bytes": row.buffer.size_bytes,
                 "mode": row.buffer.mode,
+                "node": row.buffer.node,
                 "pattern": row.buffer.pattern,
                 "rates": _named(row.rates),
                 "totals": _named(row.buffer.counters),

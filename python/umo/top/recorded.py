@@ -1,9 +1,9 @@
 """A process of this machine as a source: what its flight recorder says, added up.
 
-It sees single buffers, their patterns and their placement, of which /metrics has the sums alone; and only what happens
-while it looks, so that memory held before is not known. A thread takes the events, since the recorder waits two seconds
-for somebody to do so and no longer; it adds up arrays and never single events, so that a busy server costs a few
-percent of one processor here.
+It sees single buffers, their patterns, their placement and the node that they were moved to, of which /metrics has the
+sums alone; and only what happens while it looks, so that memory held before is not known. A thread takes the events,
+since the recorder waits two seconds for somebody to do so and no longer; it adds up arrays and never single events, so
+that a busy server costs a few percent of one processor here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ BUFFERS_MOST = 20_000  # those that were seen first are forgotten
 _PAUSE_S = 0.02
 _WAYS = {"in": "host_to_device", "out": "device_to_host"}
 _MOVING = ("copy", "copy_avoided", "transfer_performed", "transfer_eliminated")
-_COUNTED = (*_MOVING, "import", "import_hit", "alloc", "move", "pool_hit", "pool_miss", "pool_trim")
+_COUNTED = (*_MOVING, "import", "import_hit", "alloc", "move", "numa_move", "pool_hit", "pool_miss", "pool_trim")
+# Kinds whose offset and size are not a range of the buffer: a placement's offset is nanoseconds, and whole pages move.
+_NO_RANGE = ("placement", "numa_move")
 
 Key = tuple[str, ...] | None
 
@@ -53,6 +55,8 @@ def _keys(kind: str, reason: int, direction: int) -> tuple[Key, Key]:
             return ("allocated",), ("allocations",)
         case "move":
             return ("moved",), ("moves",)
+        case "numa_move":
+            return ("relocated",), ("relocations",)
         case "pool_hit":
             return None, ("blocks", "kept")
         case "pool_miss":
@@ -109,7 +113,7 @@ class Sums:
             keys = _keys(KINDS[event["kind"]], int(event["reason"]), int(event["direction"]))
             _count(self.scopes.setdefault(scope, Model()).counters, keys, size, count)
         self._look_at_buffers(right[right["buffer"] != 0], scopes)
-        for event in _of(right, ("pattern", "placement", "pressure_level", "pressure_answer")):
+        for event in _of(right, ("pattern", "placement", "numa_move", "pressure_level", "pressure_answer")):
             self._tell(KINDS[event["kind"]], int(event["buffer"]), int(event["detail"]))
         for number in np.unique(_of(right, ("free", "release"))["buffer"]).tolist():
             self.buffers.pop(number, None)
@@ -120,7 +124,8 @@ class Sums:
         numbers, last, inverse = np.unique(events["buffer"][::-1], return_index=True, return_inverse=True)
         inverse = inverse[::-1]
         ends = np.zeros(len(numbers), np.uint64)
-        np.maximum.at(ends, inverse, events["offset_bytes"] + events["size_bytes"])
+        ranges = ~np.isin(events["kind"], _numbers(_NO_RANGE))
+        np.maximum.at(ends, inverse[ranges], (events["offset_bytes"] + events["size_bytes"])[ranges])
         found = []
         for number, at, end in zip(numbers.tolist(), (len(events) - 1 - last).tolist(), ends.tolist(), strict=True):
             buffer = self.buffers.setdefault(number, Buffer(""))
@@ -142,7 +147,11 @@ class Sums:
             self.process.gauges["level",] = float(detail)
         elif kind == "pressure_answer":
             _count(self.process.counters, (None, ("answers", _label(self._answers, detail))), 0, 1)
-        elif number in self.buffers:
+        elif number not in self.buffers:
+            return
+        elif kind == "numa_move":
+            self.buffers[number].node = str(detail)
+        else:
             pattern = detail & 0xFF if kind == "pattern" else detail >> 8 & 0xFF
             self.buffers[number].pattern = _label(self._patterns, pattern)
 

@@ -7,7 +7,7 @@ Figures are keyed by tuples and not by a source's own names, so that the screen 
                ("avoided", direction)           bytes       ("avoids", direction)             events
                ("bound", cache)                 bytes       ("bindings", cache)               events
                ("allocated",), ("allocations",), ("moved",), ("moves",), ("blocks", memory), ("trimmed",), ("refused",),
-               ("scratch", where), ("followed",)
+               ("scratch", where), ("followed",), ("relocated",), ("relocations",)
     gauges     ("live",), ("peak",), ("buffers",), ("pool", state), ("mode", mode), ("pattern", pattern)
 
     of the process, counters: ("answers", answer), ("evictions",)
@@ -49,6 +49,7 @@ class Buffer:
     mode: str = ""
     pattern: str = ""
     counters: Figures = field(default_factory=dict)
+    node: str = ""  # to which its pages were moved last, where that was seen
 
 
 @dataclass
