@@ -495,3 +495,24 @@ mutant(
     "!umo_range_fits(0, (size_t)extent_bytes,",
     "tensor.dlpack_test",
 )
+mutant(
+    "arena: a request that leaves its plan goes on with it",
+    "src/mem/arena_plan.c",
+    "    p->follows = false;\n    p->noting = true;",
+    "    p->noting = true;",
+    "mem.arena_plan_test",
+)
+mutant(
+    "arena: a step of another alignment is as planned",
+    "src/mem/arena_plan.c",
+    "step->align_bytes != align_bytes ||",
+    "step->align_bytes == 0 ||",
+    "mem.arena_plan_test",
+)
+mutant(
+    "arena: what is freed later than planned is freed as planned",
+    "src/mem/arena_plan.c",
+    "if (step->align_bytes == 0 && p->block + p->offsets[step->size_bytes] == data) {",
+    "if (step->align_bytes == 0) {",
+    "mem.arena_plan_test",
+)

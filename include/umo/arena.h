@@ -5,6 +5,10 @@
  * An arena takes chunks from a pool, each as long as all before it, and keeps the chunks of the
  * longest request that it has seen as one, so that a warm request takes nothing from the pool. For
  * what lives as long as a request and is too short-lived to be freed piece by piece.
+ *
+ * Who says with umo_arena_free() what is not used any more gets by with less: requests that take
+ * and free the same in the same order are planned (plan.h), and from then on lie in a block that is
+ * as long as what is in use at once. docs/planning.md has figures.
  */
 #ifndef UMO_ARENA_H
 #define UMO_ARENA_H
@@ -29,6 +33,7 @@ typedef struct umo_arena_stats {
     size_t peak_bytes;  /**< the most of any request */
     size_t held_bytes;  /**< taken from the pool */
     size_t chunk_count; /**< in how many pieces; 1 when warm */
+    size_t planned_bytes; /**< planned requests' block, part of used_bytes; 0 without a plan */
 } umo_arena_stats;
 
 /**
@@ -59,6 +64,27 @@ UMO_API void umo_arena_destroy(umo_arena *arena);
  */
 UMO_API UMO_MUST_USE umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes,
                                                 size_t align_bytes, void **out);
+
+/**
+ * Says that memory is not used any more in this request. Nobody has to: it is for the plan of the
+ * requests that will do the same.
+ *
+ * The first call of an arena has requests noted from the next on. Two that take and free the same,
+ * in the same order, one after the other, are planned at the reset (a plan that follows another
+ * asks for twice as many). A request is given the planned places up to its first step that differs;
+ * what it takes from there on comes behind them. Requests of more than 4,096 steps are not planned.
+ *
+ * @param data  What umo_arena_alloc() gave since the last reset. NULL is allowed.
+ *
+ * Errors:    INVAL  it is not in use: never handed out, or freed before. Only where the request is
+ *                   noted; else whatever comes is OK, and without an effect.
+ * Threads:   one at a time.
+ * Cost:      as planned, a comparison; else a look through what was handed out, last first. Memory:
+ *            some 100 bytes a step. The reset that plans takes up to some milliseconds.
+ * Source:    as ONNX Runtime and TFLite plan what they know before, but from what was seen: the
+ *            sizes of a served model come again.
+ */
+UMO_API UMO_MUST_USE umo_status umo_arena_free(umo_arena *arena, const void *data);
 
 /**
  * Takes all memory back that was handed out; nobody may use it any more.

@@ -1,8 +1,12 @@
 /*
  * See arena.h. Chunks are linked by a small table beside them, never by their own first bytes: they
  * may be handed to a device. Each is as long as all before it, so a request of any size needs few.
+ *
+ * A plan's block is the first that a request takes. What the plan has no place for comes behind it,
+ * by the mark, and so never meets what the plan has placed.
  */
 #include "base/size.h"
+#include "mem/arena_plan.h"
 
 #include <umo/arena.h>
 
@@ -28,6 +32,8 @@ struct umo_arena {
     size_t next_bytes; /* of the next first chunk */
     unsigned requests;
     size_t recent_bytes; /* the most of the last requests */
+    bool begun;          /* this request has taken something */
+    umo_arena_plan plan;
     umo_arena_stats stats;
 };
 
@@ -66,6 +72,7 @@ void umo_arena_destroy(umo_arena *arena)
 {
     if (arena != NULL) {
         chunks_give(arena);
+        umo_arena_plan_finish(&arena->plan);
         free(arena);
     }
 }
@@ -111,6 +118,29 @@ static void *chunk_take(umo_arena *arena, size_t size_bytes, size_t align_bytes)
     return (void *)(free_at + padding);
 }
 
+/* Has the planned block lie at the begin of the first chunk. Without memory for it the request goes
+ * without the plan. */
+static void request_begin(umo_arena *arena)
+{
+    const size_t block_bytes = arena->stats.planned_bytes;
+    arena->begun = true;
+    if (block_bytes == 0 || (arena->chunk_count == 0 &&
+                             chunk_add(arena, block_bytes + ALIGN_MAX_BYTES - 1) != UMO_OK)) {
+        return;
+    }
+    char *block = chunk_take(arena, block_bytes, ALIGN_MAX_BYTES);
+    if (block != NULL) {
+        umo_arena_plan_begin(&arena->plan, block);
+    }
+}
+
+static void peak_note(umo_arena *arena)
+{
+    if (arena->stats.used_bytes > arena->stats.peak_bytes) {
+        arena->stats.peak_bytes = arena->stats.used_bytes;
+    }
+}
+
 umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_bytes, void **out)
 {
     size_t most;
@@ -118,7 +148,16 @@ umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_byt
         __builtin_add_overflow(size_bytes, align_bytes - 1, &most)) {
         return UMO_E_INVAL;
     }
-    void *data = chunk_take(arena, size_bytes, align_bytes);
+    if (!arena->begun) {
+        request_begin(arena);
+    }
+    void *data = umo_arena_plan_take(&arena->plan, size_bytes, align_bytes);
+    if (data != NULL) {
+        peak_note(arena);
+        *out = data;
+        return UMO_OK;
+    }
+    data = chunk_take(arena, size_bytes, align_bytes);
     if (data == NULL) {
         umo_status status = chunk_add(arena, most);
         if (status != UMO_OK) {
@@ -126,11 +165,15 @@ umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_byt
         }
         data = chunk_take(arena, size_bytes, align_bytes);
     }
-    if (arena->stats.used_bytes > arena->stats.peak_bytes) {
-        arena->stats.peak_bytes = arena->stats.used_bytes;
-    }
+    umo_arena_plan_took(&arena->plan, size_bytes, align_bytes, data);
+    peak_note(arena);
     *out = data;
     return UMO_OK;
+}
+
+umo_status umo_arena_free(umo_arena *arena, const void *data)
+{
+    return data == NULL ? UMO_OK : umo_arena_plan_free(&arena->plan, data);
 }
 
 void umo_arena_reset(umo_arena *arena)
@@ -150,10 +193,16 @@ void umo_arena_reset(umo_arena *arena)
         arena->next_bytes = arena->stats.held_bytes;
         shrinks = true;
     }
+    if (umo_arena_plan_end(&arena->plan)) {
+        arena->stats.planned_bytes = arena->plan.block_bytes;
+        arena->next_bytes = arena->plan.block_bytes + ALIGN_MAX_BYTES - 1; /* cannot overflow */
+        shrinks = true;
+    }
     if (shrinks) {
         chunks_give(arena);
     }
     arena->at_bytes = 0;
+    arena->begun = false;
     arena->stats.used_bytes = 0;
 }
 

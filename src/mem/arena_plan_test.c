@@ -1,0 +1,351 @@
+/*
+ * Arenas whose requests free early: what is planned, that it is as short as a plan can be, and that
+ * no two pieces in use ever share a byte, wherever a request leaves its plan.
+ */
+#include "driver/wrapper_test.h"
+#include "mem/arena_plan.h"
+
+#include <umo/arena.h>
+#include <umo/plan.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum {
+    KIB = 1024,
+    TENSORS = 40,
+    STEPS = 2 * TENSORS
+};
+
+typedef struct rig {
+    umo_device *device;
+    umo_scope *scope;
+    umo_pool *pool;
+    umo_arena *arena;
+} rig;
+
+static rig rig_open(uint64_t limit_bytes)
+{
+    rig r = {0};
+    assert_int_equal(umo_device_open("host", 0, NULL, &r.device, NULL), UMO_OK);
+    assert_int_equal(umo_scope_create(NULL, "arena", limit_bytes, &r.scope, NULL), UMO_OK);
+    const umo_pool_options pool = {.device = r.device, .scope = r.scope, .idle_ns = UINT64_MAX};
+    assert_int_equal(umo_pool_create(&pool, &r.pool, NULL), UMO_OK);
+    const umo_arena_options arena = {.pool = r.pool, .first_bytes = KIB};
+    assert_int_equal(umo_arena_create(&arena, &r.arena, NULL), UMO_OK);
+    return r;
+}
+
+static void rig_close(rig *r)
+{
+    umo_pool_stats stats;
+    umo_arena_destroy(r->arena);
+    umo_pool_read(r->pool, &stats);
+    assert_int_equal(stats.live_bytes, 0);
+    umo_pool_destroy(r->pool);
+    umo_scope_destroy(r->scope);
+    umo_device_release(r->device);
+}
+
+static umo_arena_stats stats(const rig *r)
+{
+    umo_arena_stats s;
+    umo_arena_read(r->arena, &s);
+    return s;
+}
+
+/* A step of a request: taking tensor number `tensor` of so many bytes, or freeing it. */
+typedef struct step {
+    unsigned tensor;
+    size_t size_bytes; /* 0: it is freed */
+    size_t align_bytes;
+} step;
+
+typedef struct live {
+    unsigned char *data;
+    size_t size_bytes;
+} live;
+
+static void check(const live *l, unsigned tensor)
+{
+    for (size_t i = 0; i < l->size_bytes; i++) {
+        if (l->data[i] != (unsigned char)(tensor + 1)) {
+            fail_msg("tensor %u, byte %zu", tensor, i);
+        }
+    }
+}
+
+/* Plays the steps: whoever is in use keeps its bytes until it is freed, or the request ends. */
+static void play(const rig *r, const step *steps, size_t count)
+{
+    live tensors[STEPS] = {0};
+    for (size_t i = 0; i < count; i++) {
+        live *l = &tensors[steps[i].tensor];
+        if (steps[i].size_bytes == 0) {
+            check(l, steps[i].tensor);
+            assert_int_equal(umo_arena_free(r->arena, l->data), UMO_OK);
+            *l = (live){0};
+            continue;
+        }
+        void *data = NULL;
+        assert_int_equal(
+            umo_arena_alloc(r->arena, steps[i].size_bytes, steps[i].align_bytes, &data), UMO_OK);
+        assert_int_equal((uintptr_t)data % steps[i].align_bytes, 0);
+        *l = (live){data, steps[i].size_bytes};
+        memset(data, (int)(steps[i].tensor + 1), steps[i].size_bytes);
+    }
+    for (unsigned t = 0; t < STEPS; t++) {
+        check(&tensors[t], t);
+    }
+    umo_arena_reset(r->arena);
+}
+
+/* Each tensor is made from the one before, which is then freed. The last one stays. */
+static size_t pipeline(step *out, unsigned tensors, size_t size_bytes)
+{
+    size_t count = 0;
+    for (unsigned t = 0; t < tensors; t++) {
+        out[count++] = (step){t, size_bytes + 64 * (size_t)t, 64};
+        if (t > 0) {
+            out[count++] = (step){t - 1, 0, 0};
+        }
+    }
+    return count;
+}
+
+static void requests_that_come_again_are_planned(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    step steps[STEPS];
+    size_t count = pipeline(steps, 8, KIB);
+    size_t sum = 0;
+    for (unsigned t = 0; t < 8; t++) {
+        sum += KIB + 64 * (size_t)t;
+    }
+    play(&r, steps, count); /* the first free is seen */
+    play(&r, steps, count);
+    assert_int_equal(stats(&r).planned_bytes, 0);
+    assert_int_equal(stats(&r).peak_bytes, sum);
+    play(&r, steps, count); /* twice the same */
+    /* The last two are the largest that are in use at once, and a plan has them side by side. */
+    const size_t peak = 2 * KIB + 64 * (7 + 6);
+    assert_int_equal(stats(&r).planned_bytes, peak);
+    assert_int_equal(stats(&r).held_bytes, 0); /* what was too much is the pool's again */
+    play(&r, steps, count);
+    umo_pool_stats before;
+    umo_pool_stats after;
+    umo_pool_read(r.pool, &before);
+    for (int i = 0; i < 20; i++) {
+        play(&r, steps, count);
+        assert_int_equal(stats(&r).held_bytes, peak + 4095);
+        assert_int_equal(stats(&r).chunk_count, 1);
+    }
+    umo_pool_read(r.pool, &after);
+    assert_int_equal(after.misses, before.misses);
+    rig_close(&r);
+}
+
+static void an_arena_in_which_nothing_is_freed_is_as_it_was(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    const step steps[] = {{0, 100, 64}, {1, 200, 64}, {2, 300, 64}};
+    for (int i = 0; i < 12; i++) {
+        play(&r, steps, 3);
+    }
+    assert_int_equal(stats(&r).planned_bytes, 0);
+    assert_int_equal(umo_arena_free(r.arena, NULL), UMO_OK);
+    assert_int_equal(umo_arena_free(r.arena, &r), UMO_OK); /* it is not noted */
+    rig_close(&r);
+}
+
+static void what_is_not_in_use_is_not_freed(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    step steps[STEPS];
+    size_t count = pipeline(steps, 4, KIB);
+    for (int planned = 0; planned < 2; planned++) {
+        void *data = NULL;
+        play(&r, steps, count);
+        assert_int_equal(umo_arena_alloc(r.arena, KIB, 64, &data), UMO_OK);
+        assert_int_equal(umo_arena_free(r.arena, (char *)data + 64), UMO_E_INVAL);
+        assert_int_equal(umo_arena_free(r.arena, &r), UMO_E_INVAL);
+        assert_int_equal(umo_arena_free(r.arena, data), UMO_OK);
+        assert_int_equal(umo_arena_free(r.arena, data), UMO_E_INVAL);
+        umo_arena_reset(r.arena);
+        assert_int_equal(umo_arena_free(r.arena, data), UMO_E_INVAL);
+        umo_arena_reset(r.arena);
+        for (int i = 0; i < 4; i++) {
+            play(&r, steps, count);
+        }
+        assert_int_not_equal(stats(&r).planned_bytes, 0);
+    }
+    rig_close(&r);
+}
+
+/* The plan of a shape that is gone makes way, later each time. */
+static void another_shape_is_planned_when_it_has_come_often(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    step steps[STEPS];
+    size_t peaks[4];
+    unsigned needed = 2;
+    for (unsigned shape = 0; shape < 4; shape++, needed *= 2) {
+        size_t count = pipeline(steps, 6, (shape + 1) * (size_t)KIB);
+        peaks[shape] = 2 * (shape + 1) * (size_t)KIB + 64 * 9;
+        if (shape == 0) {
+            play(&r, steps, count);
+        }
+        for (unsigned i = 1; i < needed; i++) {
+            play(&r, steps, count);
+            assert_int_equal(stats(&r).planned_bytes, shape == 0 ? 0 : peaks[shape - 1]);
+        }
+        play(&r, steps, count);
+        assert_int_equal(stats(&r).planned_bytes, peaks[shape]);
+    }
+    /* Shapes that take turns are not planned, and go on as they can. */
+    for (int i = 0; i < 40; i++) {
+        size_t count = pipeline(steps, 6, (size_t)(i % 2 + 1) * KIB);
+        play(&r, steps, count);
+        assert_int_equal(stats(&r).planned_bytes, peaks[3]);
+    }
+    rig_close(&r);
+}
+
+static unsigned chance(uint64_t *seed, unsigned below)
+{
+    *seed = *seed * 6364136223846793005U + 1442695040888963407U;
+    return (unsigned)(*seed >> 33) % below;
+}
+
+static size_t random_request(uint64_t *seed, step *out, unsigned first)
+{
+    unsigned in_use[STEPS];
+    unsigned used = 0;
+    unsigned next = first;
+    size_t count = 0;
+    while (next < first + TENSORS / 2) {
+        if (used > 0 && chance(seed, 2) == 0) {
+            unsigned at = chance(seed, used);
+            out[count++] = (step){in_use[at], 0, 0};
+            in_use[at] = in_use[--used];
+        } else {
+            out[count++] = (step){next, 1 + chance(seed, 3000), (size_t)1 << chance(seed, 13)};
+            in_use[used++] = next++;
+        }
+    }
+    return count;
+}
+
+/* A planned request that does something else from any step on: what is in use keeps its bytes. */
+static void a_request_may_leave_its_plan_at_any_step(void **state)
+{
+    (void)state;
+    for (uint64_t shape = 1; shape <= 12; shape++) {
+        uint64_t seed = shape;
+        rig r = rig_open(0);
+        step steps[STEPS];
+        step other[STEPS];
+        size_t count = random_request(&seed, steps, 0);
+        for (int i = 0; i < 3; i++) {
+            play(&r, steps, count);
+        }
+        size_t planned = stats(&r).planned_bytes;
+        assert_int_not_equal(planned, 0);
+        assert_true(planned <= stats(&r).peak_bytes);
+        for (size_t at = 0; at <= count; at++) {
+            play(&r, steps, at); /* it ends there */
+            memcpy(other, steps, at * sizeof *steps);
+            size_t more = random_request(&seed, other + at, TENSORS / 2);
+            play(&r, other, at + more < STEPS ? at + more : STEPS);
+            for (size_t k = at; k + 1 < count; k++) { /* one step is missing */
+                other[k] = steps[k + 1];
+            }
+            bool taken = at < count && steps[at].size_bytes != 0;
+            for (size_t k = at; taken && k + 1 < count; k++) {
+                taken = other[k].tensor != steps[at].tensor; /* or it would be freed unseen */
+            }
+            memcpy(other, steps, at * sizeof *steps);
+            if (at < count && (steps[at].size_bytes == 0 || taken)) {
+                play(&r, other, count - 1);
+            }
+            play(&r, steps, count); /* and the plan is still good */
+            assert_int_equal(stats(&r).planned_bytes, planned);
+        }
+        rig_close(&r);
+    }
+}
+
+static void memory_that_is_out_leaves_a_request_without_its_plan(void **state)
+{
+    (void)state;
+    rig r = rig_open(256 * KIB);
+    step steps[STEPS];
+    void *others[256];
+    size_t held = 0;
+    size_t count = pipeline(steps, 8, KIB);
+    for (int i = 0; i < 3; i++) {
+        play(&r, steps, count);
+    }
+    assert_int_equal(stats(&r).held_bytes, 0);
+    while (held < 256 && umo_pool_take(r.pool, KIB, 0, &others[held]) == UMO_OK) {
+        held++;
+    }
+    void *data = NULL;
+    assert_int_equal(umo_arena_alloc(r.arena, KIB, 64, &data), UMO_E_LIMIT);
+    while (held > 0) {
+        assert_int_equal(umo_pool_give(r.pool, others[--held]), UMO_OK);
+    }
+    assert_int_equal(umo_arena_alloc(r.arena, KIB, 64, &data), UMO_OK);
+    assert_int_equal(umo_arena_free(r.arena, data), UMO_OK);
+    umo_arena_reset(r.arena);
+    play(&r, steps, count);
+    play(&r, steps, count);
+    assert_int_equal(stats(&r).used_bytes, 0);
+    rig_close(&r);
+}
+
+static void a_request_of_too_many_steps_is_not_planned(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    for (int i = 0; i < 5; i++) {
+        for (unsigned k = 0; k < UMO_ARENA_STEPS_MAX / 2 + 1; k++) {
+            void *data = NULL;
+            assert_int_equal(umo_arena_alloc(r.arena, 8, 8, &data), UMO_OK);
+            assert_int_equal(umo_arena_free(r.arena, data), UMO_OK);
+        }
+        umo_arena_reset(r.arena);
+        assert_int_equal(stats(&r).planned_bytes, 0);
+    }
+    for (int i = 0; i < 3; i++) { /* and the longest that is */
+        for (unsigned k = 0; k < UMO_ARENA_STEPS_MAX / 2; k++) {
+            void *data = NULL;
+            assert_int_equal(umo_arena_alloc(r.arena, 8, 8, &data), UMO_OK);
+            assert_int_equal(umo_arena_free(r.arena, data), UMO_OK);
+        }
+        umo_arena_reset(r.arena);
+    }
+    assert_int_equal(stats(&r).planned_bytes, 8);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(requests_that_come_again_are_planned),
+        cmocka_unit_test(an_arena_in_which_nothing_is_freed_is_as_it_was),
+        cmocka_unit_test(what_is_not_in_use_is_not_freed),
+        cmocka_unit_test(another_shape_is_planned_when_it_has_come_often),
+        cmocka_unit_test(a_request_may_leave_its_plan_at_any_step),
+        cmocka_unit_test(memory_that_is_out_leaves_a_request_without_its_plan),
+        cmocka_unit_test(a_request_of_too_many_steps_is_not_planned),
+    };
+    return cmocka_run_group_tests_name("arena_plan", tests, NULL, NULL);
+}
