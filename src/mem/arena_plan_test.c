@@ -282,6 +282,26 @@ static void a_request_may_leave_its_plan_at_any_step(void **state)
     }
 }
 
+/* Sizes alone do not make a step the planned one. */
+static void another_alignment_or_another_free_is_another_step(void **state)
+{
+    (void)state;
+    rig r = rig_open(0);
+    const step planned[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 8}, {0, 0, 0}, {2, KIB, 8}};
+    const step freed[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 8}, {1, 0, 0}, {2, KIB, 8}};
+    const step aligned[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 4096}, {0, 0, 0}, {2, KIB, 4096}};
+    for (int i = 0; i < 4; i++) {
+        play(&r, planned, 4);
+    }
+    assert_int_equal(stats(&r).planned_bytes, 4 * KIB + 8);
+    play(&r, freed, 4);
+    play(&r, planned, 4);
+    play(&r, aligned, 4);
+    play(&r, planned, 4);
+    assert_int_equal(stats(&r).planned_bytes, 4 * KIB + 8);
+    rig_close(&r);
+}
+
 static void memory_that_is_out_leaves_a_request_without_its_plan(void **state)
 {
     (void)state;
@@ -344,6 +364,7 @@ int main(void)
         cmocka_unit_test(what_is_not_in_use_is_not_freed),
         cmocka_unit_test(another_shape_is_planned_when_it_has_come_often),
         cmocka_unit_test(a_request_may_leave_its_plan_at_any_step),
+        cmocka_unit_test(another_alignment_or_another_free_is_another_step),
         cmocka_unit_test(memory_that_is_out_leaves_a_request_without_its_plan),
         cmocka_unit_test(a_request_of_too_many_steps_is_not_planned),
     };
