@@ -311,3 +311,10 @@ mutant(
     "instance->watched = instance->follows;",
     "kit.numa",
 )
+mutant(
+    "numa: a child of a fork waits for its parent's move",
+    "src/mem/buffer_state.h",
+    "return buffer->relocating && buffer->relocating_in == umo_os_forks();",
+    "return buffer->relocating;",
+    "context.numa_test",
+)

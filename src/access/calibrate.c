@@ -30,6 +30,28 @@ static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 static known_device known[KNOWN_MAX];
 static size_t known_next; /* the entry to give up when all are taken */
 
+/* A child of fork() finds the table whole, and nobody measuring: who did is not there. */
+static void fork_prepare(void)
+{
+    (void)pthread_mutex_lock(&known_lock);
+}
+
+static void fork_parent(void)
+{
+    (void)pthread_mutex_unlock(&known_lock);
+}
+
+static void fork_child(void)
+{
+    (void)pthread_mutex_unlock(&known_lock);
+    (void)pthread_mutex_init(&measure_lock, NULL);
+}
+
+static void fork_register(void)
+{
+    (void)pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
 /* A measurement from the future is one of a clock that was wrong. */
 static bool fresh(const umo_cost_model *model, int64_t age_max_s)
 {
@@ -114,6 +136,8 @@ umo_status umo_device_calibrate(umo_device *device, const umo_calibrate_options 
     }
     umo_cost_model model;
     umo_status status = UMO_OK;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, fork_register);
     (void)pthread_mutex_lock(&measure_lock);
     /* Somebody may have measured it while we waited for our turn. */
     bool found = kept && !how.redo && recall(&key, age_max_s, &model);

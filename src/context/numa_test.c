@@ -415,6 +415,7 @@ static void figures_come_without_an_optimizer(void **state)
     umo_device_release(device);
 }
 
+static umo_buffer *halfway;
 static umo_buffer *another;
 static umo_scope *childs_scope;
 static int child_result;
@@ -431,6 +432,10 @@ static void fork_and_look(void *start, size_t size_bytes)
         bool unfinished;
         /* Pages that both have are nobody's to move. */
         bool there = !numa_touch(numa_first, umo_buffer_host(another), SIZE, 2);
+        /* What the parent had under way nobody moves here: who wants to may. */
+        (void)umo_buffer_numa_node(halfway);
+        there = umo_buffer_numa_move(halfway, numa_second, NULL, NULL) != UMO_OK ||
+                umo_buffer_pin(halfway, NULL) != UMO_OK || there;
         for (int i = 0; i < 200 && !there; i++) {
             there = use_from(another, numa_second, numa_second, 10);
             (void)umo_numa_run(childs_scope, &unfinished);
@@ -455,6 +460,7 @@ static void a_child_looks_for_itself(void **state)
     assert_true(numa_touch(numa_first, umo_buffer_host(buffer), SIZE, 1));
     assert_true(numa_touch(numa_first, umo_buffer_host(another), SIZE, 1));
     child_result = -1;
+    halfway = buffer;
     numa_fake.moving = fork_and_look;
     for (int i = 0; i < 200 && numa_fake.moving != NULL; i++) {
         (void)use_from(buffer, numa_second, UMO_NUMA_ANY, 10);

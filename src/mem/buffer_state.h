@@ -9,6 +9,7 @@
 #include "base/ranges.h"
 #include "driver/device.h"
 #include "mem/buffer.h"
+#include "os/os.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -50,7 +51,9 @@ struct umo_buffer {
     bool inner;              /* imported, out of memory that umo holds: not somebody else's */
     _Atomic uint64_t number; /* in the flight recorder; 0 until its first event. See events.h */
     void *shadow;            /* the host side where the driver's memory has none; see host_side.c */
-    void *home;              /* movable memory: its host addresses, reserved for its life */
+    umo_buffer *piece;       /* NULL, or what keeps the uses of all buffers that share its bytes */
+    size_t piece_offset;
+    void *home; /* movable memory: its host addresses, reserved for its life */
     size_t home_bytes;
     _Atomic uint32_t
         mode; /* what the caller sees; below movable MANAGED memory is PRIVATE memory */
@@ -68,6 +71,7 @@ struct umo_buffer {
     uint32_t export_count;  /* all of them */
     bool changing;          /* a move or a page-lock is at work: brackets wait */
     bool relocating;        /* pages are on their way to another node: brackets need not wait */
+    uint32_t relocating_in; /* umo_os_forks() of then: in a child of fork() nobody moves them */
     umo_ranges valid;       /* umo_side bits, or RANGE_FAILED */
     size_t use_count;
     size_t use_capacity;
@@ -167,11 +171,17 @@ bool umo_buffer_change_wait(umo_buffer *buffer, uint64_t deadline_ns);
 /* Takes the lock when no move and no page-lock is at work. */
 void umo_buffer_lock_quiet(umo_buffer *buffer);
 
+/* Whether pages are on their way to another node. The lock is held. */
+static inline bool umo_buffer_relocates(const umo_buffer *buffer)
+{
+    return buffer->relocating && buffer->relocating_in == umo_os_forks();
+}
+
 /* Waits until no pages are on their way to another node, which nobody begins after the caller has
  * noted a pin, an export or a change. The lock is held, and let go meanwhile. */
 static inline void umo_buffer_relocation_wait(umo_buffer *buffer)
 {
-    while (buffer->relocating) {
+    while (umo_buffer_relocates(buffer)) {
         (void)umo_buffer_change_wait(buffer, UINT64_MAX);
     }
 }
@@ -227,6 +237,15 @@ umo_status umo_bytes_claim(umo_buffer *buffer, const umo_access *access, bool ex
                            umo_fence_set *waits);
 /* umo_access_begin() of a valid range that is not empty. Not recorded as an access. */
 umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits);
+/* Notes a use in the books of a buffer's piece, as `noted`, if no other buffer's use of the same
+ * bytes is in the way of `access`; BUSY. What it has to wait for comes out in waits. Nothing
+ * happens without a piece. No lock is held, and in these three neither. */
+umo_status umo_piece_open(umo_buffer *buffer, const umo_access *access, umo_use noted,
+                          umo_fence_set *waits);
+/* The use that was noted has ended. */
+void umo_piece_close(umo_buffer *buffer, const umo_access *access, umo_use noted, umo_fence done);
+/* Adds what a piece has to wait for to the waits of a use. */
+void umo_piece_waits_add(umo_fence_set *waits, const umo_fence_set *piece);
 /* Test mode: the other side's bytes of a range just became stale; make them useless, in order
  * behind all uses. The lock is held, room for one use was made. */
 void umo_stale_poison(umo_buffer *buffer, const umo_access *access, umo_fence done);

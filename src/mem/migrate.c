@@ -42,8 +42,9 @@ static obstacle obstacle_find(const umo_buffer *buffer)
     if (buffer->export_count > 0) {
         return OBSTACLE_EXPORTED;
     }
-    obstacle found = buffer->changing || buffer->relocating || buffer->holds > 0 ? OBSTACLE_OTHERS
-                                                                                 : OBSTACLE_NONE;
+    obstacle found = buffer->changing || umo_buffer_relocates(buffer) || buffer->holds > 0
+                         ? OBSTACLE_OTHERS
+                         : OBSTACLE_NONE;
     for (size_t i = 0; i < buffer->use_count; i++) {
         if (buffer->uses[i].open) {
             if (pthread_equal(buffer->uses[i].opener, pthread_self())) {

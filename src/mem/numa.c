@@ -21,16 +21,23 @@ bool umo_buffer_numa_look(umo_buffer *buffer, const umo_numa_topology *topology,
 {
     const size_t page = umo_os_page_bytes();
     bool seen = false;
-    umo_buffer_hold(buffer);
     (void)pthread_mutex_lock(&buffer->lock);
-    const char *host = umo_host_side(buffer);
+    /* A sample is not worth waiting for; and what was given at birth does not move. */
+    const bool quiet = buffer->home == NULL || !buffer->changing;
+    const char *host = quiet ? umo_host_side(buffer) : NULL;
+    buffer->holds += quiet ? 1 : 0;
     (void)pthread_mutex_unlock(&buffer->lock);
     if (host != NULL) {
         size_t step = buffer->size_bytes / page / LOOKS_MOST + 1;
         seen =
             umo_numa_residency_read(topology, host, buffer->size_bytes, step, out, NULL) == UMO_OK;
     }
-    umo_buffer_unhold(buffer);
+    if (quiet) {
+        (void)pthread_mutex_lock(&buffer->lock);
+        buffer->holds--;
+        umo_buffer_changed(buffer);
+        (void)pthread_mutex_unlock(&buffer->lock);
+    }
     uint64_t present = 0;
     for (uint32_t i = 0; seen && i < topology->count; i++) {
         present += out->node_bytes[i];
@@ -90,8 +97,9 @@ static umo_status relocation_begin(umo_buffer *buffer, bool asked, char **pages,
                                    umo_error *error)
 {
     umo_status status = UMO_OK;
+    umo_os_forks_watch();
     (void)pthread_mutex_lock(&buffer->lock);
-    while (buffer->changing || buffer->relocating) {
+    while (buffer->changing || umo_buffer_relocates(buffer)) {
         (void)umo_buffer_change_wait(buffer, UINT64_MAX);
     }
     *pages = own_pages(buffer, size_bytes);
@@ -105,6 +113,7 @@ static umo_status relocation_begin(umo_buffer *buffer, bool asked, char **pages,
         status = umo_error_set(error, UMO_E_BUSY, 0, "a buffer that was placed does not move");
     } else {
         buffer->relocating = true;
+        buffer->relocating_in = umo_os_forks();
     }
     (void)pthread_mutex_unlock(&buffer->lock);
     return status;

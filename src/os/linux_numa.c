@@ -264,11 +264,14 @@ static umo_status batch_move(batch *b, int32_t node, move_counts *counts, umo_er
     int to[BATCH];
     int said[BATCH];
     umo_status status = umo_numa_look(b->pages, b->count, b->where, error);
-    if (status == UMO_OK) {
-        look_behind_marks(b->pages, b->count, b->where);
-        (void)batch_keep_others(b, node, NULL);
-        counts->tried += b->count;
+    if (status != UMO_OK) { /* a node that cannot be has the first word, as where it is bound */
+        bool none;
+        umo_status of_node = verdict(0, node, &none, error);
+        return of_node != UMO_OK ? of_node : status;
     }
+    look_behind_marks(b->pages, b->count, b->where);
+    (void)batch_keep_others(b, node, NULL);
+    counts->tried += b->count;
     for (int i = 0; i < MOVE_TRIES && b->count > 0 && status == UMO_OK && !counts->full; i++) {
         for (size_t k = 0; k < b->count; k++) {
             to[k] = node;

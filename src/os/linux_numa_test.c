@@ -485,7 +485,8 @@ static int filtered_child(int cause)
                  cause)) {
         return 5;
     }
-    if (umo_numa_bind(pages, page, 77, UMO_NUMA_ONLY, &error) != UMO_E_NOT_FOUND) {
+    if (umo_numa_bind(pages, page, 77, UMO_NUMA_ONLY, &error) != UMO_E_NOT_FOUND ||
+        umo_numa_move(pages, page, 77, NULL, &error) != UMO_E_NOT_FOUND) {
         return 6;
     }
     return umo_numa_memory_nodes() >= 1 && umo_numa_topology_read(&topology, &error) == UMO_OK ? 0
