@@ -52,7 +52,8 @@ typedef struct umo_plan_options {
     uint64_t capacity_bytes;
     /** 1 s. 0: no limit. Where a search is cut short depends on the machine, so two runs may differ
      * in how good their plans are; what is tried, and in which order, does not. A first plan is
-     * made whatever it costs: some 0.1 s for 10,000 buffers, 1 s for 60,000. */
+     * made even if it passes meanwhile: some 0.1 s for 10,000 buffers, 0.5 s for 60,000, 3 s for
+     * 300,000, whatever their lifetimes are. */
     uint64_t time_limit_ns;
     /** 0: no limit. The same buffers, options and node limit give the same plan on every machine,
      * if no time limit passes first. Without either limit 1,000,000 is taken. A node is a state of
@@ -60,7 +61,8 @@ typedef struct umo_plan_options {
     uint64_t node_limit;
     uint64_t seed; /**< 0: any number gives another order of what is tried */
     /** Asked every now and then (about every 50 us), with how far it is; false ends the search,
-     * and the best plan so far is kept. NULL: nobody asks. It must not call umo_plan(). */
+     * and the best plan so far is kept, or the first one, which is made to its end. NULL: nobody
+     * asks. It must not call umo_plan(). */
     bool (*progress)(const umo_plan_progress *progress, void *user);
     void *user;
 } umo_plan_options;
@@ -92,7 +94,8 @@ UMO_API void umo_plan_options_init(umo_plan_options *options);
  * Errors:    INVAL    a buffer whose lifetime ends before it begins, of size 0 or beyond 63 bits,
  *                     or too many buffers; the text has the number of the buffer in the array.
  *            LIMIT    the capacity is below what is in use at once (the text has both), no plan of
- *                     that capacity exists (proven: proof is INFEASIBLE), or 63 bits hold none.
+ *                     that capacity exists (proven: proof is INFEASIBLE), or none of less than
+ *                     2^63 bytes was found: near that, padding counts that a plan may not need.
  *            TIMEOUT  a limit passed, or progress() ended it, before a plan of that capacity was
  *                     found, or its absence proven. Never without a capacity.
  *            NOMEM.

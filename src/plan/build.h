@@ -38,7 +38,7 @@ typedef struct plan_taste {
 
 /*
  * Fills the lowest valley of what is placed so far with a buffer whose lifetime begins with it, or
- * lifts it where there is none; for parts of any size, O((n + lifts) log n).
+ * lifts it where there is none; for parts of any size, O(n log n).
  *
  * Source: the best-fit heuristic for strip packing (Burke, Kendall, Whitwell, Operations Research
  * 52, 2004), where here a buffer's place in time is given.

@@ -205,8 +205,8 @@ static void part_search(planner *p, plan_part *part, uint64_t work_max)
     }
 }
 
-/* Constructions, until one of them is as short as can be. `whole`: the first one is made whatever
- * it costs, so that there is a plan at any limit. */
+/* Constructions, until one of them is as short as can be. `whole`: the first one is made even if
+ * the budget is spent, so that there is a plan at any limit. */
 static void orders_build(planner *p, plan_part *part, plan_order last, bool whole)
 {
     for (plan_order order = PLAN_ORDER_SIZE; order <= last; order++) {

@@ -2,6 +2,7 @@
  * umo_plan() against plain enumeration, against rectangles whose optimum is known, and at its
  * limits. Every plan is checked, by a naive check where that is cheap.
  */
+#include "plan/build.h"
 #include "plan/instances_test.h"
 
 #include <umo/plan.h>
@@ -330,6 +331,75 @@ static void a_time_limit_ends_it(void **state)
     assert_true(result.time_ns >= options.time_limit_ns);
 }
 
+/* In steps, not by a clock: of the skyline, which makes the first plan of any part. */
+static uint64_t skyline_work(const umo_plan_buffer *many, size_t count)
+{
+    const umo_plan_options options = nodes_only(1);
+    const plan_taste taste = {.order = PLAN_ORDER_SIZE, .whole = true};
+    plan_budget budget;
+    plan_problem problem;
+    umo_plan_budget_start(&budget, &options);
+    assert_int_equal(umo_plan_problem_init(&problem, many, count, NULL), UMO_OK);
+    for (size_t i = 0; i < problem.part_count; i++) {
+        plan_part *part = &problem.parts[i];
+        plan_skyline *skyline = umo_plan_skyline_create(part);
+        assert_non_null(skyline);
+        assert_true(umo_plan_skyline_run(skyline, part, &taste, &budget));
+        assert_true(part->planned);
+        umo_plan_skyline_destroy(skyline);
+    }
+    umo_plan_problem_finish(&problem);
+    return budget.work;
+}
+
+static void first_plan_is_cheap(const umo_plan_buffer *many, size_t count)
+{
+    const uint64_t work = skyline_work(many, count);
+    assert_true(work < 2000 * count);
+
+    /* Ended before there is a plan: the first one is made, and no more. */
+    int64_t *at = calloc(count, sizeof *at);
+    assert_non_null(at);
+    watcher w = {.end_at = 1};
+    umo_plan_options options = nodes_only(UINT64_MAX);
+    options.progress = watch;
+    options.user = &w;
+    umo_plan_result result;
+    int64_t peak = -1;
+    assert_int_equal(umo_plan(many, count, &options, at, &result, NULL), UMO_OK);
+    assert_int_equal(umo_plan_check(many, count, at, &peak, NULL), UMO_OK);
+    assert_true(peak == result.peak_bytes && result.interrupted);
+    assert_int_equal(w.calls, 1);
+    assert_true(result.nodes <= count);
+    free(at);
+}
+
+static void a_first_plan_costs_little_whatever_the_lifetimes(void **state)
+{
+    (void)state;
+    enum {
+        COUNT = 20000,
+        TIMES = 100000,
+        APART = 1000
+    };
+    umo_plan_buffer *many = calloc(COUNT, sizeof *many);
+    assert_non_null(many);
+    /* Long ones: a valley has thousands of begins over it that do not end in it. */
+    uint32_t random = 9;
+    random_buffers_test(many, COUNT, TIMES, TIMES / 3, 1 << 20, 1, &random);
+    first_plan_is_cheap(many, COUNT);
+    /* Many that begin at once, each with its own end, and nothing goes on from most ends. */
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const int64_t hub = APART * (int64_t)random_test(&random, COUNT / APART + 1);
+        const int64_t beside = i % 2 == 1 ? 1 + random_test(&random, APART) : 0;
+        const int64_t length = random_test(&random, APART) + (i % 2 == 1 ? APART : 1);
+        many[i] = (umo_plan_buffer){hub + beside, hub + beside + length,
+                                    1 + random_test(&random, 1 << 20), 1};
+    }
+    first_plan_is_cheap(many, COUNT);
+    free(many);
+}
+
 static void a_capacity_ends_the_search_and_one_not_reached_is_told(void **state)
 {
     (void)state;
@@ -480,6 +550,7 @@ int main(void)
         cmocka_unit_test(a_plan_is_there_at_every_node_limit_and_gets_no_worse),
         cmocka_unit_test(a_caller_can_end_it_and_keeps_the_best_plan),
         cmocka_unit_test(a_time_limit_ends_it),
+        cmocka_unit_test(a_first_plan_costs_little_whatever_the_lifetimes),
         cmocka_unit_test(a_capacity_ends_the_search_and_one_not_reached_is_told),
         cmocka_unit_test(parts_of_time_share_a_bottom_and_nothing_else),
         cmocka_unit_test(lifetimes_and_sizes_reach_the_ends_of_their_types),

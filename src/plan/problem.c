@@ -378,7 +378,8 @@ umo_status umo_plan_problem_init(plan_problem *problem, const umo_plan_buffer *b
     }
     if (status == UMO_E_LIMIT) {
         return umo_error_set(error, UMO_E_LIMIT, 0,
-                             "the buffers in use at once need 2^63 bytes or more");
+                             "the buffers in use at once need 2^63 bytes or more, each rounded up "
+                             "to the common divisor of the alignments");
     }
     return status == UMO_OK ? UMO_OK : umo_error_set(error, status, 0, "no memory for a plan");
 }

@@ -48,7 +48,7 @@ typedef struct plan_problem {
     int64_t bound;    /* of all parts, their bases included, and of what lies in none */
 } plan_problem;
 
-/* Cuts into parts. INVAL, LIMIT (no 63 bits hold a plan), NOMEM. */
+/* Cuts into parts. INVAL, LIMIT (no 63 bits hold the padded sizes), NOMEM. */
 umo_status umo_plan_problem_init(plan_problem *problem, const umo_plan_buffer *buffers,
                                  size_t count, umo_error *error);
 void umo_plan_problem_finish(plan_problem *problem);

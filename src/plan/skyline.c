@@ -1,7 +1,7 @@
 /*
  * See build.h. Two trees: one over the sections, with the least and the highest floor of each
- * range, and one over the items in the order of their begin, with the furthest end of those that
- * are not placed yet, which finds all that are over a section.
+ * range, and one over the items in the order of their begin, with the nearest and the furthest end
+ * of those that are not placed yet, which finds what is over a section and what fits a valley.
  */
 #include "plan/build.h"
 #include "plan/order.h"
@@ -9,8 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Items looked at for one row. */
+/* Items looked at for one row, and for the rows of a whole run: where many begin at once and end
+ * too early for the next, a row costs a hundred times what others do. Beyond that each row is one
+ * item, so that a plan costs O(n log n) whatever the buffers are. The clock does not decide that:
+ * the first plan is the same at every limit. */
 #define ROW_STEPS 1000u
+#define RUN_STEPS 100000u
+#define RUN_STEPS_ITEM 64u
 #define DONE INT64_MAX          /* floor of a section over which nothing is left */
 #define HIGHEST (INT64_MAX - 1) /* floor of one that has no room left below 63 bits */
 
@@ -20,6 +25,12 @@ typedef struct range {
     int64_t all; /* a floor that the whole range has, not told to its halves yet; -1: none */
 } range;
 
+/* Ends of items that are not placed. */
+typedef struct reach {
+    uint32_t nearest;  /* UINT32_MAX: all are placed */
+    uint32_t furthest; /* 0: likewise */
+} reach;
+
 struct plan_skyline {
     uint32_t items;
     uint32_t sections;
@@ -27,18 +38,17 @@ struct plan_skyline {
     uint32_t *hi;
     uint32_t *order;       /* items by begin, then by taste */
     uint32_t *begin_first; /* for each section the first in `order` that begins there; one more */
-    uint32_t *begin_skip;  /* the first of those that is not placed, or beyond */
     uint32_t floor_leaves; /* powers of two */
     uint32_t reach_leaves;
     range *floors;
-    uint32_t *reach; /* furthest end; 0: all placed */
-    bool *placed;
+    reach *ends;
     int64_t *offsets;
     plan_ranked *ranked;
     uint32_t *row;
     uint32_t *best_row;
     uint32_t *dead; /* the turn in which a section was found to begin no row */
     uint32_t turn;
+    uint64_t steps_left; /* for rows of more than one item */
     uint64_t work;
 };
 
@@ -65,19 +75,16 @@ plan_skyline *umo_plan_skyline_create(const plan_part *part)
     s->hi = calloc(s->items, sizeof *s->hi);
     s->order = calloc(s->items, sizeof *s->order);
     s->begin_first = calloc((size_t)s->sections + 1, sizeof *s->begin_first);
-    s->begin_skip = calloc((size_t)s->sections + 1, sizeof *s->begin_skip);
     s->floors = calloc(2 * (size_t)s->floor_leaves, sizeof *s->floors);
-    s->reach = calloc(2 * (size_t)s->reach_leaves, sizeof *s->reach);
-    s->placed = calloc(s->items, sizeof *s->placed);
+    s->ends = calloc(2 * (size_t)s->reach_leaves, sizeof *s->ends);
     s->offsets = calloc(s->items, sizeof *s->offsets);
     s->ranked = calloc(s->items, sizeof *s->ranked);
     s->row = calloc(s->items, sizeof *s->row);
     s->best_row = calloc(s->items, sizeof *s->best_row);
     s->dead = calloc((size_t)s->sections + 1, sizeof *s->dead);
     if (s->lo == NULL || s->hi == NULL || s->order == NULL || s->begin_first == NULL ||
-        s->begin_skip == NULL || s->floors == NULL || s->reach == NULL || s->placed == NULL ||
-        s->offsets == NULL || s->ranked == NULL || s->row == NULL || s->best_row == NULL ||
-        s->dead == NULL) {
+        s->floors == NULL || s->ends == NULL || s->offsets == NULL || s->ranked == NULL ||
+        s->row == NULL || s->best_row == NULL || s->dead == NULL) {
         umo_plan_skyline_destroy(s);
         return NULL;
     }
@@ -93,10 +100,8 @@ void umo_plan_skyline_destroy(plan_skyline *s)
     free(s->hi);
     free(s->order);
     free(s->begin_first);
-    free(s->begin_skip);
     free(s->floors);
-    free(s->reach);
-    free(s->placed);
+    free(s->ends);
     free(s->offsets);
     free(s->ranked);
     free(s->row);
@@ -206,50 +211,56 @@ static uint32_t floors_wall(plan_skyline *s, uint32_t node, uint32_t first, uint
 
 /* ---- items over a section ---- */
 
-static void reach_set(plan_skyline *s, uint32_t position, uint32_t reach)
+static void ends_join(reach *tree, uint32_t node)
+{
+    const uint32_t left = 2 * node;
+    const reach *a = &tree[left];
+    const reach *b = &tree[left + 1];
+    tree[node].nearest = a->nearest < b->nearest ? a->nearest : b->nearest;
+    tree[node].furthest = a->furthest > b->furthest ? a->furthest : b->furthest;
+}
+
+static void ends_placed(plan_skyline *s, uint32_t position)
 {
     uint32_t node = s->reach_leaves + position;
-    s->reach[node] = reach;
+    s->ends[node] = (reach){UINT32_MAX, 0};
     while (node > 1) {
         node /= 2;
-        const uint32_t left = 2 * node;
-        const uint32_t a = s->reach[left];
-        const uint32_t b = s->reach[left + 1];
-        s->reach[node] = a > b ? a : b;
+        ends_join(s->ends, node);
         s->work++;
     }
 }
 
 /* Whether one of the first `before` items by begin, and not placed, is over section q. */
-static bool reach_over(plan_skyline *s, uint32_t node, uint32_t first, uint32_t size,
-                       uint32_t before, uint32_t q)
+static bool ends_over(plan_skyline *s, uint32_t node, uint32_t first, uint32_t size,
+                      uint32_t before, uint32_t q)
 {
     s->work++;
-    if (first >= before || s->reach[node] <= q) {
+    if (first >= before || s->ends[node].furthest <= q) {
         return false;
     }
     if (first + size <= before) {
         return true;
     }
     const uint32_t half = size / 2;
-    return reach_over(s, 2 * node, first, half, before, q) ||
-           reach_over(s, 2 * node + 1, first + half, half, before, q);
+    return ends_over(s, 2 * node, first, half, before, q) ||
+           ends_over(s, 2 * node + 1, first + half, half, before, q);
 }
 
-/* The first position from `from` on that is not placed. */
-static uint32_t reach_next(plan_skyline *s, uint32_t node, uint32_t first, uint32_t size,
-                           uint32_t from)
+/* The first position from `from` on of an item that is not placed and ends by r. */
+static uint32_t ends_by(plan_skyline *s, uint32_t node, uint32_t first, uint32_t size,
+                        uint32_t from, uint32_t r)
 {
     s->work++;
-    if (first + size <= from || s->reach[node] == 0) {
+    if (first + size <= from || s->ends[node].nearest > r) {
         return UINT32_MAX;
     }
     if (size == 1) {
         return first;
     }
     const uint32_t half = size / 2;
-    const uint32_t found = reach_next(s, 2 * node, first, half, from);
-    return found != UINT32_MAX ? found : reach_next(s, 2 * node + 1, first + half, half, from);
+    const uint32_t found = ends_by(s, 2 * node, first, half, from, r);
+    return found != UINT32_MAX ? found : ends_by(s, 2 * node + 1, first + half, half, from, r);
 }
 
 /* ---- the construction ---- */
@@ -265,27 +276,23 @@ static bool run_begin(plan_skyline *s, const plan_part *part, const plan_taste *
         s->lo[i] = taste->mirrored ? s->sections - item->hi : item->lo;
         s->hi[i] = taste->mirrored ? s->sections - item->lo : item->hi;
         s->begin_first[s->lo[i] + 1]++;
-        s->placed[i] = false;
     }
     for (uint32_t q = 0; q < s->sections; q++) {
         s->begin_first[q + 1] += s->begin_first[q];
     }
-    /* Counting sort by begin keeps the order of ranks. */
-    memcpy(s->begin_skip, s->begin_first, ((size_t)s->sections + 1) * sizeof *s->begin_skip);
+    /* Counting sort by begin keeps the order of ranks; afterwards each count is the next one's. */
     for (uint32_t k = 0; k < s->items; k++) {
         const uint32_t i = s->ranked[k].item;
-        s->order[s->begin_skip[s->lo[i]]++] = i;
+        s->order[s->begin_first[s->lo[i]]++] = i;
     }
-    memcpy(s->begin_skip, s->begin_first, ((size_t)s->sections + 1) * sizeof *s->begin_skip);
-    memset(s->reach, 0, 2 * (size_t)s->reach_leaves * sizeof *s->reach);
-    for (uint32_t k = 0; k < s->items; k++) {
-        s->reach[s->reach_leaves + k] = s->hi[s->order[k]];
+    memmove(s->begin_first + 1, s->begin_first, s->sections * sizeof *s->begin_first);
+    s->begin_first[0] = 0;
+    for (uint32_t k = 0; k < s->reach_leaves; k++) {
+        const uint32_t end = k < s->items ? s->hi[s->order[k]] : 0;
+        s->ends[s->reach_leaves + k] = (reach){end > 0 ? end : UINT32_MAX, end};
     }
     for (uint32_t node = s->reach_leaves - 1; node > 0; node--) {
-        const uint32_t left = 2 * node;
-        const uint32_t a = s->reach[left];
-        const uint32_t b = s->reach[left + 1];
-        s->reach[node] = a > b ? a : b;
+        ends_join(s->ends, node);
     }
     for (uint32_t leaf = 0; leaf < s->floor_leaves; leaf++) {
         floors_all(&s->floors[s->floor_leaves + leaf], leaf < s->sections ? 0 : DONE);
@@ -300,24 +307,15 @@ static bool run_begin(plan_skyline *s, const plan_part *part, const plan_taste *
 /* The first position from k on of an item that begins at section l, is not placed and ends by r. */
 static uint32_t fitting(plan_skyline *s, uint32_t l, uint32_t k, uint32_t r)
 {
+    const uint32_t from = k > s->begin_first[l] ? k : s->begin_first[l];
     const uint32_t end = s->begin_first[l + 1];
-    uint32_t *skip = &s->begin_skip[l];
-    while (*skip < end && s->placed[s->order[*skip]]) {
-        (*skip)++;
-    }
-    for (k = k > *skip ? k : *skip; k < end; k++) {
-        s->work++;
-        const uint32_t i = s->order[k];
-        if (!s->placed[i] && s->hi[i] <= r) {
-            return k;
-        }
-    }
-    return UINT32_MAX;
+    const uint32_t found = from < end ? ends_by(s, 1, 0, s->reach_leaves, from, r) : UINT32_MAX;
+    return found < end ? found : UINT32_MAX;
 }
 
 /*
  * Looks for items that fill the valley from l to just before r in one row, each beginning where the
- * one before it ends. The row is in s->row; where there is none it is the one that gets furthest.
+ * one before it ends. What is in s->best_row gets furthest, where none gets to r.
  */
 static uint32_t row_find(plan_skyline *s, uint32_t l, uint32_t r)
 {
@@ -327,7 +325,9 @@ static uint32_t row_find(plan_skyline *s, uint32_t l, uint32_t r)
     uint32_t at = l;
     uint32_t k = 0;
     s->turn++;
-    for (unsigned steps = 0; steps < ROW_STEPS; steps++) {
+    const unsigned steps_max = s->steps_left > ROW_STEPS ? ROW_STEPS : 1;
+    for (unsigned steps = 0; steps < steps_max; steps++) {
+        s->steps_left -= steps_max > 1 ? 1 : 0;
         const uint32_t position = s->dead[at] == s->turn ? UINT32_MAX : fitting(s, at, k, r);
         if (position == UINT32_MAX) {
             s->dead[at] = s->turn;
@@ -363,17 +363,20 @@ static bool item_put(plan_skyline *s, const plan_part *part, uint32_t position, 
     }
     const int64_t top = plan_add(offset, item->padded);
     s->offsets[i] = offset;
-    s->placed[i] = true;
-    reach_set(s, position, 0);
+    ends_placed(s, position);
     floors_set(s, 1, 0, s->floor_leaves, s->lo[i], s->hi[i], top < HIGHEST ? top : HIGHEST);
     return true;
 }
 
-/* Nothing fits into the valley's left end: it rises to the lower one of the walls. */
+/*
+ * Nothing fits into the valley's left end: it rises to the lower one of the walls, and so does all
+ * up to where something fits. One begin at a time the same would come out, after as many lifts as
+ * buffers begin in the valley: n^2 of them.
+ */
 static void lift(plan_skyline *s, uint32_t l, uint32_t r)
 {
     const uint32_t before = s->begin_first[l + 1];
-    if (!reach_over(s, 1, 0, s->reach_leaves, before, l)) {
+    if (!ends_over(s, 1, 0, s->reach_leaves, before, l)) {
         floors_set(s, 1, 0, s->floor_leaves, l, l + 1, DONE);
         return;
     }
@@ -385,9 +388,9 @@ static void lift(plan_skyline *s, uint32_t l, uint32_t r)
         const int64_t other = floors_most(s, 1, 0, s->floor_leaves, r, r + 1);
         wall = other < wall ? other : wall;
     }
-    const uint32_t next = reach_next(s, 1, 0, s->reach_leaves, before);
+    const uint32_t next = ends_by(s, 1, 0, s->reach_leaves, before, r);
     const uint32_t until = next == UINT32_MAX ? r : s->lo[s->order[next]];
-    floors_set(s, 1, 0, s->floor_leaves, l, until < r ? until : r, wall);
+    floors_set(s, 1, 0, s->floor_leaves, l, until, wall);
 }
 
 /* Places a row or lifts a valley; false if that would lie beyond 63 bits. */
@@ -417,6 +420,7 @@ bool umo_plan_skyline_run(plan_skyline *s, plan_part *part, const plan_taste *ta
         return false;
     }
     s->work = 0;
+    s->steps_left = RUN_STEPS + (uint64_t)s->items * RUN_STEPS_ITEM;
     for (uint32_t left = s->items; left > 0;) {
         const uint32_t before = left;
         if (!advance(s, part, &left)) {
