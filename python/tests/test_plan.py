@@ -103,8 +103,15 @@ def test_names_with_markup_are_text_in_the_drawing(folder: Path) -> None:
         (INPUT + "b6,0,1,x\n", [], 1, "line 7: size is no whole number: x"),
         (INPUT, ["--check"], 1, "bad.csv has no column offset"),
         ("id,lower,upper,size\na,0,2,9223372036854775807\nb,1,3,1\n", [], 1, "2^63 bytes or more"),
-        ("id,lower,upper,size,offset\na,0,2,5,0\nb,1,3,1,4\n", ["--check"], 1, "buffers 0 and 1 are in use at once"),
+        ("id,lower,upper,size,offset\na,0,2,5,0\nb,1,3,1,4\n", ["--check"], 1, "bad.csv: buffers a and b are in use"),
+        ("id,lower,upper,size,alignment,offset\n7,0,2,5,4,2\n", ["--check"], 1, "bad.csv: buffer 7: offset 2 is no"),
+        ("id,lower,upper,size\na,0,2,9223372036854775807\nb,1,3,1\n", [], 1, "umo: bad.csv: the buffers in use"),
         (INPUT, ["--capacity", str(2**63)], 2, "2^63 - 1 at most"),
+        (INPUT, ["--seed", str(2**64)], 2, "2^64 - 1 at most"),
+        (INPUT, ["--time", "nan"], 2, "'--time'"),
+        (INPUT, ["--shape", "x=1x2"], 2, "name the model with --onnx"),
+        (INPUT, ["--check", "-o", "o.csv"], 2, "--check makes no plan and has no use for --output;"),
+        (INPUT, ["--check", "--svg", "o.svg", "--capacity", "9"], 2, "no use for --svg, --capacity;"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -149,6 +156,46 @@ def test_ctrl_c_keeps_the_best_plan(folder: Path) -> None:
     assert offsets is not None and planning.check(buffers, offsets) > 0
 
 
+def test_ctrl_c_is_no_capacity_that_was_not_reached(folder: Path) -> None:
+    buffers = hard()
+    planning.write(folder / "hard.csv", buffers)
+    live = planning.solve(buffers, seconds=0, nodes=1).live
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    command = [
+        sys.executable,
+        "-m",
+        "umo",
+        "plan",
+        "hard.csv",
+        "--time",
+        "60",
+        "-o",
+        "out.csv",
+        "--capacity",
+        str(live),
+    ]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, "proof    none" in said) == (130, True)
+    found, offsets = planning.read(folder / "out.csv")
+    assert offsets is not None and planning.check(found, offsets) > live
+
+
+def test_what_progress_raises_ends_the_search_and_is_raised() -> None:
+    asked = []
+
+    def progress(*now: object) -> bool:
+        asked.append(now)
+        raise KeyError("mine")
+
+    begin = time.monotonic()
+    with pytest.raises(KeyError, match="mine"):
+        planning.solve(hard(), seconds=30, progress=progress)
+    assert len(asked) == 1 and time.monotonic() - begin < 15
+
+
 def test_progress_is_told_and_can_end_it() -> None:
     seen: list[tuple[int | None, int, float]] = []
 
@@ -174,6 +221,125 @@ def test_numbers_beyond_63_bits_are_refused_in_python_too() -> None:
     for wrong in (Buffer("a", 0, 1, 2**63), Buffer("a", 0, 2**63, 1), Buffer("a", 0, 1, 0), Buffer("a", 1, 1, 1)):
         with pytest.raises(PlanError):
             planning.solve([wrong])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: value} for name in ("capacity", "nodes", "seed") for value in (-1, 2**64)),
+        {"capacity": 2**63},
+        *({"seconds": value} for value in (-1, -1e-12, float("nan"), float("inf"), -float("inf"), 1e11)),
+    ],
+)
+def test_limits_that_the_library_could_not_be_told_are_refused(wrong: dict) -> None:
+    with pytest.raises(PlanError):
+        planning.solve([Buffer("a", 0, 1, 1)], **wrong)
+
+
+def test_the_greatest_limits_are_limits() -> None:
+    one = [Buffer("a", 0, 1, 1)]
+    assert planning.solve(one, seconds=1e10, nodes=2**64 - 1, seed=2**64 - 1, capacity=2**63 - 1).peak == 1
+
+
+def test_the_shortest_time_is_a_limit() -> None:
+    begin = time.monotonic()
+    assert planning.solve(hard(), seconds=1e-12, nodes=10**9).seconds < 15  # 0 would be none
+    assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize("offsets", [[], [0], [0, 4, 8], [0, -1], [0, 2**63], [-(2**64), 4]])
+def test_offsets_that_are_none_are_refused(tmp_path: Path, offsets: list[int]) -> None:
+    buffers = [Buffer("a", 0, 1, 4), Buffer("b", 0, 1, 4)]
+    for use in (lambda: planning.check(buffers, offsets), lambda: planning.write(tmp_path / "w.csv", buffers, offsets)):
+        with pytest.raises(PlanError, match=r"each needs one|not within 0 to 2\^63 - 1"):
+            use()
+    assert not (tmp_path / "w.csv").exists()
+
+
+def test_ids_of_any_bytes_stay_what_they_are_and_are_shown_as_text(folder: Path) -> None:
+    text = b"id,lower,upper,size\n\xff,0,2,4\n\xfe,0,2,4\n\x1b[31m\xc3\xa9,0,2,4\n"
+    (folder / "in.csv").write_bytes(text)
+    assert umo("plan", "in.csv", "-o", "out.csv", "--svg", "p.svg", cwd=folder).returncode == 0
+    ids = [line.partition(b",")[0] for line in (folder / "out.csv").read_bytes().splitlines()[1:]]
+    assert ids == [b"\xff", b"\xfe", b"\x1b[31m\xc3\xa9"]
+    assert "?[31mé: 4 bytes" in "".join(ElementTree.parse(folder / "p.svg").getroot().itertext())
+    (folder / "bad.csv").write_bytes(b"id,lower,upper,size,offset\n\xff,0,2,4,0\n\x1b[31m,0,2,4,0\n")
+    said = umo("plan", "bad.csv", "--check", cwd=folder).stderr
+    assert said.startswith("umo: bad.csv: buffers ? and ?[31m are in use at once")
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["a", "a"], "the id a is that of two buffers"),
+        (["\udcc3\udca9", "é"], "the id é is that of two buffers"),  # the same bytes
+        (["a", ""], "buffer 1 is empty"),
+        (["a\0b"], "buffer 0 has a zero byte"),
+        (["\ud800"], "half of a surrogate pair"),
+    ],
+)
+def test_no_file_is_written_that_could_not_be_read(tmp_path: Path, ids: list[str], words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        planning.write(tmp_path / "w.csv", [Buffer(name, 0, 1, 4) for name in ids])
+    with pytest.raises(PlanError, match="ends at 1, not after its begin, 1"):
+        planning.write(tmp_path / "w.csv", [Buffer("a", 1, 1, 4)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_are_bytes_too(tmp_path: Path) -> None:
+    one = [Buffer("a", 0, 1, 4)]
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv"))
+    planning.write(path, one)
+    assert planning.read(path) == (one, None)
+    for use in (lambda: planning.read(f"{path}\0x"), lambda: planning.write(f"{path}\0x", one)):
+        with pytest.raises(ValueError, match="a zero byte"):
+            use()
+
+
+def test_a_check_is_told_in_json(folder: Path) -> None:
+    umo("plan", "input.csv", "-o", "out.csv", cwd=folder)
+    ran = umo("plan", "out.csv", "--check", "--json", cwd=folder)
+    assert (json.loads(ran.stdout), ran.returncode) == ({"buffers": 5, "valid": True, "peak": 12}, 0)
+    (folder / "out.csv").write_text("id,lower,upper,size,offset\na,0,2,5,0\nb,1,3,1,4\n")
+    ran = umo("plan", "out.csv", "--check", "--json", cwd=folder)
+    assert (json.loads(ran.stdout), ran.returncode) == ({"buffers": 2, "valid": False, "peak": None}, 1)
+    assert "buffers a and b" in ran.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--svg", "--png"])
+def test_what_cannot_be_written_is_known_before_the_search(folder: Path, option: str) -> None:
+    (folder / "file").write_text("mine")
+    planning.write(folder / "hard.csv", hard())
+    for place, words in (
+        ("none/x", "No such file or directory; check the path"),
+        ("file/x", "Not a directory; check the path: a part of it is a file"),
+        (".", "Is a directory; name a file, not a folder"),
+    ):
+        ran = umo("plan", "hard.csv", "--time", "1000", option, place, cwd=folder)  # more than umo() waits
+        assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", f"umo: {place}: {words}\n")
+    before = sorted(folder.iterdir())
+    # An option that is wrong is told behind it, and what is there stays as it is.
+    ran = umo("plan", "hard.csv", "--time", "1000", option, "file", "--svg", "none/x", cwd=folder)
+    assert ran.returncode == 3 and (folder / "file").read_text() == "mine"
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="a device that is always full")
+@pytest.mark.parametrize("option", ["-o", "--svg"])
+def test_a_full_disk_takes_no_plan_but_its_figures_are_told(folder: Path, option: str) -> None:
+    ran = umo("plan", "input.csv", option, "/dev/full", cwd=folder)
+    assert ran.returncode == 3 and "peak     12 bytes" in ran.stdout
+    assert ran.stderr.startswith("umo: /dev/full: No space left on device; ") and ran.stderr.count("\n") == 1
+
+
+def test_more_time_is_no_advice_where_no_plan_can_be(folder: Path) -> None:
+    ran = umo("plan", "input.csv", "--capacity", "11", cwd=folder)
+    assert ran.returncode == 1 and ran.stderr.endswith("; allow more bytes\n")
+    buffers = hard()
+    planning.write(folder / "hard.csv", buffers)
+    live = planning.solve(buffers, seconds=0, nodes=1).live
+    ran = umo("plan", "hard.csv", "--capacity", str(live), "--time", "0.1", cwd=folder)
+    assert ran.returncode == 1 and ran.stderr.endswith("; allow more bytes or more --time\n")
 
 
 def write_model(path: Path) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import paths
 
@@ -27,8 +29,16 @@ _OK, _LIMIT, _TIMEOUT = 0, 3, 10
 _MOST = 2**63 - 1
 
 
+def _shown(text: str) -> str:
+    """Ids are anybody's bytes; a terminal and a drawing get none that are instructions or no text."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 class PlanError(Exception):
     """Buffers that cannot be planned, or a file that has none; one line in words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(_shown(words))
 
 
 class _Buffer(ctypes.Structure):
@@ -120,7 +130,7 @@ def _library() -> ctypes.CDLL:
 class Buffer:
     """In use from `lower` until just before `upper`."""
 
-    id: str
+    id: str  # bytes of a file that are not UTF-8 are surrogates (PEP 383), and such bytes again when written
     lower: int
     upper: int
     size: int
@@ -156,17 +166,27 @@ def _words(error: _Error) -> str:
     return error.text.decode(errors="replace")
 
 
+def _path(path: str | Path) -> bytes:
+    made = os.fsencode(path)
+    if b"\0" in made:  # the library would take what is before it for the path
+        raise ValueError(f"a path with a zero byte: {path!r}")
+    return made
+
+
+def _fail(error: _Error, path: str | Path) -> NoReturn:
+    if error.native:
+        raise OSError(error.native, os.strerror(error.native), str(path))
+    raise PlanError(_words(error))
+
+
 def read(path: str | Path) -> tuple[list[Buffer], list[int] | None]:
     """The buffers of a CSV file, and their offsets if it has any. Raises PlanError, or OSError for the file."""
     table, error = _Table(), _Error()
-    status = _library().umo_plan_table_read(str(path).encode(), ctypes.byref(table), ctypes.byref(error))
-    if status != _OK:
-        if error.native:
-            raise OSError(error.native, _words(error).rpartition(": ")[2], str(path))
-        raise PlanError(_words(error))
+    if _library().umo_plan_table_read(_path(path), ctypes.byref(table), ctypes.byref(error)) != _OK:
+        _fail(error, path)
     try:
         found = [
-            Buffer(table.ids[i].decode(errors="replace"), b.lower, b.upper, b.size_bytes, b.align_bytes or 1)
+            Buffer(table.ids[i].decode(errors="surrogateescape"), b.lower, b.upper, b.size_bytes, b.align_bytes or 1)
             for i, b in enumerate(table.buffers[: table.count])
         ]
         return found, (list(table.offsets[: table.count]) if table.offsets else None)
@@ -175,15 +195,16 @@ def read(path: str | Path) -> tuple[list[Buffer], list[int] | None]:
 
 
 def write(path: str | Path, buffers: Sequence[Buffer], offsets: Sequence[int] | None = None) -> None:
-    """Writes a CSV file that read() reads; it is the old file or the new one. Raises PlanError or OSError."""
+    """Writes a CSV file that read() reads; it is the old file or the new one. Raises PlanError or OSError.
+
+    Ids must not be empty, hold a zero byte, or be the same.
+    """
     array, error = _array(buffers), _Error()
-    ids = (ctypes.c_char_p * max(1, len(buffers)))(*(b.id.encode() for b in buffers))
-    numbers = None if offsets is None else (ctypes.c_int64 * max(1, len(offsets)))(*offsets)
+    ids = (ctypes.c_char_p * max(1, len(buffers)))(*_ids(buffers))
+    numbers = None if offsets is None else _numbers(buffers, offsets)
     table = _Table(array, ids, numbers, len(buffers), None)
-    if _library().umo_plan_table_write(ctypes.byref(table), str(path).encode(), ctypes.byref(error)) != _OK:
-        if error.native:
-            raise OSError(error.native, _words(error).rpartition(": ")[2], str(path))
-        raise PlanError(_words(error))
+    if _library().umo_plan_table_write(ctypes.byref(table), _path(path), ctypes.byref(error)) != _OK:
+        _fail(error, path)
 
 
 def _array(buffers: Iterable[Buffer]) -> ctypes.Array[_Buffer]:
@@ -193,8 +214,34 @@ def _array(buffers: Iterable[Buffer]) -> ctypes.Array[_Buffer]:
             raise PlanError(f"{b.id}: a number is beyond 63 bits")
         if b.size < 1 or b.alignment < 0:
             raise PlanError(f"{b.id}: size {b.size}, alignment {b.alignment}: must be 1 or more")
+        if b.upper <= b.lower:
+            raise PlanError(f"{b.id}: its lifetime ends at {b.upper}, not after its begin, {b.lower}")
         rows.append(_Buffer(b.lower, b.upper, b.size, b.alignment))
     return (_Buffer * max(1, len(rows)))(*rows)
+
+
+def _numbers(buffers: Sequence[Buffer], offsets: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    if len(offsets) != len(buffers):
+        raise PlanError(f"{len(offsets)} offsets for {len(buffers)} buffers: each needs one")
+    for b, offset in zip(buffers, offsets, strict=True):
+        if not 0 <= offset <= _MOST:
+            raise PlanError(f"{b.id}: its offset, {offset}, is not within 0 to 2^63 - 1")
+    return (ctypes.c_int64 * max(1, len(offsets)))(*offsets)
+
+
+def _ids(buffers: Sequence[Buffer]) -> list[bytes]:
+    made: dict[bytes, None] = {}
+    for k, b in enumerate(buffers):
+        try:
+            name = b.id.encode(errors="surrogateescape")
+        except UnicodeEncodeError as error:
+            raise PlanError(f"the id {b.id} has half of a surrogate pair: it must be text") from error
+        if not name or b"\0" in name:
+            raise PlanError(f"the id of buffer {k} {'has a zero byte' if name else 'is empty'}: no file can have it")
+        if name in made:  # as bytes: two texts may be the same ones
+            raise PlanError(f"the id {b.id} is that of two buffers: each needs its own")
+        made[name] = None
+    return list(made)
 
 
 class _Interrupt:
@@ -229,25 +276,38 @@ def solve(
     """Finds an offset for each buffer: the shortest block, or any of `capacity` bytes.
 
     `seconds` and `nodes` limit the search, 0 is no limit; the same nodes give the same plan everywhere. Ctrl-C ends
-    it with the best plan so far. `progress` gets the best peak, the bound and the seconds, and says whether to go on.
-    A capacity that is not reached is told in `complaint`. Raises PlanError where the buffers cannot be planned.
+    it with the best plan so far. `progress` gets the best peak, the bound and the seconds, and says whether to go on;
+    what it raises ends the search and is raised here. A capacity that is not reached is told in `complaint`. Raises
+    PlanError where the buffers cannot be planned, or a limit is no number from 0 to 2^64 - 1 (bytes, nodes, ns).
     """
+    for name, value in (("capacity", capacity), ("nodes", nodes), ("seed", seed)):
+        if not 0 <= value < 2**64:
+            raise PlanError(f"{name} {value}: must be 0 to 2^64 - 1")
+    if not 0 <= seconds < 2**64 / 1e9:  # not a number is neither
+        raise PlanError(f"seconds {seconds}: must be 0 (no limit) to {2**64 / 1e9:.0f}")
     array, error, result = _array(buffers), _Error(), _Result()
     offsets = (ctypes.c_int64 * max(1, len(buffers)))()
+    raised: list[BaseException] = []
     with _Interrupt() as interrupt:
 
         def asked(state: Any, _: Any) -> bool:
-            if progress is not None:
+            if raised or interrupt.noted:
+                return False
+            try:
                 now = state.contents
                 best = now.peak_bytes if now.peak_bytes >= 0 else None
-                if not progress(best, now.bound_bytes, now.time_ns / 1e9):
-                    return False
-            return not interrupt.noted
+                return progress is None or bool(progress(best, now.bound_bytes, now.time_ns / 1e9))
+            except BaseException as error:  # noqa: BLE001  ctypes would print it, and the search would go on
+                raised.append(error)
+                return False
 
-        options = _Options(capacity, int(seconds * 1e9), nodes, seed % 2**64, _ASKED(asked), None)
+        # The least time is a nanosecond: 0 would be no limit.
+        options = _Options(capacity, math.ceil(seconds * 1e9), nodes, seed, _ASKED(asked), None)
         status = _library().umo_plan(
             array, len(buffers), ctypes.byref(options), offsets, ctypes.byref(result), ctypes.byref(error)
         )
+    if raised:
+        raise raised[0]
     if status not in (_OK, _LIMIT, _TIMEOUT) or (status == _LIMIT and PROOFS[result.proof] != "infeasible"):
         raise PlanError(_words(error))
     planned = result.peak_bytes >= 0
@@ -268,10 +328,12 @@ def solve(
 def check(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
     """The peak of a plan. Raises PlanError if it is none, with the two buffers that overlap."""
     error, peak = _Error(), ctypes.c_int64()
-    numbers = (ctypes.c_int64 * max(1, len(offsets)))(*offsets)
-    array = _array(buffers)
+    array, numbers = _array(buffers), _numbers(buffers, offsets)
     if _library().umo_plan_check(array, len(buffers), numbers, ctypes.byref(peak), ctypes.byref(error)) != _OK:
-        raise PlanError(_words(error))
+        words = _words(error)
+        numbered = re.match(r"buffers? \d+( and \d+)?", words)  # the library knows numbers, who reads it ids
+        end = numbered.end() if numbered else 0
+        raise PlanError(re.sub(r"\d+", lambda number: buffers[int(number[0])].id, words[:end]) + words[end:])
     return peak.value
 
 
@@ -419,7 +481,7 @@ def svg(plan: Plan) -> str:
     for left, top, width, height, colour, b, offset in _boxes(plan):
         parts.append(
             f'<rect x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{colour}" '
-            f'stroke="black" stroke-width="0.4"><title>{escape(b.id)}: {b.size:,} bytes at {offset:,}, '
+            f'stroke="black" stroke-width="0.4"><title>{escape(_shown(b.id))}: {b.size:,} bytes at {offset:,}, '
             f"{b.lower} to {b.upper}</title></rect>"
         )
     if plan.peak:
