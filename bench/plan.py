@@ -15,6 +15,12 @@ after the search without a capacity, 10 s), plan_time_NAME (to the capacity, or 
 plan_pool_MODEL: the tensors between the nodes of a model, taken from umo's pool and given back in the order of the
 nodes (bench/pool_replay), and what the pool has reserved at the peak over the planned peak. Beside it first fit, and
 the allocator that decides as PyTorch's does.
+
+plan_arena_MODEL: the same from an arena that has seen the request often enough to plan it (umo_arena_free), and what it
+holds over the planned peak. Beside it what it would hold by its mark alone.
+
+plan_batch_MODEL: the same as one batch with lifetimes (umo_optimizer_alloc_planned, bench/plan_batch), each tensor on
+whole pages, and what it takes over the planned peak. The ratio is to the batch without lifetimes.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -218,10 +225,28 @@ def against_the_pool(build: Path, name: str, buffers: list[Buffer], folder: Path
     events_write(trace, buffers)
     options = pool_bench.Options(build=build, rounds=1)
     pool = pool_bench.replay(options, "umo", "check", trace)["reserved_peak_bytes"] / plan.peak
+    arena = pool_bench.replay(options, "arena", "check", trace)
     caching = pool_bench.replay(options, "caching", "check", trace)["reserved_peak_bytes"] / plan.peak
     first = planning.first_fit(buffers) / plan.peak
     opponent = f"planned peak {plan.peak} bytes; first fit {first:.3f}, as PyTorch's allocator {caching:.3f} of it"
     row(f"plan_pool_{name}", round(pool, 4), "x planned", opponent, round(pool, 4), [round(pool, 4)] * 2)
+    held, mark = arena["reserved_peak_bytes"] / plan.peak, arena["mark_bytes"] / plan.peak
+    opponent = f"planned peak {plan.peak} bytes; by the mark {mark:.3f} of it"
+    row(f"plan_arena_{name}", round(held, 4), "x planned", opponent, round(held / mark, 4), [round(held, 4)] * 2)
+
+
+def as_a_batch(build: Path, name: str, buffers: list[Buffer], folder: Path) -> None:
+    table = folder / f"{name}.csv"
+    planning.write(table, buffers)
+    ran = subprocess.run([str(build / "bench" / "plan_batch"), str(table)], capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise SystemExit(f"{name}: {ran.stderr.strip()}")
+    said = json.loads(ran.stdout)
+    peak = planning.solve(buffers, seconds=SECONDS).peak or 0
+    taken, apart = said["planned_bytes"], said["batch_bytes"]
+    opponent = f"planned peak {peak} bytes; without lifetimes {apart / peak:.3f} of it ({apart} bytes)"
+    value = round(taken / peak, 4)
+    row(f"plan_batch_{name}", value, "x planned", opponent, round(taken / apart, 4), [value] * 2)
 
 
 def main() -> None:
@@ -239,6 +264,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         for name, buffers in models(Path(made)):
             against_the_pool(options.build, name, buffers, Path(made))
+            as_a_batch(options.build, name, buffers, Path(made))
 
 
 if __name__ == "__main__":

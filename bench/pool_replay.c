@@ -4,6 +4,8 @@
  *   pool_replay ALLOCATOR MODE TRACE [PASSES]
  *
  *   ALLOCATOR  umo       umo_pool_take and umo_pool_give
+ *              arena     umo_arena_alloc and umo_arena_free; a trace is a request, and what is
+ *                        looked at is one that came often enough to be planned
  *              caching   decides as PyTorch's allocator does (pool_caching.h)
  *              glibc     never maps and never trims
  *              jemalloc, mimalloc   as preloaded; the program checks that they are
@@ -42,7 +44,9 @@ enum {
     IDLE_MS = 100,       /* after so long, what is kept counts */
     IDLE_LONG_MS = 1500, /* and so long it is waited for until it is little */
     IDLE_PERCENT = 5,    /* of the peak */
-    OWNER = 1
+    OWNER = 1,
+    ARENA_ALIGN_BYTES = 64,
+    WARM_PASSES = 3
 };
 
 typedef struct allocator {
@@ -54,6 +58,7 @@ typedef struct allocator {
     bool reserved_is_cheap;     /* to be asked after each event */
     uint64_t (*live)(void);     /* NULL likewise; must be what the trace says, at any time */
     void (*figures)(void);      /* NULL likewise; prints more of them */
+    void (*end)(void);          /* after each pass; NULL: what passes did before is of no account */
 } allocator;
 
 static void must(bool good, const char *what)
@@ -113,6 +118,47 @@ static void umo_figures(void)
                  (unsigned long long)s.hits, (unsigned long long)s.misses,
                  (unsigned long long)s.trims, (unsigned long long)s.trimmed_bytes,
                  (unsigned long long)s.moved_bytes, (unsigned long long)s.metadata_bytes);
+}
+
+/* ---- umo, by requests ---- */
+
+static umo_arena *arena;
+
+static void arena_end(void)
+{
+    umo_arena_reset(arena);
+}
+
+static void arena_start(void)
+{
+    umo_start();
+    const umo_arena_options options = {.pool = pool, .owner = OWNER};
+    must(umo_arena_create(&options, &arena, NULL) == UMO_OK, "no arena");
+}
+
+static void *arena_take(size_t size_bytes)
+{
+    void *data = NULL;
+    return umo_arena_alloc(arena, size_bytes, ARENA_ALIGN_BYTES, &data) == UMO_OK ? data : NULL;
+}
+
+static void arena_give(void *data)
+{
+    must(umo_arena_free(arena, data) == UMO_OK, "umo_arena_free refused what is in use");
+}
+
+static uint64_t arena_reserved(void)
+{
+    umo_arena_stats stats;
+    umo_arena_read(arena, &stats);
+    return stats.held_bytes;
+}
+
+static void arena_figures(void)
+{
+    umo_arena_stats s;
+    umo_arena_read(arena, &s);
+    (void)printf(", \"planned_bytes\": %zu, \"mark_bytes\": %zu", s.planned_bytes, s.peak_bytes);
 }
 
 /* ---- those behind malloc ---- */
@@ -178,12 +224,14 @@ static void caching_start(void)
 }
 
 static const allocator allocators[] = {
-    {"umo", umo_start, umo_take, umo_give, umo_reserved, true, umo_live, umo_figures},
+    {"umo", umo_start, umo_take, umo_give, umo_reserved, true, umo_live, umo_figures, NULL},
+    {"arena", arena_start, arena_take, arena_give, arena_reserved, true, NULL, arena_figures,
+     arena_end},
     {"caching", caching_start, bench_caching_take, bench_caching_give, bench_caching_reserved, true,
-     NULL, NULL},
-    {"glibc", glibc_start, malloc, free, glibc_reserved, false, NULL, NULL},
-    {"jemalloc", jemalloc_start, malloc, free, jemalloc_reserved, false, NULL, NULL},
-    {"mimalloc", mimalloc_start, malloc, free, NULL, false, NULL, NULL},
+     NULL, NULL, NULL},
+    {"glibc", glibc_start, malloc, free, glibc_reserved, false, NULL, NULL, NULL},
+    {"jemalloc", jemalloc_start, malloc, free, jemalloc_reserved, false, NULL, NULL, NULL},
+    {"mimalloc", mimalloc_start, malloc, free, NULL, false, NULL, NULL, NULL},
 };
 
 /* ---- what the process holds ---- */
@@ -279,6 +327,9 @@ static void rest_give(replay *r)
             r->with->give(r->trace.slots[i]);
             r->trace.slots[i] = NULL;
         }
+    }
+    if (r->with->end != NULL) {
+        r->with->end();
     }
 }
 
@@ -452,6 +503,11 @@ static uint64_t idle_wait(const replay *r, uint64_t before, held most, uint64_t 
 
 static void check(replay *r)
 {
+    for (int i = 0; r->with->end != NULL && i < WARM_PASSES; i++) {
+        check_run(r);
+        rest_give(r);
+    }
+    r->reserved_peak_bytes = 0;
     const uint64_t before = resident_now();
     peak_reset();
     check_run(r);
@@ -502,6 +558,9 @@ int main(int argc, char **argv)
     must(first != NULL, "the memory is out");
     touch(first, PAGE_BYTES);
     r.with->give(first);
+    if (r.with->end != NULL) {
+        r.with->end();
+    }
 
     (void)printf("{\"allocator\": \"%s\", \"mode\": \"%s\", \"events\": %zu, \"ignored\": %zu, "
                  "\"threads\": %zu, \"live_peak_bytes\": %llu, ",

@@ -516,3 +516,31 @@ mutant(
     "if (step->align_bytes == 0) {",
     "mem.arena_plan_test",
 )
+mutant(
+    "arena: what comes after a plan was left lies on what was planned",
+    "src/mem/arena_plan.c",
+    "p->unused_bytes = p->block_bytes - had_bytes;",
+    "p->unused_bytes = p->block_bytes;",
+    "mem.arena_plan_test",
+)
+mutant(
+    "arena: the block of a plan that was left is lost to the request",
+    ARENA,
+    "arena->at_bytes -= arena->plan.unused_bytes;",
+    "(void)0;",
+    "mem.arena_plan_test",
+)
+mutant(
+    "arena: a plan that nobody follows stays",
+    "src/mem/arena_plan.c",
+    "if (p->strays == STRAYS_MOST) {",
+    "if (p->strays > STRAYS_MOST && p->follows) {",
+    "mem.arena_plan_test",
+)
+mutant(
+    "arena: a chunk that is too short for the block stays",
+    ARENA,
+    "chunks_give(arena); if (chunk_add(arena, block_bytes",
+    "if (chunk_add(arena, block_bytes",
+    "mem.arena_plan_test",
+)

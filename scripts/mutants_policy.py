@@ -257,8 +257,8 @@ mutant(
 mutant(
     "an export begins with a bracket that is in the way of another export",
     "src/mem/export.c",
-    "umo_status status = umo_bytes_claim(buffer, &access, true, waits);",
-    "umo_status status = umo_bytes_claim(buffer, &access, true, waits); "
+    "status = umo_bytes_claim(buffer, &access, true, waits);",
+    "status = umo_bytes_claim(buffer, &access, true, waits); "
     "(void)pthread_mutex_unlock(&buffer->lock); if (status == UMO_OK) "
     "{ status = umo_bracket_open(buffer, &access, waits); } "
     "(void)pthread_mutex_lock(&buffer->lock); if (status == UMO_OK) { umo_use_drop(buffer, buffer->use_count - 1); }",
@@ -281,7 +281,7 @@ mutant(
 mutant(
     "what stands behind a batch counts beside its parts",
     OPTIMIZER_MEMORY,
-    "umo_record_close(parent);",
+    "umo_record_close(*piece);",
     "(void)0;",
     "context.optimizer_test",
 )
@@ -384,4 +384,18 @@ mutant(
     "starts = starts || strncmp(name, wide[i], 3) == 0;",
     "(void)wide[i];",
     "trace.profile_test",
+)
+mutant(
+    "a bracket does not see who else uses its bytes",
+    "src/mem/access.c",
+    "umo_status status = buffer->piece == NULL ? bracket_claim(buffer, access, waits)",
+    "umo_status status = buffer != NULL ? bracket_claim(buffer, access, waits)",
+    "context.planned_test",
+)
+mutant(
+    "a batch with lifetimes shares bytes that a device copies",
+    OPTIMIZER_MEMORY,
+    "return info->unified && (info->caps & UMO_CAP_COHERENT) != 0;",
+    "return info->unified;",
+    "context.planned_test",
 )

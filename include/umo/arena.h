@@ -29,11 +29,11 @@ typedef struct umo_arena_options {
 
 /** Figures of an arena. */
 typedef struct umo_arena_stats {
-    size_t used_bytes;  /**< handed out since the last reset, with what alignment cost */
-    size_t peak_bytes;  /**< the most of any request */
-    size_t held_bytes;  /**< taken from the pool */
-    size_t chunk_count; /**< in how many pieces; 1 when warm */
-    size_t planned_bytes; /**< planned requests' block, part of used_bytes; 0 without a plan */
+    size_t used_bytes;    /**< handed out since the last reset, with what alignment cost */
+    size_t peak_bytes;    /**< the most of any request */
+    size_t held_bytes;    /**< taken from the pool */
+    size_t chunk_count;   /**< in how many pieces; 1 when warm */
+    size_t planned_bytes; /**< length of planned requests' block; 0 without a plan */
 } umo_arena_stats;
 
 /**
@@ -72,7 +72,8 @@ UMO_API UMO_MUST_USE umo_status umo_arena_alloc(umo_arena *arena, size_t size_by
  * The first call of an arena has requests noted from the next on. Two that take and free the same,
  * in the same order, one after the other, are planned at the reset (a plan that follows another
  * asks for twice as many). A request is given the planned places up to its first step that differs;
- * what it takes from there on comes behind them. Requests of more than 4,096 steps are not planned.
+ * what it takes from there on comes behind those that it was given. A plan that eight requests in a
+ * row have left is forgotten. Requests of more than 4,096 steps are not planned.
  *
  * @param data  What umo_arena_alloc() gave since the last reset. NULL is allowed.
  *

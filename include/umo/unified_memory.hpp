@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -564,19 +565,32 @@ class UnifiedMemoryOptimizer
         if (status != UMO_OK) {
             return Status::From(status, error);
         }
-        struct Rest {
-            std::vector<umo_buffer *> &made;
-            std::size_t next;
-            ~Rest()
-            {
-                while (next < made.size()) {
-                    umo_buffer_release(made[next++]);
-                }
-            }
-        } rest = {made, 0};
-        while (rest.next < made.size()) {
-            result.push_back(MetalBuffer::Adopt(made[rest.next++], Device(device_id)));
+        AdoptAll(made, result, device_id);
+        buffers = std::move(result);
+        return Status();
+    }
+
+    /** The same with lifetimes, a std::vector<umo_plan_buffer>: buffers of which no two are in use
+     * at once may lie on the same bytes. umo_optimizer_alloc_planned() says what that asks of their
+     * users. A template, so that BatchAllocate(buffers, {}) means sizes. */
+    template <typename Lifetimes,
+              typename = std::enable_if_t<std::is_same_v<Lifetimes, std::vector<umo_plan_buffer>>>>
+    static Status BatchAllocate(std::vector<std::unique_ptr<MetalBuffer>> &buffers,
+                                const Lifetimes &lifetimes,
+                                UnifiedMemoryPattern pattern = UnifiedMemoryPattern::UNKNOWN,
+                                int device_id = 0, umo_plan_result *plan = nullptr)
+    {
+        umo_error error = {};
+        std::vector<umo_buffer *> made(lifetimes.size());
+        std::vector<std::unique_ptr<MetalBuffer>> result;
+        result.reserve(lifetimes.size());
+        umo_status status =
+            umo_optimizer_alloc_planned(lifetimes.data(), lifetimes.size(), detail::ToC(pattern),
+                                        Device(device_id), made.data(), plan, &error);
+        if (status != UMO_OK) {
+            return Status::From(status, error);
         }
+        AdoptAll(made, result, device_id);
         buffers = std::move(result);
         return Status();
     }
@@ -671,6 +685,25 @@ class UnifiedMemoryOptimizer
         }
         out = MetalBuffer::Adopt(made, Device(device_id), pooled);
         return Status();
+    }
+
+    /** Into `out`, which has room for all. None is lost where an object cannot be made. */
+    static void AdoptAll(std::vector<umo_buffer *> &made,
+                         std::vector<std::unique_ptr<MetalBuffer>> &out, int device_id)
+    {
+        struct Rest {
+            std::vector<umo_buffer *> &made;
+            std::size_t next;
+            ~Rest()
+            {
+                while (next < made.size()) {
+                    umo_buffer_release(made[next++]);
+                }
+            }
+        } rest = {made, 0};
+        while (rest.next < made.size()) {
+            out.push_back(MetalBuffer::Adopt(made[rest.next++], Device(device_id)));
+        }
     }
 };
 

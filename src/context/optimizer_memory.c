@@ -186,73 +186,116 @@ static void parent_release(void *data, void *user)
     umo_buffer_release(user);
 }
 
-/* Bytes of a batch with each buffer on whole pages of the device; false on overflow. */
-static bool batch_bytes(const umo_device_info *info, const size_t *sizes, size_t count,
-                        size_t *align_bytes, size_t *out)
+/* Where the buffers of a batch lie in their piece, each on whole pages of the device. */
+typedef struct batch_layout {
+    const size_t *sizes;
+    size_t *offsets;
+    size_t count;
+    size_t page_bytes;
+    size_t align_bytes; /* of the piece, a page or more */
+    size_t bytes;
+    bool shared; /* some lie on bytes of others */
+} batch_layout;
+
+static size_t batch_page(const umo_device_info *info)
 {
-    size_t align = info->import_align_bytes;
-    align = align < info->import_size_align_bytes ? info->import_size_align_bytes : align;
-    align = align < info->alloc_align_bytes ? info->alloc_align_bytes : align;
-    *align_bytes = align;
+    size_t page = info->import_align_bytes;
+    page = page < info->import_size_align_bytes ? info->import_size_align_bytes : page;
+    return page < info->alloc_align_bytes ? info->alloc_align_bytes : page;
+}
+
+/* One behind the other; false on overflow. */
+static bool batch_line_up(batch_layout *layout)
+{
     size_t sum = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < layout->count; i++) {
         size_t padded;
-        if (!umo_round_up(sizes[i], align, &padded) || __builtin_add_overflow(sum, padded, &sum)) {
+        layout->offsets[i] = sum;
+        if (!umo_round_up(layout->sizes[i], layout->page_bytes, &padded) ||
+            __builtin_add_overflow(sum, padded, &sum)) {
             return false;
         }
     }
-    *out = sum;
+    layout->bytes = sum;
+    layout->align_bytes = layout->page_bytes;
+    layout->shared = false;
     return true;
 }
 
-/* One allocation cut into buffers that hold it together. */
-static umo_status batch_cut(optimizer *o, umo_device *device, const size_t *sizes, size_t count,
-                            umo_pattern pattern, umo_buffer **made, umo_error *error)
+/* The piece, from the host, and where the first buffer may begin in it. */
+static umo_status piece_alloc(optimizer *o, const batch_layout *layout, umo_buffer **piece,
+                              size_t *start, umo_error *error)
 {
-    size_t align = 1;
-    size_t sum = 0;
-    if (!batch_bytes(umo_device_info_get(device), sizes, count, &align, &sum)) {
+    /* The host's driver aligns to a page. */
+    const size_t slack = layout->align_bytes - layout->page_bytes;
+    size_t bytes;
+    if (__builtin_add_overflow(layout->bytes, slack, &bytes)) {
         return umo_error_set(error, UMO_E_INVAL, 0, "the sizes of a batch overflow");
     }
     umo_device *host = NULL;
-    umo_buffer *parent = NULL;
-    umo_scope *scope = umo_context_scope(o->context);
     umo_status status = umo_context_device(o->context, "host", 0, &host, error);
-    if (status == UMO_OK) {
-        status = umo_buffer_alloc(host, scope, sum, UMO_UNIFIED, &parent, error);
+    if (status != UMO_OK) {
+        return status;
     }
-    if (status == UMO_OK) {
-        umo_record_close(parent); /* its parts are what is used, found and counted */
+    status =
+        umo_buffer_alloc(host, umo_context_scope(o->context), bytes, UMO_UNIFIED, piece, error);
+    umo_device_release(host);
+    if (status != UMO_OK) {
+        return status;
     }
+    umo_record_close(*piece); /* its parts are what is used, found and counted */
+    const uintptr_t at = (uintptr_t)umo_buffer_host(*piece);
+    *start = slack > 0 ? (size_t)(-at & (layout->align_bytes - 1)) : 0;
+    return UMO_OK;
+}
+
+static umo_status part_cut(optimizer *o, umo_device *device, umo_buffer *piece, size_t at,
+                           size_t size_bytes, umo_buffer **out, umo_error *error)
+{
+    const umo_import import = {.data = (char *)umo_buffer_host(piece) + at,
+                               .size_bytes = size_bytes,
+                               .writable = true,
+                               .whole_pages = true,
+                               .deleter = parent_release,
+                               .user = piece};
+    umo_buffer_acquire(piece);
+    umo_status status = umo_buffer_import_uncounted(device, umo_context_scope(o->context), &import,
+                                                    out, NULL, error);
+    if (status != UMO_OK) {
+        umo_buffer_release(piece);
+        return status;
+    }
+    umo_buffer_make_inner(*out);
+    return UMO_OK;
+}
+
+/* One allocation cut into buffers that hold it together. */
+static umo_status batch_cut(optimizer *o, umo_device *device, const batch_layout *layout,
+                            umo_pattern pattern, umo_buffer **made, umo_error *error)
+{
+    umo_buffer *piece = NULL;
+    size_t start = 0;
+    umo_status status = piece_alloc(o, layout, &piece, &start, error);
     size_t done = 0;
-    char *at = status == UMO_OK ? umo_buffer_host(parent) : NULL;
-    while (status == UMO_OK && done < count) {
-        size_t padded = 0;
-        (void)umo_round_up(sizes[done], align, &padded); /* fitted above */
-        const umo_import import = {.data = at,
-                                   .size_bytes = sizes[done],
-                                   .writable = true,
-                                   .whole_pages = true,
-                                   .deleter = parent_release,
-                                   .user = parent};
-        umo_buffer_acquire(parent);
-        status = umo_buffer_import_uncounted(device, scope, &import, &made[done], NULL, error);
+    while (status == UMO_OK && done < layout->count) {
+        const size_t at = start + layout->offsets[done];
+        status = part_cut(o, device, piece, at, layout->sizes[done], &made[done], error);
         if (status != UMO_OK) {
-            umo_buffer_release(parent);
             break;
         }
         assert(made != NULL);
-        umo_buffer_make_inner(made[done]);
-        umo_buffer_own_pages(made[done]);
+        if (layout->shared) {
+            umo_buffer_share_piece(made[done], piece, at); /* and no page is its own */
+        } else {
+            umo_buffer_own_pages(made[done]);
+        }
         found_by_address(made[done], pattern);
-        at += padded;
         done++;
     }
     while (status != UMO_OK && done > 0) {
         umo_buffer_release(made[--done]);
     }
-    umo_buffer_release(parent);
-    umo_device_release(host);
+    umo_buffer_release(piece);
     return status;
 }
 
@@ -273,21 +316,35 @@ static umo_status batch_each(optimizer *o, umo_device *device, const size_t *siz
 }
 
 /* In one piece only where no buffer of the batch would ever want to move. */
-static umo_status batch_alloc(optimizer *o, umo_device *device, const size_t *sizes, size_t count,
+static umo_status batch_alloc(optimizer *o, umo_device *device, batch_layout *layout,
                               umo_pattern pattern, umo_buffer **made, umo_error *error)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (sizes[i] == 0) {
+    for (size_t i = 0; i < layout->count; i++) {
+        if (layout->sizes[i] == 0) {
             return umo_error_set(error, UMO_E_INVAL, 0, "a buffer has at least one byte");
         }
     }
-    if (count > 0 && umo_device_info_get(device)->unified) {
-        umo_status status = batch_cut(o, device, sizes, count, pattern, made, error);
+    if (layout->count > 0 && umo_device_info_get(device)->unified) {
+        if (!batch_line_up(layout)) {
+            return umo_error_set(error, UMO_E_INVAL, 0, "the sizes of a batch overflow");
+        }
+        umo_status status = batch_cut(o, device, layout, pattern, made, error);
         if (status != UMO_E_REFUSED) {
             return status;
         }
     }
-    return batch_each(o, device, sizes, count, pattern, made, error);
+    return batch_each(o, device, layout->sizes, layout->count, pattern, made, error);
+}
+
+/* Hands out what was made, and tells the worker. */
+static void batch_done(optimizer *o, umo_buffer *const *made, size_t count, umo_buffer **out)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = made[i];
+    }
+    if (o->nodes != NULL) {
+        worker_kick(o);
+    }
 }
 
 umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_pattern pattern,
@@ -299,21 +356,189 @@ umo_status umo_optimizer_alloc_batch(const size_t *sizes, size_t count, umo_patt
     if (status != UMO_OK) {
         return status;
     }
-    umo_buffer **made = calloc(count + 1, sizeof(umo_buffer *));
-    if (made == NULL) {
+    umo_buffer **made = calloc(count + 1, sizeof *made);
+    batch_layout layout = {.sizes = sizes,
+                           .offsets = calloc(count + 1, sizeof *layout.offsets),
+                           .count = count,
+                           .page_bytes = batch_page(umo_device_info_get(opened))};
+    if (made == NULL || layout.offsets == NULL) {
         status = umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a batch");
+    } else {
+        status = batch_alloc(o, opened, &layout, pattern, made, error);
+        if (status == UMO_OK) {
+            batch_done(o, made, count, out);
+        }
+    }
+    free(layout.offsets);
+    free(made);
+    device_leave(o, opened);
+    return status;
+}
+
+/* ---- batches with lifetimes ---- */
+
+enum {
+    /* As many as find the shortest piece for a model's tensors many times over, and some 20 ms. */
+    PLAN_NODES = 20000
+};
+
+/* Buffers with lifetimes on their way to be made. */
+typedef struct planned_batch {
+    umo_plan_buffer *padded; /* on whole pages */
+    int64_t *places;
+    size_t *sizes;
+    umo_buffer **made;
+    batch_layout layout;
+    umo_plan_result plan;
+} planned_batch;
+
+static void planned_finish(planned_batch *batch)
+{
+    free(batch->padded);
+    free(batch->places);
+    free(batch->sizes);
+    free(batch->layout.offsets);
+    free(batch->made);
+}
+
+static umo_status planned_init(planned_batch *batch, size_t count, size_t page_bytes,
+                               umo_error *error)
+{
+    *batch = (planned_batch){.padded = calloc(count + 1, sizeof *batch->padded),
+                             .places = calloc(count + 1, sizeof *batch->places),
+                             .sizes = calloc(count + 1, sizeof *batch->sizes),
+                             .made = calloc(count + 1, sizeof *batch->made)};
+    batch->layout = (batch_layout){.sizes = batch->sizes,
+                                   .offsets = calloc(count + 1, sizeof *batch->layout.offsets),
+                                   .count = count,
+                                   .page_bytes = page_bytes,
+                                   .align_bytes = page_bytes,
+                                   .shared = true};
+    if (batch->padded == NULL || batch->places == NULL || batch->sizes == NULL ||
+        batch->made == NULL || batch->layout.offsets == NULL) {
+        planned_finish(batch);
+        return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a batch");
+    }
+    return UMO_OK;
+}
+
+/* A device binds whole pages, so no two buffers in use at once may have one of them together. */
+static umo_status planned_pad(planned_batch *batch, const umo_plan_buffer *lifetimes,
+                              umo_error *error)
+{
+    batch_layout *layout = &batch->layout;
+    for (size_t i = 0; i < layout->count; i++) {
+        const uint64_t align = lifetimes[i].align_bytes;
+        size_t size_bytes = 0;
+        size_t padded = 0;
+        if ((align & (align - 1)) != 0) {
+            return umo_error_set(error, UMO_E_INVAL, 0,
+                                 "buffer %zu: an alignment of %llu is no power of two", i,
+                                 (unsigned long long)align);
+        }
+        if (align > UMO_PLAN_BYTES_MAX || lifetimes[i].size_bytes > UMO_PLAN_BYTES_MAX ||
+            __builtin_add_overflow(lifetimes[i].size_bytes, 0, &size_bytes) ||
+            !umo_round_up(size_bytes, layout->page_bytes, &padded) || padded > INT64_MAX) {
+            return umo_error_set(error, UMO_E_INVAL, 0, "buffer %zu is longer than memory can be",
+                                 i);
+        }
+        const size_t aligned = align > layout->page_bytes ? (size_t)align : layout->page_bytes;
+        layout->align_bytes = aligned > layout->align_bytes ? aligned : layout->align_bytes;
+        batch->sizes[i] = size_bytes;
+        batch->padded[i] = lifetimes[i];
+        batch->padded[i].size_bytes = padded;
+        batch->padded[i].align_bytes = aligned;
+    }
+    return UMO_OK;
+}
+
+static umo_status planned_place(planned_batch *batch, umo_error *error)
+{
+    umo_plan_options options;
+    umo_plan_options_init(&options);
+    options.time_limit_ns = 0; /* the same plan everywhere */
+    options.node_limit = PLAN_NODES;
+    batch_layout *layout = &batch->layout;
+    umo_status status =
+        umo_plan(batch->padded, layout->count, &options, batch->places, &batch->plan, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < layout->count; i++) {
+        layout->offsets[i] = (size_t)batch->places[i];
+    }
+    layout->bytes = (size_t)batch->plan.peak_bytes;
+    return UMO_OK;
+}
+
+/* Together where one memory is all that there is. A device that keeps copies of what it binds would
+ * write one buffer's back over the next one's bytes. */
+static bool shares_bytes(const umo_device_info *info)
+{
+    return info->unified && (info->caps & UMO_CAP_COHERENT) != 0;
+}
+
+static umo_status planned_make(optimizer *o, umo_device *device, planned_batch *batch,
+                               umo_pattern pattern, umo_error *error)
+{
+    batch_layout *layout = &batch->layout;
+    if (layout->count > 0 && shares_bytes(umo_device_info_get(device))) {
+        umo_status status = batch_cut(o, device, layout, pattern, batch->made, error);
+        if (status != UMO_E_REFUSED) {
+            return status;
+        }
+    }
+    uint64_t sum = 0;
+    for (size_t i = 0; i < layout->count; i++) {
+        sum += batch->padded[i].size_bytes;
+    }
+    umo_status status = batch_alloc(o, device, layout, pattern, batch->made, error);
+    batch->plan.peak_bytes = (int64_t)sum; /* that there is room for it has just been seen */
+    batch->plan.proof = layout->count > 0 ? UMO_PLAN_OPEN : batch->plan.proof;
+    return status;
+}
+
+static umo_status planned_alloc(optimizer *o, umo_device *device, const umo_plan_buffer *lifetimes,
+                                size_t count, umo_pattern pattern, umo_buffer **out,
+                                umo_plan_result *plan, umo_error *error)
+{
+    planned_batch batch;
+    umo_status status = planned_init(&batch, count, batch_page(umo_device_info_get(device)), error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    status = planned_pad(&batch, lifetimes, error);
+    if (status == UMO_OK) {
+        status = planned_place(&batch, error);
     }
     if (status == UMO_OK) {
-        status = batch_alloc(o, opened, sizes, count, pattern, made, error);
+        status = planned_make(o, device, &batch, pattern, error);
     }
-    assert(made != NULL || status != UMO_OK);
-    for (size_t i = 0; status == UMO_OK && i < count; i++) {
-        out[i] = made[i];
+    if (status == UMO_OK) {
+        batch_done(o, batch.made, count, out);
+        if (plan != NULL) {
+            *plan = batch.plan;
+        }
     }
-    free(made);
-    if (status == UMO_OK && o->nodes != NULL) {
-        worker_kick(o);
+    planned_finish(&batch);
+    return status;
+}
+
+umo_status umo_optimizer_alloc_planned(const umo_plan_buffer *lifetimes, size_t count,
+                                       umo_pattern pattern, uint32_t device, umo_buffer **out,
+                                       umo_plan_result *plan, umo_error *error)
+{
+    if (count > UMO_PLAN_BUFFERS_MAX || (count > 0 && (lifetimes == NULL || out == NULL))) {
+        return umo_error_set(error, UMO_E_INVAL, 0, "a batch of %zu buffers needs their %s", count,
+                             count > UMO_PLAN_BUFFERS_MAX ? "number to be smaller" : "lifetimes");
     }
+    optimizer *o;
+    umo_device *opened;
+    umo_status status = device_enter(device, &o, &opened, error);
+    if (status != UMO_OK) {
+        return status;
+    }
+    status = planned_alloc(o, opened, lifetimes, count, pattern, out, plan, error);
     device_leave(o, opened);
     return status;
 }

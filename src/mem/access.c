@@ -371,7 +371,52 @@ umo_status umo_bytes_claim(umo_buffer *buffer, const umo_access *access, bool ex
     return bytes_bring(buffer, access, waits);
 }
 
-umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+/* ---- bytes that several buffers use, one after the other ---- */
+
+static umo_access piece_access(const umo_buffer *buffer, const umo_access *access, umo_use use)
+{
+    umo_access there = *access;
+    there.offset_bytes += buffer->piece_offset;
+    there.use = use;
+    return there;
+}
+
+umo_status umo_piece_open(umo_buffer *buffer, const umo_access *access, umo_use noted,
+                          umo_fence_set *waits)
+{
+    umo_buffer *piece = buffer->piece;
+    waits->count = 0;
+    if (piece == NULL) {
+        return UMO_OK;
+    }
+    const umo_access asked = piece_access(buffer, access, access->use);
+    const umo_access there = piece_access(buffer, access, noted);
+    (void)pthread_mutex_lock(&piece->lock);
+    umo_status status = waits_collect(piece, &asked, false, waits);
+    if (status == UMO_OK) {
+        /* As for a bracket: what its end needs is reserved now. */
+        const size_t open = umo_uses_open(piece);
+        if (umo_uses_reserve(piece, 1) && umo_ranges_reserve(&piece->valid, 1 + open)) {
+            umo_use_open(piece, &there);
+        } else {
+            status = UMO_E_NOMEM;
+        }
+    }
+    (void)pthread_mutex_unlock(&piece->lock);
+    return status;
+}
+
+void umo_piece_waits_add(umo_fence_set *waits, const umo_fence_set *piece)
+{
+    for (size_t i = 0; i < piece->count; i++) {
+        if (!umo_fence_set_add(waits, piece->fences[i])) {
+            /* Whether it failed concerns another buffer's bytes. */
+            umo_status_ignore(umo_fence_wait(piece->fences[i], UINT64_MAX));
+        }
+    }
+}
+
+static umo_status bracket_claim(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
 {
     (void)pthread_mutex_lock(&buffer->lock);
     umo_status status = umo_bytes_claim(buffer, access, false, waits);
@@ -379,6 +424,29 @@ umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fe
         umo_use_open(buffer, access);
     }
     (void)pthread_mutex_unlock(&buffer->lock);
+    return status;
+}
+
+static umo_status shared_claim(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    umo_fence_set before;
+    umo_status status = umo_piece_open(buffer, access, access->use, &before);
+    if (status != UMO_OK) {
+        return status;
+    }
+    status = bracket_claim(buffer, access, waits);
+    if (status == UMO_OK) {
+        umo_piece_waits_add(waits, &before);
+    } else {
+        umo_piece_close(buffer, access, access->use, (umo_fence){0});
+    }
+    return status;
+}
+
+umo_status umo_bracket_open(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    umo_status status = buffer->piece == NULL ? bracket_claim(buffer, access, waits)
+                                              : shared_claim(buffer, access, waits);
     UMO_TRACE_ACCESS(buffer, access, UMO_EVENT_ACCESS_BEGIN, (umo_fence){0}, status);
     return status;
 }
@@ -467,6 +535,30 @@ static buffer_use *bracket_find(umo_buffer *buffer, const umo_access *access)
     return found;
 }
 
+void umo_piece_close(umo_buffer *buffer, const umo_access *access, umo_use noted, umo_fence done)
+{
+    umo_buffer *piece = buffer->piece;
+    if (piece == NULL) {
+        return;
+    }
+    const umo_access there = piece_access(buffer, access, noted);
+    (void)pthread_mutex_lock(&piece->lock);
+    buffer_use *use = bracket_find(piece, &there);
+    assert(use != NULL);
+    if ((noted & UMO_WRITE) != 0) {
+        /* Of bytes that nobody reads as the piece's: no failure has to be remembered. */
+        umo_ranges_set(&piece->valid, there.offset_bytes, there.size_bytes, 0);
+    }
+    if (done.value == 0) {
+        umo_use_drop(piece, (size_t)(use - piece->uses));
+    } else {
+        use->open = false;
+        use->fence = done;
+        umo_use_fence_hold(piece, done);
+    }
+    (void)pthread_mutex_unlock(&piece->lock);
+}
+
 static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo_fence done,
                                bool succeeded)
 {
@@ -496,6 +588,9 @@ static umo_status access_close(umo_buffer *buffer, const umo_access *access, umo
         status = UMO_OK;
     }
     (void)pthread_mutex_unlock(&buffer->lock);
+    if (status == UMO_OK) {
+        umo_piece_close(buffer, access, access->use, done);
+    }
     UMO_TRACE_ACCESS(buffer, access, succeeded ? UMO_EVENT_ACCESS_END : UMO_EVENT_ACCESS_ABORT,
                      done, status);
     return status;

@@ -2,8 +2,8 @@
  * See arena.h. Chunks are linked by a small table beside them, never by their own first bytes: they
  * may be handed to a device. Each is as long as all before it, so a request of any size needs few.
  *
- * A plan's block is the first that a request takes. What the plan has no place for comes behind it,
- * by the mark, and so never meets what the plan has placed.
+ * A plan's block is the first that a request takes. What the plan has no place for comes behind
+ * what the plan has placed in this request, by the mark, and so never meets it.
  */
 #include "base/size.h"
 #include "mem/arena_plan.h"
@@ -101,7 +101,7 @@ static umo_status chunk_add(umo_arena *arena, size_t size_bytes)
 }
 
 /* Takes from the last chunk; NULL when it does not fit. */
-static void *chunk_take(umo_arena *arena, size_t size_bytes, size_t align_bytes)
+static inline void *chunk_take(umo_arena *arena, size_t size_bytes, size_t align_bytes)
 {
     if (arena->chunk_count == 0) {
         return NULL;
@@ -120,18 +120,31 @@ static void *chunk_take(umo_arena *arena, size_t size_bytes, size_t align_bytes)
 
 /* Has the planned block lie at the begin of the first chunk. Without memory for it the request goes
  * without the plan. */
-static void request_begin(umo_arena *arena)
+static __attribute__((noinline)) void request_begin(umo_arena *arena)
 {
     const size_t block_bytes = arena->stats.planned_bytes;
     arena->begun = true;
-    if (block_bytes == 0 || (arena->chunk_count == 0 &&
-                             chunk_add(arena, block_bytes + ALIGN_MAX_BYTES - 1) != UMO_OK)) {
+    if (block_bytes == 0) {
         return;
     }
     char *block = chunk_take(arena, block_bytes, ALIGN_MAX_BYTES);
-    if (block != NULL) {
-        umo_arena_plan_begin(&arena->plan, block);
+    if (block == NULL) { /* no chunk, or one of a request that went without; nothing is in it yet */
+        chunks_give(arena);
+        if (chunk_add(arena, block_bytes + ALIGN_MAX_BYTES - 1) != UMO_OK) {
+            return;
+        }
+        block = chunk_take(arena, block_bytes, ALIGN_MAX_BYTES);
     }
+    umo_arena_plan_begin(&arena->plan, block);
+}
+
+/* Moves the mark back over the end of the block that a request which left its plan has never had.
+ * The block is the last that was taken by the mark: planned places do not move it. */
+static void mark_return(umo_arena *arena)
+{
+    arena->at_bytes -= arena->plan.unused_bytes;
+    arena->stats.used_bytes -= arena->plan.unused_bytes;
+    arena->plan.unused_bytes = 0;
 }
 
 static void peak_note(umo_arena *arena)
@@ -151,12 +164,16 @@ umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_byt
     if (!arena->begun) {
         request_begin(arena);
     }
-    void *data = umo_arena_plan_take(&arena->plan, size_bytes, align_bytes);
+    void *data = NULL;
+    if (arena->plan.follows) {
+        data = umo_arena_plan_take(&arena->plan, size_bytes, align_bytes);
+    }
     if (data != NULL) {
         peak_note(arena);
         *out = data;
         return UMO_OK;
     }
+    mark_return(arena);
     data = chunk_take(arena, size_bytes, align_bytes);
     if (data == NULL) {
         umo_status status = chunk_add(arena, most);
@@ -165,7 +182,9 @@ umo_status umo_arena_alloc(umo_arena *arena, size_t size_bytes, size_t align_byt
         }
         data = chunk_take(arena, size_bytes, align_bytes);
     }
-    umo_arena_plan_took(&arena->plan, size_bytes, align_bytes, data);
+    if (arena->plan.noting) {
+        umo_arena_plan_took(&arena->plan, size_bytes, align_bytes, data);
+    }
     peak_note(arena);
     *out = data;
     return UMO_OK;
@@ -178,6 +197,8 @@ umo_status umo_arena_free(umo_arena *arena, const void *data)
 
 void umo_arena_reset(umo_arena *arena)
 {
+    const bool replanned = umo_arena_plan_end(&arena->plan);
+    mark_return(arena);
     size_t used = arena->stats.used_bytes;
     arena->recent_bytes = used > arena->recent_bytes ? used : arena->recent_bytes;
     bool shrinks = false;
@@ -193,8 +214,8 @@ void umo_arena_reset(umo_arena *arena)
         arena->next_bytes = arena->stats.held_bytes;
         shrinks = true;
     }
-    if (umo_arena_plan_end(&arena->plan)) {
-        arena->stats.planned_bytes = arena->plan.block_bytes;
+    arena->stats.planned_bytes = arena->plan.block_bytes;
+    if (replanned) {
         arena->next_bytes = arena->plan.block_bytes + ALIGN_MAX_BYTES - 1; /* cannot overflow */
         shrinks = true;
     }

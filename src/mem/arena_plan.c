@@ -15,6 +15,7 @@ enum {
      * what plans cost stays a part of what the requests do. */
     REPEATS_FIRST = 2,
     REPEATS_MOST = 256,
+    STRAYS_MOST = 8, /* its block would be held for nobody */
     ROOM_FIRST = 64
 };
 
@@ -88,17 +89,25 @@ static void note(umo_arena_plan *p, umo_arena_step step, const void *data)
 /* The request does something else from here on: what it did as planned becomes its notes. */
 static void leave(umo_arena_plan *p)
 {
+    size_t had_bytes = 0;
+    size_t taken = 0;
+    p->left = true;
     p->follows = false;
     p->noting = true;
     p->now.count = 0;
     p->piece_count = 0;
     for (size_t i = 0; i < p->done; i++) {
         const umo_arena_step step = p->planned.steps[i];
+        if (step.align_bytes != 0) { /* counted even where noting fails */
+            const size_t end_bytes = (size_t)p->offsets[taken++] + step.size_bytes;
+            had_bytes = end_bytes > had_bytes ? end_bytes : had_bytes;
+        }
         note(p, step, p->block + (step.align_bytes != 0 ? p->offsets[p->piece_count] : 0));
         if (p->noting && step.align_bytes == 0) {
             p->pieces[step.size_bytes].freed = true;
         }
     }
+    p->unused_bytes = p->block_bytes - had_bytes;
 }
 
 /* ---- a request ---- */
@@ -113,9 +122,6 @@ void umo_arena_plan_begin(umo_arena_plan *p, char *block)
 
 void *umo_arena_plan_take(umo_arena_plan *p, size_t size_bytes, size_t align_bytes)
 {
-    if (!p->follows) {
-        return NULL;
-    }
     const umo_arena_step *step = &p->planned.steps[p->done];
     if (p->done == p->planned.count || step->align_bytes != align_bytes ||
         step->size_bytes != size_bytes) {
@@ -128,9 +134,8 @@ void *umo_arena_plan_take(umo_arena_plan *p, size_t size_bytes, size_t align_byt
 
 void umo_arena_plan_took(umo_arena_plan *p, size_t size_bytes, size_t align_bytes, const void *data)
 {
-    if (p->noting) { /* an alignment is at most 4,096 */
-        note(p, (umo_arena_step){size_bytes, (uint32_t)align_bytes}, data);
-    }
+    /* An alignment is at most 4,096. */
+    note(p, (umo_arena_step){size_bytes, (uint32_t)align_bytes}, data);
 }
 
 umo_status umo_arena_plan_free(umo_arena_plan *p, const void *data)
@@ -206,6 +211,7 @@ static bool plan_make(umo_arena_plan *p)
     p->offsets = offsets;
     p->block_bytes = (size_t)result.peak_bytes;
     const umo_arena_steps old = p->planned;
+    p->strays = 0;
     p->planned = p->before;
     p->before = old;
     p->before.count = 0;
@@ -224,6 +230,14 @@ bool umo_arena_plan_end(umo_arena_plan *p)
     if (p->follows && p->done < p->planned.count) {
         leave(p); /* it ended earlier */
     }
+    if (p->left || p->follows) { /* not one that took nothing, or had to go without */
+        p->strays = p->left ? p->strays + 1 : 0;
+    }
+    if (p->strays == STRAYS_MOST) {
+        p->strays = 0;
+        p->planned.count = 0;
+        p->block_bytes = 0;
+    }
     if (p->noting && frees_any(&p->now)) {
         p->repeats = steps_equal(&p->now, &p->before) ? p->repeats + 1 : 1;
         const umo_arena_steps old = p->before;
@@ -239,6 +253,7 @@ bool umo_arena_plan_end(umo_arena_plan *p)
     p->now.count = 0;
     p->piece_count = 0;
     p->follows = false;
+    p->left = false;
     p->noting = p->wanted;
     return made;
 }

@@ -50,17 +50,22 @@ typedef struct umo_arena_plan {
     umo_arena_steps planned;
     int64_t *offsets; /* of each taking, in their order */
     size_t block_bytes;
-    bool follows; /* this request, so far */
-    size_t done;  /* steps */
-    size_t taken; /* takings among them */
+    bool follows;        /* this request, so far */
+    size_t done;         /* steps */
+    size_t taken;        /* takings among them */
+    bool left;           /* this request has left the plan */
+    unsigned strays;     /* so many requests in a row have left it */
+    size_t unused_bytes; /* of the block's end: not given to this request, which has left; the
+                            arena's to take */
     const char *block;
 } umo_arena_plan;
 
 /* Begins a request that has the block at a multiple of 4,096; there is a plan. */
 void umo_arena_plan_begin(umo_arena_plan *plan, char *block);
 
-/* The next taking's place; NULL when the plan has none for it, now and for the rest of the request.
- * Who finds another place says so with umo_arena_plan_took(). */
+/* The next taking's place, for a request that follows; NULL when the plan has none for it, now and
+ * for the rest of the request. Who finds another place says so with umo_arena_plan_took(), where
+ * the request is noted. */
 void *umo_arena_plan_take(umo_arena_plan *plan, size_t size_bytes, size_t align_bytes);
 void umo_arena_plan_took(umo_arena_plan *plan, size_t size_bytes, size_t align_bytes,
                          const void *data);
@@ -68,7 +73,8 @@ void umo_arena_plan_took(umo_arena_plan *plan, size_t size_bytes, size_t align_b
 /* INVAL: it is not in use. Not known is what was not noted. */
 umo_status umo_arena_plan_free(umo_arena_plan *plan, const void *data);
 
-/* Ends a request. True when there is another plan than before, of block_bytes. */
+/* Ends a request. True when there is another plan than before, of block_bytes. One that eight
+ * requests in a row have left is forgotten: block_bytes is 0 then. */
 bool umo_arena_plan_end(umo_arena_plan *plan);
 
 void umo_arena_plan_finish(umo_arena_plan *plan);

@@ -109,6 +109,7 @@ void umo_buffer_object_start(umo_buffer *buffer, umo_device *device, umo_scope *
     buffer->inner = false;
     atomic_store_explicit(&buffer->pages, UMO_PAGES_SHARED, memory_order_relaxed);
     buffer->shadow = NULL;
+    buffer->piece = NULL;
     buffer->home = NULL;
     buffer->use_count = 0;
     buffer->use_capacity = USES_INLINE;
@@ -371,6 +372,12 @@ void umo_buffer_make_inner(umo_buffer *buffer)
 {
     buffer->inner = true;
     umo_buffer_forget(buffer);
+}
+
+void umo_buffer_share_piece(umo_buffer *buffer, umo_buffer *piece, size_t offset_bytes)
+{
+    buffer->piece = piece;
+    buffer->piece_offset = offset_bytes;
 }
 
 size_t umo_buffer_wrapped_bytes(const umo_buffer *buffer)

@@ -25,6 +25,13 @@ void umo_buffer_make_inner(umo_buffer *buffer);
  * they are umo's. */
 void umo_buffer_own_pages(umo_buffer *buffer);
 
+/* Says of a new import that its memory is part of a piece, `offset_bytes` into it, whose bytes
+ * other buffers use too: a bracket of one is in the way of those of the others, and its fence is
+ * waited for by them. The piece is a buffer in the host's memory, longer-lived, and used by nobody
+ * itself.
+ */
+void umo_buffer_share_piece(umo_buffer *buffer, umo_buffer *piece, size_t offset_bytes);
+
 /* umo_buffer_alloc_movable() on a node, or UMO_NUMA_ANY. NOT_FOUND, UNSUPPORTED, REFUSED as
  * umo_numa_place(). */
 umo_status umo_buffer_alloc_movable_on(umo_device *device, umo_scope *scope, size_t size_bytes,

@@ -19,6 +19,26 @@ static bool side_is_one(umo_side side)
     return side == UMO_SIDE_HOST || side == UMO_SIDE_DEVICE;
 }
 
+/*
+ * In the books of a piece an export only reads, whatever it may do: that lets the buffer's own
+ * readers and its other exports in, and nobody who uses the bytes for another buffer, as each of
+ * those has to write them first.
+ */
+static umo_status piece_export(umo_buffer *buffer, const umo_access *access, umo_fence_set *waits)
+{
+    umo_status status = umo_piece_open(buffer, access, UMO_READ, waits);
+    if (status != UMO_E_BUSY) {
+        return status;
+    }
+    /* In the way may be an export of the same buffer, beside which it may begin. */
+    (void)pthread_mutex_lock(&buffer->lock);
+    const bool exported = buffer->export_count > 0;
+    (void)pthread_mutex_unlock(&buffer->lock);
+    umo_access reads = *access;
+    reads.use = UMO_READ;
+    return exported ? umo_piece_open(buffer, &reads, UMO_READ, waits) : status;
+}
+
 umo_status umo_buffer_export_begin(umo_buffer *buffer, umo_side side, bool writable,
                                    umo_fence_set *waits)
 {
@@ -27,8 +47,14 @@ umo_status umo_buffer_export_begin(umo_buffer *buffer, umo_side side, bool writa
         return UMO_E_INVAL;
     }
     umo_access access = export_access(buffer, side, writable);
+    umo_fence_set before;
+    umo_status status = piece_export(buffer, &access, &before);
+    if (status != UMO_OK) {
+        UMO_TRACE_ACCESS(buffer, &access, UMO_EVENT_EXPORT_BEGIN, (umo_fence){0}, status);
+        return status;
+    }
     (void)pthread_mutex_lock(&buffer->lock);
-    umo_status status = umo_bytes_claim(buffer, &access, true, waits);
+    status = umo_bytes_claim(buffer, &access, true, waits);
     if (status == UMO_OK) {
         umo_buffer_acquire(buffer);
         buffer->exports[umo_export_index(side)][writable]++;
@@ -40,6 +66,11 @@ umo_status umo_buffer_export_begin(umo_buffer *buffer, umo_side side, bool writa
         umo_buffer_relocation_wait(buffer);
     }
     (void)pthread_mutex_unlock(&buffer->lock);
+    if (status == UMO_OK) {
+        umo_piece_waits_add(waits, &before);
+    } else {
+        umo_piece_close(buffer, &access, UMO_READ, (umo_fence){0});
+    }
     UMO_TRACE_ACCESS(buffer, &access, UMO_EVENT_EXPORT_BEGIN, (umo_fence){0}, status);
     return status;
 }
@@ -68,6 +99,7 @@ umo_status umo_buffer_export_end(umo_buffer *buffer, umo_side side, bool writabl
     const umo_access access = export_access(buffer, side, writable);
     UMO_TRACE_ACCESS(buffer, &access, UMO_EVENT_EXPORT_END, done, status);
     if (status == UMO_OK) {
+        umo_piece_close(buffer, &access, UMO_READ, done);
         umo_buffer_release(buffer);
     }
     return status;

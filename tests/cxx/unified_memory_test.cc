@@ -193,6 +193,40 @@ static void a_batch_is_all_or_none_and_each_is_found()
     CHECK(UnifiedMemoryOptimizer::BatchAllocate(buffers, {}).IsOk() && buffers.empty());
 }
 
+static void a_batch_with_lifetimes_shares_bytes_or_says_that_it_does_not()
+{
+    const std::size_t size = 1 << 20;
+    const std::vector<umo_plan_buffer> lifetimes = {
+        {0, 10, size, 0}, {10, 20, size - 7, 0}, {0, 20, 100, 0}};
+    std::vector<std::unique_ptr<MetalBuffer>> buffers;
+    umo_plan_result plan = {};
+    CHECK(UnifiedMemoryOptimizer::BatchAllocate(buffers, lifetimes, UnifiedMemoryPattern::STREAMING,
+                                                0, &plan)
+              .IsOk());
+    CHECK(buffers.size() == 3 && buffers[1]->Size() == size - 7);
+    const bool shared = buffers[0]->Data() == buffers[1]->Data();
+    CHECK(shared == (static_cast<std::size_t>(plan.peak_bytes) < 2 * size));
+    CHECK(static_cast<std::size_t>(plan.bound_bytes) < 2 * size);
+    std::vector<char> back(size);
+    const std::vector<char> beside(100, 'c');
+    CHECK(buffers[2]->CopyFromHost(beside.data(), beside.size()).IsOk());
+    for (int i = 0; i < 2; i++) { /* one after the other */
+        const std::vector<char> bytes(buffers[i]->Size(), static_cast<char>('a' + i));
+        back.resize(bytes.size());
+        CHECK(buffers[i]->CopyFromHost(bytes.data(), bytes.size()).IsOk());
+        CHECK(buffers[i]->CopyToHost(back.data(), back.size()).IsOk());
+        CHECK(back == bytes);
+    }
+    back.resize(beside.size());
+    CHECK(buffers[2]->CopyToHost(back.data(), back.size()).IsOk() && back == beside);
+    std::vector<umo_plan_buffer> bad = lifetimes;
+    bad[1].upper = bad[1].lower;
+    CHECK(invalid(UnifiedMemoryOptimizer::BatchAllocate(buffers, bad)));
+    CHECK(buffers.size() == 3);
+    bad.clear();
+    CHECK(UnifiedMemoryOptimizer::BatchAllocate(buffers, bad).IsOk() && buffers.empty());
+}
+
 static void uses_are_counted_and_known_by_address()
 {
     std::unique_ptr<MetalBuffer> buffer;
@@ -511,6 +545,11 @@ static void nothing_is_lost_when_memory_for_cxx_runs_out()
         UnifiedMemoryOptimizer::BatchAllocate(buffers, {1, 2, 3});
     });
     memory_runs_out_in([] {
+        const std::vector<umo_plan_buffer> lifetimes = {{0, 1, 5, 0}, {1, 2, 5, 0}};
+        std::vector<std::unique_ptr<MetalBuffer>> buffers;
+        UnifiedMemoryOptimizer::BatchAllocate(buffers, lifetimes);
+    });
+    memory_runs_out_in([] {
         std::unique_ptr<ZeroCopyTensor> tensor;
         ZeroCopyTensor::CreateFromCPUMemory(tensor, bytes, 4096, {4096}, TRITONSERVER_TYPE_UINT8);
         ScopedMemoryAccess past(bytes, 5000, true, true); /* an error, with words */
@@ -566,6 +605,7 @@ int main(int argc, char **argv)
     RUN(bytes_come_back_from_every_kind_of_memory);
     RUN(what_cannot_be_allocated_leaves_the_callers_buffer_alone);
     RUN(a_batch_is_all_or_none_and_each_is_found);
+    RUN(a_batch_with_lifetimes_shares_bytes_or_says_that_it_does_not);
     RUN(uses_are_counted_and_known_by_address);
     RUN(placement_and_prefetch_keep_every_byte);
     RUN(a_prefetcher_knows_what_comes_next);

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "fake_threads_test": "likewise",
     "fake_work_test": "likewise",
     "driver_metal_system_test": "steers the fake by the calls that libumo links to, which only GNU ld redirects in it",
+    "mem_arena_fault_test": "makes the library's allocations fail, which only GNU ld redirects to it",
     "mem_record_fault_test": "makes the library's allocations fail, which only GNU ld redirects to it",
     "mem_ring_fault_test": "makes the library's calls fail, which only GNU ld redirects to it",
     "plan_plan_fault_test": "likewise, with its allocations",
