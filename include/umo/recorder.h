@@ -64,7 +64,7 @@ UMO_API const char *umo_recorder_version(const umo_recorder *recorder);
  * Recording ends two seconds after the last drain, also when this process is killed.
  *
  * @param memory_bytes  At least that much for events, unless the process is recording for itself: 0
- * is 64 MiB, 256 MiB at most. It is taken as events reach it and given back by umo_recorder_stop().
+ * is 4 MiB, 256 MiB at most. It is taken as events reach it and given back by umo_recorder_stop().
  *
  * Errors:    INVAL  too much memory. BUSY  it was started already.
  * Threads:   one at a time for a recorder.

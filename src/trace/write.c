@@ -69,8 +69,9 @@ void umo_trace_write(const umo_trace_event *e)
     const uint32_t thread = thread_number();
     const uint32_t scope = e->scope != NULL ? umo_scope_number(e->scope) : 0;
     names_keep(ring, scope, e);
+    const uint32_t shard = (thread - 1) & (ring->shard_count - 1);
     uint64_t position;
-    umo_trace_slot *slot = slot_claim(ring, (thread - 1) & (ring->shard_count - 1), &position);
+    umo_trace_slot *slot = slot_claim(ring, shard, &position);
     if (slot == NULL) {
         return;
     }
@@ -91,6 +92,10 @@ void umo_trace_write(const umo_trace_event *e)
         atomic_store_explicit(&slot->words[i], words[i], memory_order_release);
     }
     atomic_store_explicit(&slot->sequence, position * 2 + 2, memory_order_release);
+    /* The next event's slot was written a whole ring ago: have it here by then. */
+    const umo_trace_slot *next = umo_trace_ring_slot(ring, shard, position + 1);
+    __builtin_prefetch(next, 1);
+    __builtin_prefetch((const char *)(next + 1) - 1, 1);
     if (umo_trace_lapsed(now) && !umo_trace_own_on()) {
         umo_trace_lapse();
     }

@@ -41,7 +41,7 @@ parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 SLICE_S = 1.5
 SETTLE_S = 0.6  # of each slice, not counted: what starting to record takes is a figure of its own (started_ms)
 SLICES = 2  # of each kind in a turn
-MEMORY_MIB = 64
+MEMORY_MIB = 4
 
 
 class Recorder:

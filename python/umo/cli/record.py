@@ -30,7 +30,7 @@ def record(
         Path | None, typer.Option("--from", help="Instead of a process: turn this recording into another form.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="With --from: what is whole of one cut short.")] = False,
-    memory: Annotated[int, typer.Option(help="MiB for events in the process, while it is recorded.")] = 64,
+    memory: Annotated[int, typer.Option(help="MiB for events in the process, while it is recorded.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """Record a running process of yours: allocations, transfers, copies, placement, requests."""
