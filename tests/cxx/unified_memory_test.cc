@@ -210,8 +210,8 @@ static void a_batch_with_lifetimes_shares_bytes_or_says_that_it_does_not()
     std::vector<char> back(size);
     const std::vector<char> beside(100, 'c');
     CHECK(buffers[2]->CopyFromHost(beside.data(), beside.size()).IsOk());
-    for (int i = 0; i < 2; i++) { /* one after the other */
-        const std::vector<char> bytes(buffers[i]->Size(), static_cast<char>('a' + i));
+    for (std::size_t i = 0; i < 2; i++) { /* one after the other */
+        const std::vector<char> bytes(buffers[i]->Size(), i == 0 ? 'a' : 'b');
         back.resize(bytes.size());
         CHECK(buffers[i]->CopyFromHost(bytes.data(), bytes.size()).IsOk());
         CHECK(buffers[i]->CopyToHost(back.data(), back.size()).IsOk());
