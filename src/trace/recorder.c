@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MEMORY_DEFAULT_BYTES ((size_t)4 << 20) /* less than caches hold: what is written is warm   \
-                                                */
+/* Less than caches hold: what is written there is warm. */
+#define MEMORY_DEFAULT_BYTES ((size_t)4 << 20)
 #define MEMORY_MAX_BYTES ((size_t)256 << 20)
 #define LEASE_NS UINT64_C(2000000000)
 #define PATIENCE_NS UINT64_C(100000000)

@@ -27,7 +27,7 @@ from .recorder import ROOM, Figures, Recorder
 _WAITING = 64  # takes of at most 65,536 events
 _PAUSE_S = (0.001, 0.2)  # between two looks, at least and at most
 _PAUSE_FIRST_S = 0.02
-_FILLED = 128  # so many pauses' events, at least, a ring holds: one thread alone has a small part of it
+_FILLED = 32  # so many pauses' events, at least, a ring holds: one thread alone has a small part of it
 
 
 @dataclass
