@@ -2,10 +2,9 @@
  * Arenas whose requests free early: what is planned, that it is as short as a plan can be, and that
  * no two pieces in use ever share a byte, wherever a request leaves its plan.
  */
-#include "driver/wrapper_test.h"
 #include "mem/arena_plan.h"
+#include "mem/arena_rig_test.h"
 
-#include <umo/arena.h>
 #include <umo/plan.h>
 
 #include <setjmp.h>
@@ -19,43 +18,6 @@ enum {
     TENSORS = 40,
     STEPS = 2 * TENSORS
 };
-
-typedef struct rig {
-    umo_device *device;
-    umo_scope *scope;
-    umo_pool *pool;
-    umo_arena *arena;
-} rig;
-
-static rig rig_open(uint64_t limit_bytes)
-{
-    rig r = {0};
-    assert_int_equal(umo_device_open("host", 0, NULL, &r.device, NULL), UMO_OK);
-    assert_int_equal(umo_scope_create(NULL, "arena", limit_bytes, &r.scope, NULL), UMO_OK);
-    const umo_pool_options pool = {.device = r.device, .scope = r.scope, .idle_ns = UINT64_MAX};
-    assert_int_equal(umo_pool_create(&pool, &r.pool, NULL), UMO_OK);
-    const umo_arena_options arena = {.pool = r.pool, .first_bytes = KIB};
-    assert_int_equal(umo_arena_create(&arena, &r.arena, NULL), UMO_OK);
-    return r;
-}
-
-static void rig_close(rig *r)
-{
-    umo_pool_stats stats;
-    umo_arena_destroy(r->arena);
-    umo_pool_read(r->pool, &stats);
-    assert_int_equal(stats.live_bytes, 0);
-    umo_pool_destroy(r->pool);
-    umo_scope_destroy(r->scope);
-    umo_device_release(r->device);
-}
-
-static umo_arena_stats stats(const rig *r)
-{
-    umo_arena_stats s;
-    umo_arena_read(r->arena, &s);
-    return s;
-}
 
 /* A step of a request: taking tensor number `tensor` of so many bytes, or freeing it. */
 typedef struct step {
@@ -119,7 +81,7 @@ static size_t pipeline(step *out, unsigned tensors, size_t size_bytes)
 static void requests_that_come_again_are_planned(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     step steps[STEPS];
     size_t count = pipeline(steps, 8, KIB);
     size_t sum = 0;
@@ -152,7 +114,7 @@ static void requests_that_come_again_are_planned(void **state)
 static void an_arena_in_which_nothing_is_freed_is_as_it_was(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     const step steps[] = {{0, 100, 64}, {1, 200, 64}, {2, 300, 64}};
     for (int i = 0; i < 12; i++) {
         play(&r, steps, 3);
@@ -166,7 +128,7 @@ static void an_arena_in_which_nothing_is_freed_is_as_it_was(void **state)
 static void what_is_not_in_use_is_not_freed(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     step steps[STEPS];
     size_t count = pipeline(steps, 4, KIB);
     for (int planned = 0; planned < 2; planned++) {
@@ -192,7 +154,7 @@ static void what_is_not_in_use_is_not_freed(void **state)
 static void another_shape_is_planned_when_it_has_come_often(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     step steps[STEPS];
     size_t peaks[4];
     unsigned needed = 2;
@@ -223,7 +185,7 @@ static void another_shape_is_planned_when_it_has_come_often(void **state)
 static void what_a_request_has_not_had_of_its_block_is_free_again(void **state)
 {
     (void)state;
-    rig r = rig_open(20 * KIB * KIB);
+    rig r = rig_open(KIB, 20 * KIB * KIB);
     const step planned[] = {{0, 5 * KIB * KIB, 64}, {1, 5 * KIB * KIB, 64}, {0, 0, 0}};
     void *data = NULL;
     for (size_t had = 0; had < 2; had++) {
@@ -252,7 +214,7 @@ static void what_a_request_has_not_had_of_its_block_is_free_again(void **state)
 static void a_plan_that_nobody_follows_is_forgotten(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     const step planned[] = {{0, 4 * KIB * KIB, 64}, {1, 4 * KIB * KIB, 64}, {0, 0, 0}};
     const step little[] = {{0, 100, 64}};
     for (int i = 0; i < 4; i++) {
@@ -309,7 +271,7 @@ static void a_request_may_leave_its_plan_at_any_step(void **state)
     (void)state;
     for (uint64_t shape = 1; shape <= 12; shape++) {
         uint64_t seed = shape;
-        rig r = rig_open(0);
+        rig r = rig_open(KIB, 0);
         step steps[STEPS];
         step other[STEPS];
         size_t count = random_request(&seed, steps, 0);
@@ -346,7 +308,7 @@ static void a_request_may_leave_its_plan_at_any_step(void **state)
 static void another_alignment_or_another_free_is_another_step(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     const step planned[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 8}, {0, 0, 0}, {2, KIB, 8}};
     const step freed[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 8}, {1, 0, 0}, {2, KIB, 8}};
     const step aligned[] = {{0, 2 * KIB, 8}, {1, 2 * KIB + 8, 4096}, {0, 0, 0}, {2, KIB, 4096}};
@@ -365,7 +327,7 @@ static void another_alignment_or_another_free_is_another_step(void **state)
 static void memory_that_is_out_leaves_a_request_without_its_plan(void **state)
 {
     (void)state;
-    rig r = rig_open(256 * KIB);
+    rig r = rig_open(KIB, 256 * KIB);
     step steps[STEPS];
     void *others[256];
     size_t held = 0;
@@ -395,7 +357,7 @@ static void memory_that_is_out_leaves_a_request_without_its_plan(void **state)
 static void a_request_after_one_without_its_plan_has_it_again(void **state)
 {
     (void)state;
-    rig r = rig_open(KIB * KIB);
+    rig r = rig_open(KIB, KIB * KIB);
     step steps[STEPS];
     void *others[256];
     void *data = NULL;
@@ -429,7 +391,7 @@ static void a_request_after_one_without_its_plan_has_it_again(void **state)
 static void a_request_of_too_many_steps_is_not_planned(void **state)
 {
     (void)state;
-    rig r = rig_open(0);
+    rig r = rig_open(KIB, 0);
     for (int i = 0; i < 5; i++) {
         for (unsigned k = 0; k < UMO_ARENA_STEPS_MAX / 2 + 1; k++) {
             void *data = NULL;

@@ -25,7 +25,7 @@ bool umo_buffer_numa_look(umo_buffer *buffer, const umo_numa_topology *topology,
     /* A sample is not worth waiting for; and what was given at birth does not move. */
     const bool quiet = buffer->home == NULL || !buffer->changing;
     const char *host = quiet ? umo_host_side(buffer) : NULL;
-    buffer->holds += quiet ? 1 : 0;
+    buffer->holds += quiet && buffer->home != NULL ? 1 : 0; /* as umo_buffer_hold() */
     (void)pthread_mutex_unlock(&buffer->lock);
     if (host != NULL) {
         size_t step = buffer->size_bytes / page / LOOKS_MOST + 1;
@@ -33,10 +33,7 @@ bool umo_buffer_numa_look(umo_buffer *buffer, const umo_numa_topology *topology,
             umo_numa_residency_read(topology, host, buffer->size_bytes, step, out, NULL) == UMO_OK;
     }
     if (quiet) {
-        (void)pthread_mutex_lock(&buffer->lock);
-        buffer->holds--;
-        umo_buffer_changed(buffer);
-        (void)pthread_mutex_unlock(&buffer->lock);
+        umo_buffer_unhold(buffer);
     }
     uint64_t present = 0;
     for (uint32_t i = 0; seen && i < topology->count; i++) {
