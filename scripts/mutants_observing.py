@@ -52,6 +52,28 @@ mutant(
     *TESTS,
 )
 mutant(
+    "who waits is not heard of",
+    RECORDER,
+    "until = until < now + LEASE_NS / 8 ? until : now + LEASE_NS / 8;",
+    "",
+    *TESTS,
+)
+mutant(
+    "who waits does not sleep",
+    RECORDER,
+    "umo_os_sleep_ns(until - now < r->pause_ns ? until - now : r->pause_ns);",
+    "",
+    *TESTS,
+)
+mutant("who waits lets the ring run over", RECORDER, "if (full >= WORTH || ", "if (", *TESTS)
+mutant(
+    "who waits does not see that the process has ended",
+    RECORDER,
+    "while (status == UMO_OK && l.count < room && !stats.ended && umo_os_now_ns() < until) {",
+    "while (status == UMO_OK && l.count < room && umo_os_now_ns() < until) {",
+    *TESTS,
+)
+mutant(
     "a part may be shorter than it says",
     "src/trace/ring.c",
     "shard_slots > (size_bytes - head_bytes_of(shard_count)) / shard_count / sizeof(umo_trace_slot)) {",

@@ -266,7 +266,7 @@ def test_events_that_no_file_could_hold_are_lost_and_not_the_file(target: Target
         whole, _ = looking.take()
         assert len(whole) == 10 and looking.figures.lost == 0
         target.tell(10)
-        real = looking._library.umo_recorder_take
+        real = looking._library.umo_recorder_wait
 
         class Later:
             """The library, with events of another version."""
@@ -275,7 +275,7 @@ def test_events_that_no_file_could_hold_are_lost_and_not_the_file(target: Target
                 return getattr(library, name)
 
             @staticmethod
-            def umo_recorder_take(*arguments: object) -> int:
+            def umo_recorder_wait(*arguments: object) -> int:
                 status = real(*arguments)
                 looking._room["kind"][0], looking._room["status"][1] = 250, 250
                 looking._room["mode"][2], looking._room["time_ns"][3] = 77, 1 << 63

@@ -125,6 +125,9 @@ static inline void umo_os_pause(void)
 /* Monotonic time. */
 uint64_t umo_os_now_ns(void);
 
+/* At least that long, unless a signal comes. */
+void umo_os_sleep_ns(uint64_t time_ns);
+
 /* A condition variable whose deadlines are on umo_os_now_ns()'s clock. */
 void umo_os_condition_init(pthread_cond_t *condition);
 void umo_os_condition_finish(pthread_cond_t *condition);

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #ifdef __APPLE__
 #define CACHES "/Library/Caches"
@@ -76,6 +77,15 @@ uint64_t umo_os_lock_limit_bytes(void)
 void umo_os_mapping_drop(void *start, size_t size_bytes)
 {
     (void)munmap(start, size_bytes);
+}
+
+void umo_os_sleep_ns(uint64_t time_ns)
+{
+    const struct timespec time = {
+        .tv_sec = (time_t)(time_ns / 1000000000u),
+        .tv_nsec = (long)(time_ns % 1000000000u),
+    };
+    (void)nanosleep(&time, NULL);
 }
 
 void umo_os_condition_finish(pthread_cond_t *condition)

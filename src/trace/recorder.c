@@ -22,6 +22,12 @@
 #define LEASE_NS UINT64_C(2000000000)
 #define PATIENCE_NS UINT64_C(100000000)
 
+/* umo_recorder_wait() takes when that much of a shard waits, in 256ths, and looks so often that the
+ * rest of it is room enough. A look reads one line of each shard. */
+#define WORTH 64u
+#define PAUSE_LEAST_NS UINT64_C(1000000)
+#define PAUSE_MOST_NS UINT64_C(20000000)
+
 typedef struct cursor {
     uint64_t position;
     uint64_t stuck_ns; /* since when the event there is not whole; 0 when it is not known to be */
@@ -53,6 +59,7 @@ struct umo_recorder {
     uint64_t gaps;
     uint64_t names_lost_before;
     uint64_t missed_before;
+    uint64_t pause_ns;
     umo_trace_name names[UMO_TRACE_NAMES];
 };
 
@@ -259,6 +266,7 @@ umo_status umo_recorder_start(umo_recorder *r, size_t memory_bytes, umo_error *e
     while ((size_t)1 << wanted < (memory_bytes != 0 ? memory_bytes : MEMORY_DEFAULT_BYTES)) {
         wanted++;
     }
+    r->pause_ns = PAUSE_LEAST_NS;
     r->start_ns = umo_os_now_ns();
     r->names_lost_before = atomic_load_explicit(&r->head->names_lost, memory_order_relaxed);
     r->missed_before = atomic_load_explicit(&r->head->missed, memory_order_relaxed);
@@ -345,6 +353,8 @@ typedef struct pass {
     uint64_t now;
     bool last; /* nothing that is not whole will be */
     uint64_t ends[UMO_TRACE_SHARDS_MAX];
+    cursor *filled[UMO_TRACE_SHARDS_MAX];
+    uint32_t filled_count;
 } pass;
 
 /* The next event of a shard that can be read; what is not there any more is counted. */
@@ -373,11 +383,12 @@ static void cursor_advance(pass *p, uint32_t shard)
     }
 }
 
-static cursor *oldest_find(source *s)
+/* Of the shards that had something: most threads are idle, and their cursors are cold. */
+static cursor *oldest_find(const pass *p)
 {
     cursor *oldest = NULL;
-    for (uint32_t i = 0; i < s->ring.shard_count; i++) {
-        cursor *c = &s->cursors[i];
+    for (uint32_t i = 0; i < p->filled_count; i++) {
+        cursor *c = p->filled[i];
         if (c->loaded && (oldest == NULL || c->event.time_ns < oldest->event.time_ns)) {
             oldest = c;
         }
@@ -393,8 +404,11 @@ static bool pass_visit(pass *p, umo_profile_visit visit, void *user)
         if (!p->s->cursors[i].loaded) {
             cursor_advance(p, i);
         }
+        if (p->s->cursors[i].loaded) {
+            p->filled[p->filled_count++] = &p->s->cursors[i];
+        }
     }
-    for (cursor *c; (c = oldest_find(p->s)) != NULL;) {
+    for (cursor *c; (c = oldest_find(p)) != NULL;) {
         c->event.scope_name = name_find(p->r, UMO_TRACE_NAME_SCOPE, c->event.scope);
         c->event.driver = name_find(p->r, UMO_TRACE_NAME_DEVICE, c->event.device);
         p->r->drained++;
@@ -484,11 +498,69 @@ static bool list_add(const umo_profile_event *event, void *user)
     return l->count < l->room;
 }
 
+/* What waits in the fullest shard, as a part of it, in 256ths. */
+static uint64_t fullness(const umo_recorder *r)
+{
+    const source *s = r->current;
+    uint64_t most = 0;
+    for (uint32_t i = 0; s != NULL && i < s->ring.shard_count; i++) {
+        const uint64_t waiting = next_of(s, i) - s->cursors[i].position;
+        most = waiting > most ? waiting : most;
+    }
+    return s == NULL ? 0 : most >= s->ring.shard_slots ? 256 : most * 256 / s->ring.shard_slots;
+}
+
+static bool ring_changes(const umo_recorder *r)
+{
+    const uint32_t part = atomic_load_explicit(&r->head->ring_part, memory_order_relaxed);
+    return r->previous != NULL || part != (r->current != NULL ? r->current->ring.part_number : 0);
+}
+
+/* Sleeps until there is enough to take, the process wants to hear of us, or until. */
+static void worth_wait(umo_recorder *r, uint64_t until)
+{
+    uint64_t now = umo_os_now_ns();
+    until = until < now + LEASE_NS / 8 ? until : now + LEASE_NS / 8;
+    while (now < until) {
+        const uint64_t before = fullness(r);
+        umo_os_sleep_ns(until - now < r->pause_ns ? until - now : r->pause_ns);
+        const uint64_t full = fullness(r);
+        if (full > before + WORTH) {
+            r->pause_ns /= 2;
+        } else if (full < before + WORTH / 4) {
+            r->pause_ns += r->pause_ns / 2;
+        }
+        r->pause_ns = r->pause_ns < PAUSE_LEAST_NS  ? PAUSE_LEAST_NS
+                      : r->pause_ns > PAUSE_MOST_NS ? PAUSE_MOST_NS
+                                                    : r->pause_ns;
+        if (full >= WORTH || ring_changes(r) || umo_os_other_ended(&r->process)) {
+            return;
+        }
+        now = umo_os_now_ns();
+    }
+}
+
+umo_status umo_recorder_wait(umo_recorder *r, umo_profile_event *events, size_t room,
+                             uint64_t wait_ns, size_t *count, umo_recorder_stats *out)
+{
+    list l = {.events = events, .room = room};
+    umo_recorder_stats stats = {0};
+    const uint64_t now = umo_os_now_ns();
+    const uint64_t until = wait_ns < UINT64_MAX - now ? now + wait_ns : UINT64_MAX;
+    umo_status status = umo_recorder_drain(r, room > 0 ? list_add : NULL, &l, &stats);
+    while (status == UMO_OK && l.count < room && !stats.ended && umo_os_now_ns() < until) {
+        worth_wait(r, until);
+        status = umo_recorder_drain(r, list_add, &l, &stats);
+    }
+    *count = l.count;
+    if (out != NULL) {
+        *out = stats;
+    }
+    return status;
+}
+
 umo_status umo_recorder_take(umo_recorder *r, umo_profile_event *events, size_t room, size_t *count,
                              umo_recorder_stats *out)
 {
-    list l = {.events = events, .room = room};
-    umo_status status = umo_recorder_drain(r, room > 0 ? list_add : NULL, &l, out);
-    *count = l.count;
-    return status;
+    return umo_recorder_wait(r, events, room, 0, count, out);
 }

@@ -133,6 +133,14 @@ static _Noreturn void other_main(int in, int out)
         case 'c': /* a count, and nothing else */
             umo_scope_count_copy(scope, UMO_DIRECTION_IN, UMO_REASON_SCATTERED, 7);
             break;
+        case 'w': /* ten thousand, in half a second at the least */
+            for (int i = 0; i < 10000; i++) {
+                marked_write(0, number++, scope);
+                if (i % 20 == 19) {
+                    (void)usleep(1000);
+                }
+            }
+            break;
         case 't':
             threads_run();
             break;

@@ -133,17 +133,15 @@ static void threads_of_another_process_lose_nothing(void **state)
     seen s = {0};
     umo_recorder_stats stats = {0};
     pthread_t thread;
-    /* Room for all that a thread writes: how often this one gets a processor is not the question. */
+    /* Room for all that a thread writes: how often this one gets a processor is not the question.
+     */
     assert_int_equal(umo_recorder_start(r, (size_t)256 << 20, NULL), UMO_OK);
     assert_int_equal(pthread_create(&thread, NULL, drain_main, &o), 0);
     for (int i = 0; i < 60000 && stats.drained + stats.lost < THREADS * 50000; i++) {
         size_t count;
-        assert_int_equal(umo_recorder_take(r, events, 4096, &count, &stats), UMO_OK);
+        assert_int_equal(umo_recorder_wait(r, events, 4096, 1000000, &count, &stats), UMO_OK);
         for (size_t k = 0; k < count; k++) {
             (void)marked_check(&events[k], &s);
-        }
-        if (count == 0) {
-            (void)usleep(1000);
         }
     }
     assert_int_equal(pthread_join(thread, NULL), 0);
@@ -154,6 +152,113 @@ static void threads_of_another_process_lose_nothing(void **state)
     assert_int_equal(s.wrong, 0);
     umo_recorder_close(r);
     assert_int_equal(other_end(&o), 0);
+}
+
+typedef struct later {
+    const other *o;
+    const char *orders;
+} later;
+
+/* Gives its orders one after the other, while the test waits; the last may end the process. */
+static void *later_main(void *argument)
+{
+    const later *l = argument;
+    for (const char *order = l->orders; *order != '\0'; order++) {
+        (void)usleep(30000);
+        if (*order == 'k') {
+            assert_int_equal(write(l->o->orders, order, 1), 1);
+        } else {
+            assert_int_equal(tell(l->o, *order), 'd');
+        }
+    }
+    return NULL;
+}
+
+static size_t meanwhile(umo_recorder *r, const other *o, const char *orders, size_t room,
+                        uint64_t wait_ns, umo_recorder_stats *stats)
+{
+    static umo_profile_event events[4096];
+    later l = {.o = o, .orders = orders};
+    seen s = {0};
+    size_t count;
+    pthread_t thread;
+    assert_true(room <= 4096);
+    assert_int_equal(pthread_create(&thread, NULL, later_main, &l), 0);
+    assert_int_equal(umo_recorder_wait(r, events, room, wait_ns, &count, stats), UMO_OK);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    for (size_t k = 0; k < count; k++) {
+        (void)marked_check(&events[k], &s);
+    }
+    assert_int_equal(s.wrong, 0);
+    return count;
+}
+
+/* It sleeps through silence without losing its place, and no longer than it has to. */
+static void waiting_ends_with_room_time_or_process(void **state)
+{
+    (void)state;
+    const uint64_t minute = UINT64_C(60000000000);
+    other o = other_start();
+    umo_recorder *r = recorder_open(&o);
+    umo_recorder_stats stats;
+    umo_profile_event one;
+    size_t count = 7;
+    assert_int_equal(umo_recorder_wait(r, &one, 1, 0, &count, &stats), UMO_E_INVAL);
+    assert_int_equal(count, 0);
+    assert_int_equal(umo_recorder_start(r, 0, NULL), UMO_OK);
+    uint64_t start = umo_os_now_ns();
+    const clock_t worked = clock();
+    assert_int_equal(umo_recorder_wait(r, &one, 1, UINT64_C(2300000000), &count, &stats), UMO_OK);
+    assert_true(umo_os_now_ns() - start >= UINT64_C(2300000000));
+    assert_true(clock() - worked < CLOCKS_PER_SEC);
+    assert_int_equal(count, 0);
+    assert_int_equal(stats.gaps, 0);
+    assert_true(stats.recording);
+    start = umo_os_now_ns();
+    assert_int_equal(meanwhile(r, &o, "eee", 250, minute, &stats), 250);
+    assert_int_equal(meanwhile(r, &o, "ek", 4096, minute, &stats), 151);
+    assert_true(stats.ended);
+    assert_int_equal(stats.drained, 401); /* one as it dies */
+    assert_int_equal(stats.lost, 1);      /* and one that it did not finish */
+    assert_true(umo_os_now_ns() - start < minute / 2);
+    umo_recorder_close(r);
+    assert_true(WIFSIGNALED(other_end(&o)));
+}
+
+/* Many times what the ring holds, faster than anybody who is silent for long could take it. Whether
+ * this process gets a processor in time is the machine's affair: once is enough. */
+static void waiting_takes_before_the_ring_is_full(void **state)
+{
+    (void)state;
+    static umo_profile_event events[4096];
+    bool whole = false;
+    for (int i = 0; i < 10 && !whole; i++) {
+        other o = other_start();
+        umo_recorder *r = recorder_open(&o);
+        later l = {.o = &o, .orders = "wwww"};
+        umo_recorder_stats stats = {0};
+        seen s = {0};
+        pthread_t thread;
+        /* One processor has all of it, sixteen 256 events each. */
+        assert_int_equal(umo_recorder_start(r, (size_t)1 << 19, NULL), UMO_OK);
+        assert_int_equal(pthread_create(&thread, NULL, later_main, &l), 0);
+        while (stats.drained + stats.lost < 40000) {
+            size_t count;
+            assert_int_equal(
+                umo_recorder_wait(r, events, 4096, UINT64_C(300000000), &count, &stats), UMO_OK);
+            for (size_t k = 0; k < count; k++) {
+                (void)marked_check(&events[k], &s);
+            }
+        }
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(s.count + stats.lost, 40000);
+        assert_int_equal(s.wrong, 0);
+        assert_true(stats.capacity <= 8192);
+        whole = stats.lost == 0;
+        umo_recorder_close(r);
+        assert_int_equal(other_end(&o), 0);
+    }
+    assert_true(whole);
 }
 
 static void what_a_process_leaves_behind_can_be_read(void **state)
@@ -480,6 +585,8 @@ int main(void)
         cmocka_unit_test(a_count_alone_wakes_the_recorder),
         cmocka_unit_test(what_is_lost_is_counted_to_the_event),
         cmocka_unit_test(threads_of_another_process_lose_nothing),
+        cmocka_unit_test(waiting_ends_with_room_time_or_process),
+        cmocka_unit_test(waiting_takes_before_the_ring_is_full),
         cmocka_unit_test(what_a_process_leaves_behind_can_be_read),
         cmocka_unit_test(its_own_recording_stays_its_own),
         cmocka_unit_test(two_may_look_on),

@@ -38,9 +38,9 @@ output [ { name: "Y" data_type: TYPE_FP32 dims: [ -1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 """
-SLICE_S = 1.5
-SETTLE_S = 0.6  # of each slice, not counted: what starting to record takes is a figure of its own (started_ms)
-SLICES = 2  # of each kind in a turn
+SLICE_S = 0.5  # short, so that what the machine does otherwise hits both kinds of a pair
+SETTLE_S = 0.25  # before each, not counted: what starting to record takes is a figure of its own (started_ms)
+PAIRS = 4  # of slices in a turn
 MEMORY_MIB = 4
 
 
@@ -139,8 +139,8 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
     counts, times = {False: 0, True: 0}, {False: 0.0, True: 0.0}
     total: dict = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0, "started_ns": 0}
     drained = 0
-    for number in range(2 * SLICES):
-        on = (number % 2 == 0) == first_on
+    for number in range(2 * PAIRS):
+        on = (number % 4 in (0, 3)) == first_on
         idle = running_ns(recorder.pid)
         if on:
             recorder.tell("on")
@@ -192,7 +192,7 @@ def case(
         f"the same server while nobody records: {statistics.median(off for off, _, _ in figures):.0f} requests/s",
         ratios,
         events_a_request=round(total["events"] / max(1, total["requests"]), 1),
-        started_ms=round(statistics.median(f[2]["started_ns"] for f in figures) / SLICES / 1e6, 1),
+        started_ms=round(statistics.median(f[2]["started_ns"] for f in figures) / PAIRS / 1e6, 1),
         server_processor_ratio=round(statistics.median(f[2]["server"] for f in figures), 4),
         recorder_processors=round(statistics.median(f[2]["recorder"] for f in figures), 4),
         lost=total["lost"],

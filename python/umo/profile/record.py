@@ -25,9 +25,7 @@ from .model import Profile
 from .recorder import ROOM, Figures, Recorder
 
 _WAITING = 64  # takes of at most 65,536 events
-_PAUSE_S = (0.001, 0.2)  # between two looks, at least and at most
-_PAUSE_FIRST_S = 0.02
-_FILLED = 32  # so many pauses' events, at least, a ring holds: one thread alone has a small part of it
+_TAKE_S = 0.25  # what one take waits for: so long may stopping last
 
 
 @dataclass
@@ -62,36 +60,22 @@ class _Drain(threading.Thread):
         self.stop = stop
         self.taken: queue.Queue[tuple[np.ndarray, list[tuple[str, int, str]]] | None] = queue.Queue(_WAITING)
         self.failure: Exception | None = None
-        self.pause = _PAUSE_FIRST_S
-
-    def _adapt(self, taken: int) -> None:
-        """Looks as seldom as the ring allows: each look takes time from a machine that is being measured."""
-        capacity = self.recorder.figures.capacity
-        if capacity == 0:
-            return  # a process that ends before its ring was seen leaves nothing
-        few = taken * _FILLED < capacity
-        self.pause = min(max(self.pause * (1.5 if few else 0.5), _PAUSE_S[0]), _PAUSE_S[1])
 
     def run(self) -> None:
         try:
-            last, since = False, 0
+            last = False
             while not last:
                 # Looked at before: what was recorded until then is in this pass.
                 last = self.stop.is_set()
                 if last:
                     self.recorder.stop()
-                events, names = self.recorder.take()
-                since += len(events)
+                events, names = self.recorder.take(0.0 if last else _TAKE_S)
                 if len(events) or names:
                     self.taken.put((events, names))
                 if self.recorder.taken == ROOM:
                     last = False  # there is more
                 elif self.recorder.figures.ended:
                     last = self.recorder.taken == 0
-                elif not last:
-                    self._adapt(since)
-                    since = 0
-                    self.stop.wait(self.pause)
         except Exception as failure:  # told by the thread that writes
             self.failure = failure
         finally:

@@ -79,12 +79,15 @@ class Figures:
 
 def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(paths.library()))
-    if not hasattr(library, "umo_recorder_open"):
+    if not hasattr(library, "umo_recorder_wait"):
         raise FileNotFoundError(f"the library is older than this package: {paths.library()}; build or install it again")
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.umo_recorder_open.argtypes = [ctypes.c_int64, ctypes.POINTER(pointer), ctypes.POINTER(_Error)]
     library.umo_recorder_start.argtypes = [pointer, size, ctypes.POINTER(_Error)]
-    library.umo_recorder_take.argtypes = [pointer, pointer, size, ctypes.POINTER(size), ctypes.POINTER(_Stats)]
+    library.umo_recorder_wait.argtypes = [
+        *(pointer, pointer, size, ctypes.c_uint64),
+        *(ctypes.POINTER(size), ctypes.POINTER(_Stats)),
+    ]
     library.umo_recorder_stop.argtypes = [pointer]
     library.umo_recorder_stop.restype = None
     library.umo_recorder_close.argtypes = [pointer]
@@ -161,11 +164,19 @@ class Recorder:
         figures["lost"] += self._unknown
         self.figures = Figures(**figures)
 
-    def take(self) -> tuple[np.ndarray, list[tuple[str, int, str]]]:
-        """The next events, at most some tens of thousands, and the names that came with them."""
+    def take(self, wait_s: float = 0.0) -> tuple[np.ndarray, list[tuple[str, int, str]]]:
+        """The next events, at most some tens of thousands, and the names that came with them.
+
+        With wait_s, those of so long from now on, or until the process ends.
+        """
         count = ctypes.c_size_t()
-        status = self._library.umo_recorder_take(
-            self._handle, self._room.ctypes.data, ROOM, ctypes.byref(count), ctypes.byref(self._stats)
+        status = self._library.umo_recorder_wait(
+            self._handle,
+            self._room.ctypes.data,
+            ROOM,
+            int(wait_s * 1e9),
+            ctypes.byref(count),
+            ctypes.byref(self._stats),
         )
         if status != OK:
             words = "the process has no memory or no file left to record in"

@@ -265,8 +265,7 @@ umo_status umo_opencl_queue_wait(umo_opencl_queue *queue, uint64_t value, uint64
             return UMO_E_TIMEOUT;
         }
         uint64_t left_ns = timeout_ns - passed_ns;
-        struct timespec pause = {.tv_nsec = (long)(pause_ns < left_ns ? pause_ns : left_ns)};
-        (void)nanosleep(&pause, NULL);
+        umo_os_sleep_ns(pause_ns < left_ns ? pause_ns : left_ns);
         pause_ns = pause_ns * 2 < POLL_LONGEST_NS ? pause_ns * 2 : POLL_LONGEST_NS;
     }
 }
