@@ -440,6 +440,14 @@ mutant(
     *ORT_TESTS,
 )
 
+mutant(
+    "a block that is being made counts as live",
+    "src/mem/carve.c",
+    "out->live_bytes = (uint64_t)(umo_carve_live(carve) - carve->ahead_bytes);",
+    "out->live_bytes = (uint64_t)umo_carve_live(carve);",
+    "mem.pool_test",
+)
+
 # ---- recorder, streams, DLPack ----
 CSV = "src/trace/csv.c"
 REPLACE = "src/os/replace.c"

@@ -296,15 +296,27 @@ umo_status umo_carve_give(umo_carve *carve, void *data)
 
 /* ---- blocks of others ---- */
 
-umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, uint64_t owner, void *user,
-                                void **out, size_t *out_bytes)
+umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, size_t live_bytes,
+                                uint64_t owner, void *user, void **out, size_t *out_bytes)
 {
     umo_extent *extent = NULL;
+    /* Counted first: what is live bounds what may be reserved. */
+    (void)umo_carve_lock(carve);
+    umo_carve_peak_note(carve, NULL, live_bytes);
+    carve->live_bytes += (int64_t)live_bytes;
+    carve->ahead_bytes += (int64_t)live_bytes;
+    (void)pthread_mutex_unlock(&carve->lock);
     umo_status status = take(carve, size_bytes, owner, UMO_EXTENT_OTHER, &extent);
+    (void)umo_carve_lock(carve);
+    carve->ahead_bytes -= (int64_t)live_bytes;
     if (status == UMO_OK) {
-        (void)umo_carve_lock(carve);
         extent->user = user;
-        (void)pthread_mutex_unlock(&carve->lock);
+    } else {
+        carve->live_bytes -= (int64_t)live_bytes;
+        umo_carve_keep_enforce(carve);
+    }
+    (void)pthread_mutex_unlock(&carve->lock);
+    if (status == UMO_OK) {
         *out = umo_extent_data(heap_of(carve, granules_of(extent)), extent);
         *out_bytes = (size_t)extent->size_bytes;
     }
@@ -413,7 +425,7 @@ void umo_carve_read(umo_carve *carve, umo_pool_stats *out)
         out->hits += relaxed(&cache->takes);
         out->metadata_bytes += sizeof *cache;
     }
-    out->live_bytes = (uint64_t)umo_carve_live(carve);
+    out->live_bytes = (uint64_t)(umo_carve_live(carve) - carve->ahead_bytes);
     out->kept_bytes = umo_carve_kept_now(carve);
     umo_caches_unblock(carve->caches, self);
     out->reserved_bytes = reserved_of(carve);

@@ -43,6 +43,7 @@ typedef struct umo_carve {
     uint64_t out_bytes;        /* of extents that are not free, whole */
     uint64_t other_kept_bytes; /* of umo_carve_take_other(), not live */
     int64_t live_bytes;        /* by threads without a cache */
+    int64_t ahead_bytes;       /* of those, what umo_carve_take_other() is still looking for */
     uint64_t keep_bytes_max;   /* beside the live ones; UINT64_MAX: only the peak bounds it */
     uint32_t keep_percent;     /* of that */
     bool armed;                /* somebody looks after what is kept */
@@ -61,10 +62,11 @@ umo_status umo_carve_bind(umo_carve *carve, int32_t node, umo_error *error);
 umo_status umo_carve_take(umo_carve *carve, size_t size_bytes, uint64_t owner, void **out);
 umo_status umo_carve_give(umo_carve *carve, void *data);
 
-/* Memory for whoever keeps it himself: never in a cache, never umo_carve_give()'s, and live only as
- * far as umo_carve_live_add() says. `user` is found with it. Cleared if it was another owner's. */
-umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, uint64_t owner, void *user,
-                                void **out, size_t *out_bytes);
+/* Memory for whoever keeps it himself: never in a cache, never umo_carve_give()'s. live_bytes of it
+ * are live from then on, until umo_carve_live_remove(). `user` is found with it. Cleared if it was
+ * another owner's. */
+umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, size_t live_bytes,
+                                uint64_t owner, void *user, void **out, size_t *out_bytes);
 void umo_carve_give_other(umo_carve *carve, void *data);
 /* size_bytes more are live, in memory of which kept_bytes were kept; and the other way round. */
 void umo_carve_live_add(umo_carve *carve, size_t size_bytes, size_t kept_bytes);

@@ -221,12 +221,12 @@ static void carved_return(void *data, void *user)
 }
 
 /* The memory of a new block. */
-static umo_status carved_make(umo_blocks *blocks, block *b, size_t whole_bytes, uint64_t owner,
-                              umo_error *error)
+static umo_status carved_make(umo_blocks *blocks, block *b, size_t size_bytes, size_t whole_bytes,
+                              uint64_t owner, umo_error *error)
 {
     void *data = NULL;
-    umo_status status =
-        umo_carve_take_other(blocks->carve, whole_bytes, owner, b, &data, &b->whole_bytes);
+    umo_status status = umo_carve_take_other(blocks->carve, whole_bytes, size_bytes, owner, b,
+                                             &data, &b->whole_bytes);
     if (status != UMO_OK) {
         return umo_error_set(error, status, 0,
                              status == UMO_E_LIMIT
@@ -244,6 +244,7 @@ static umo_status carved_make(umo_blocks *blocks, block *b, size_t whole_bytes, 
     status = umo_buffer_import_uncounted(blocks->device, blocks->scope, &import, &b->buffer, &why,
                                          error);
     if (status != UMO_OK) {
+        umo_carve_live_remove(blocks->carve, size_bytes, 0);
         umo_carve_give_other(blocks->carve, data);
         return status;
     }
@@ -278,17 +279,9 @@ static umo_status block_create(umo_blocks *blocks, size_t size_bytes, size_t who
     if (b == NULL) {
         return umo_error_set(error, UMO_E_NOMEM, 0, "no memory for a block");
     }
-    umo_status status;
-    if (blocks->carve != NULL) {
-        /* Counted first: what is live bounds what may be reserved. */
-        umo_carve_live_add(blocks->carve, size_bytes, 0);
-        status = carved_make(blocks, b, whole_bytes, owner, error);
-        if (status != UMO_OK) {
-            umo_carve_live_remove(blocks->carve, size_bytes, 0);
-        }
-    } else {
-        status = whole_make(blocks, b, whole_bytes, error);
-    }
+    umo_status status = blocks->carve != NULL
+                            ? carved_make(blocks, b, size_bytes, whole_bytes, owner, error)
+                            : whole_make(blocks, b, whole_bytes, error);
     if (status != UMO_OK) {
         free(b);
         return status;

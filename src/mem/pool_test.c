@@ -593,6 +593,45 @@ static void a_pool_keeps_its_scope(void **state)
     umo_device_release(device);
 }
 
+typedef struct churn {
+    const rig *r;
+    _Atomic bool stop;
+} churn;
+
+static void *churn_main(void *argument)
+{
+    churn *c = argument;
+    while (!atomic_load_explicit(&c->stop, memory_order_relaxed)) {
+        give(c->r, take(c->r, (size_t)1 << 20, 0));
+        umo_pool_trim(c->r->pool, 0);
+    }
+    return NULL;
+}
+
+/* At any moment: a block that is still being made is not live. */
+static void what_is_live_is_reserved(void **state)
+{
+    (void)state;
+    rig r = rig_open(UMO_UNIFIED, NULL, NULL, 0, 0);
+    churn c = {.r = &r};
+    pthread_t thread;
+    unsigned seen[2] = {0, 0};
+    assert_int_equal(pthread_create(&thread, NULL, churn_main, &c), 0);
+    const uint64_t start = umo_os_now_ns();
+    for (uint64_t passed_ns = 0;
+         passed_ns < 500000000 || (seen[0] * seen[1] == 0 && passed_ns < 20000000000);
+         passed_ns = umo_os_now_ns() - start) {
+        umo_pool_stats s = stats(&r);
+        seen[s.live_bytes != 0]++;
+        assert_true(s.reserved_bytes >= s.live_bytes);
+    }
+    atomic_store_explicit(&c.stop, true, memory_order_relaxed);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(seen[0] > 0 && seen[1] > 0);
+    assert_int_equal(stats(&r).live_bytes, 0);
+    rig_close(&r);
+}
+
 static void pools_below_a_scope_are_read_together(void **state)
 {
     (void)state;
@@ -751,6 +790,7 @@ int main(void)
         cmocka_unit_test(a_clearing_that_fails_is_not_forgotten),
         cmocka_unit_test(memory_fresh_from_the_device_shows_nobodys_bytes),
         cmocka_unit_test(a_pool_keeps_its_scope),
+        cmocka_unit_test(what_is_live_is_reserved),
         cmocka_unit_test(pools_below_a_scope_are_read_together),
         cmocka_unit_test(a_block_with_a_pending_use_is_waited_for),
         cmocka_unit_test(threads_never_share_a_block),
