@@ -148,8 +148,10 @@ typedef struct umo_access_summary {
     uint64_t buffers;
     uint64_t bytes;
     uint64_t wrapped_bytes; /**< of them, in somebody else's memory: no scope is charged for it */
-    uint64_t mode_bytes[UMO_STORAGE_MODES]; /**< by umo_storage_mode */
-    uint64_t pattern_bytes[UMO_PATTERNS];   /**< by umo_pattern, as umo_buffer_pattern() has it */
+    uint64_t
+        mode_bytes[UMO_STORAGE_MODES];    /**< by umo_storage_mode; memory that buffers share counts
+                                               once and whole, so the sum may be less than bytes */
+    uint64_t pattern_bytes[UMO_PATTERNS]; /**< by umo_pattern, as umo_buffer_pattern() has it */
 } umo_access_summary;
 
 /**

@@ -11,6 +11,7 @@
 #include "mem/events.h"
 #include "mem/record.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Fewer accesses say nothing; a declared pattern stands until there are more. */
@@ -119,20 +120,75 @@ void umo_buffer_visit(const umo_scope *scope, bool (*visit)(umo_buffer *buffer, 
     }
 }
 
+/* Memory that buffers share. */
+typedef struct piece {
+    const umo_buffer *buffer;
+    uint64_t size_bytes;
+    umo_storage_mode mode;
+} piece;
+
+typedef struct summing {
+    umo_access_summary *sum;
+    piece *pieces;
+    size_t count;
+    size_t room;
+} summing;
+
+/* Notes it; false when there is no memory for that. Those of one piece mostly come together. */
+static bool piece_note(summing *s, const umo_buffer *buffer, umo_storage_mode mode)
+{
+    if (s->count > 0 && s->pieces[s->count - 1].buffer == buffer) {
+        return true;
+    }
+    if (s->count == s->room) {
+        const size_t room = s->room == 0 ? 16 : s->room * 2;
+        piece *pieces = realloc(s->pieces, room * sizeof *pieces);
+        if (pieces == NULL) {
+            return false;
+        }
+        s->pieces = pieces;
+        s->room = room;
+    }
+    s->pieces[s->count++] = (piece){buffer, umo_buffer_size(buffer), mode};
+    return true;
+}
+
+static int piece_compare(const void *a, const void *b)
+{
+    const uintptr_t x = (uintptr_t)((const piece *)a)->buffer;
+    const uintptr_t y = (uintptr_t)((const piece *)b)->buffer;
+    return (x > y) - (x < y);
+}
+
 static bool summary_add(umo_buffer *buffer, void *user)
 {
-    umo_access_summary *sum = user;
-    uint64_t size_bytes = umo_buffer_size(buffer);
+    summing *s = user;
+    umo_access_summary *sum = s->sum;
+    const umo_buffer *shares = umo_buffer_piece(buffer);
+    const uint64_t size_bytes = umo_buffer_size(buffer);
+    const umo_storage_mode mode = umo_buffer_mode(buffer);
     sum->buffers++;
     sum->bytes += size_bytes;
     sum->wrapped_bytes += umo_buffer_wrapped_bytes(buffer);
-    sum->mode_bytes[umo_buffer_mode(buffer)] += size_bytes;
+    if (shares == NULL || !piece_note(s, shares, mode)) {
+        sum->mode_bytes[mode] += size_bytes;
+    }
     sum->pattern_bytes[umo_buffer_pattern(buffer)] += size_bytes;
     return true;
 }
 
 void umo_access_summarize(const umo_scope *scope, umo_access_summary *out)
 {
+    summing s = {.sum = out};
     memset(out, 0, sizeof *out);
-    umo_buffer_visit(scope, summary_add, out);
+    umo_buffer_visit(scope, summary_add, &s);
+    if (s.count > 0) {
+        qsort(s.pieces, s.count, sizeof *s.pieces, piece_compare);
+    }
+    for (size_t i = 0; i < s.count; i++) {
+        if (i == 0 || s.pieces[i].buffer != s.pieces[i - 1].buffer) {
+            out->mode_bytes[s.pieces[i].mode] += s.pieces[i].size_bytes;
+        }
+    }
+    free(s.pieces);
 }

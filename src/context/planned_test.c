@@ -174,7 +174,19 @@ static void a_planned_batch_is_one_allocation_of_the_planned_peak(void **state)
     assert_int_equal(live_bytes(&r), 17 * r.page);
     assert_int_equal(umo_optimizer_stats_read(&after, NULL), UMO_OK);
     assert_int_equal(after.total_bytes - before.total_bytes, 17 * r.page);
-    assert_true(after.unified_bytes <= after.total_bytes);
+    /* Though its buffers have 32 pages together, and with other memory beside it. */
+    assert_int_equal(after.unified_bytes - before.unified_bytes, 17 * r.page);
+    umo_device *host = NULL;
+    umo_buffer *beside = NULL;
+    assert_int_equal(umo_context_device(r.context, "host", 0, &host, NULL), UMO_OK);
+    assert_int_equal(umo_buffer_alloc(host, umo_context_scope(r.context), 64 * r.page, UMO_PRIVATE,
+                                      &beside, NULL),
+                     UMO_OK);
+    assert_int_equal(umo_optimizer_stats_read(&after, NULL), UMO_OK);
+    assert_int_equal(after.total_bytes - before.total_bytes, 81 * r.page);
+    assert_int_equal(after.unified_bytes - before.unified_bytes, 17 * r.page);
+    umo_buffer_release(beside);
+    umo_device_release(host);
     assert_int_equal(after.pattern_bytes[UMO_PATTERN_STREAMING], 32 * r.page - 5 + 100);
     assert_ptr_equal(umo_buffer_host(b[0]), umo_buffer_host(b[1]));
     assert_int_equal(umo_buffer_size(b[1]), 16 * r.page - 5);

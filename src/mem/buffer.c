@@ -380,6 +380,11 @@ void umo_buffer_share_piece(umo_buffer *buffer, umo_buffer *piece, size_t offset
     buffer->piece_offset = offset_bytes;
 }
 
+const umo_buffer *umo_buffer_piece(const umo_buffer *buffer)
+{
+    return buffer->piece;
+}
+
 size_t umo_buffer_wrapped_bytes(const umo_buffer *buffer)
 {
     /* Memory that does not move stays imported or not. */

@@ -31,6 +31,8 @@ void umo_buffer_own_pages(umo_buffer *buffer);
  * itself.
  */
 void umo_buffer_share_piece(umo_buffer *buffer, umo_buffer *piece, size_t offset_bytes);
+/* That one, or NULL. Lives as long as the buffer. */
+const umo_buffer *umo_buffer_piece(const umo_buffer *buffer);
 
 /* umo_buffer_alloc_movable() on a node, or UMO_NUMA_ANY. NOT_FOUND, UNSUPPORTED, REFUSED as
  * umo_numa_place(). */
