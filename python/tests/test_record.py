@@ -256,6 +256,20 @@ def test_another_users_process_may_not_be_looked_at(target: Target, tmp_path: Pa
     assert "may not be looked at" in ran.stdout
 
 
+def test_taking_waits_as_long_as_it_is_told(target: Target) -> None:
+    from umo.profile import recorder as module
+
+    with module.Recorder(target.pid) as looking:
+        looking.start()
+        start = time.monotonic()
+        assert len(looking.take(-1.0)[0]) == 0
+        assert time.monotonic() - start < 5
+        assert len(looking.take(0.3)[0]) == 0
+        assert time.monotonic() - start >= 0.3
+        target.tell(10)
+        assert len(looking.take(0.3)[0]) == 10
+
+
 def test_events_that_no_file_could_hold_are_lost_and_not_the_file(target: Target, tmp_path: Path) -> None:
     """A newer library's kind, or a hostile process: one event that cannot be read must not cost all the others."""
     from umo.profile import recorder as module

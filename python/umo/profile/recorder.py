@@ -84,10 +84,8 @@ def _load() -> ctypes.CDLL:
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.umo_recorder_open.argtypes = [ctypes.c_int64, ctypes.POINTER(pointer), ctypes.POINTER(_Error)]
     library.umo_recorder_start.argtypes = [pointer, size, ctypes.POINTER(_Error)]
-    library.umo_recorder_wait.argtypes = [
-        *(pointer, pointer, size, ctypes.c_uint64),
-        *(ctypes.POINTER(size), ctypes.POINTER(_Stats)),
-    ]
+    taken = ctypes.POINTER(size), ctypes.POINTER(_Stats)
+    library.umo_recorder_wait.argtypes = [pointer, pointer, size, ctypes.c_uint64, *taken]
     library.umo_recorder_stop.argtypes = [pointer]
     library.umo_recorder_stop.restype = None
     library.umo_recorder_close.argtypes = [pointer]
@@ -167,14 +165,14 @@ class Recorder:
     def take(self, wait_s: float = 0.0) -> tuple[np.ndarray, list[tuple[str, int, str]]]:
         """The next events, at most some tens of thousands, and the names that came with them.
 
-        With wait_s, those of so long from now on, or until the process ends.
+        With wait_s (at most an hour), those of so long from now on, or until the process ends or there are too many.
         """
         count = ctypes.c_size_t()
         status = self._library.umo_recorder_wait(
             self._handle,
             self._room.ctypes.data,
             ROOM,
-            int(wait_s * 1e9),
+            int(max(0.0, min(wait_s, 3600.0)) * 1e9),
             ctypes.byref(count),
             ctypes.byref(self._stats),
         )
