@@ -108,14 +108,15 @@ UMO_API UMO_MUST_USE umo_status umo_recorder_take(umo_recorder *recorder, umo_pr
  * The same, and goes on until the array is full, the time is over or the process has ended. In
  * between it sleeps, as long as the process's memory allows: to look seldom, and to touch little
  * when it does, is what keeps recording cheap for a process that shares a machine with this one.
- * It wakes when a quarter of a shard waits, after 1 to 20 ms by how fast that fills; so 4 MiB,
- * 2,048 events a shard, bear a thread's bursts of 100,000 events a second out of silence.
+ * It wakes when a quarter of a shard waits, after 1 to 50 ms by how fast that fills; so 4 MiB,
+ * 2,048 events a shard where there are sixteen, bear a thread's bursts of 40,000 events a second
+ * out of silence.
  *
  * @param wait_ns  At most that long, and as long as a look takes. A signal does not end it.
  *
  * Errors:    as umo_recorder_drain().
  * Threads:   likewise; umo_recorder_stop() too only once it has returned.
- * Cost:      when nothing comes, 50 looks a second of some microseconds.
+ * Cost:      when nothing comes, 20 looks a second of some microseconds.
  */
 UMO_API UMO_MUST_USE umo_status umo_recorder_wait(umo_recorder *recorder, umo_profile_event *events,
                                                   size_t room, uint64_t wait_ns, size_t *count,

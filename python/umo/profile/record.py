@@ -25,7 +25,9 @@ from .model import Profile
 from .recorder import ROOM, Figures, Recorder
 
 _WAITING = 64  # takes of at most 65,536 events
-_TAKE_S = 0.25  # what one take waits for: so long may stopping last
+# What one take waits for, and so how long stopping may last. Python that wakes on a machine at work finds its caches
+# cold: some 4 ms, however few events there are.
+_TAKE_S = 1.0
 
 
 @dataclass
@@ -54,10 +56,11 @@ def command_of(pid: int) -> str:
 
 
 class _Drain(threading.Thread):
-    def __init__(self, recorder: Recorder, stop: threading.Event) -> None:
+    def __init__(self, recorder: Recorder, stop: threading.Event, until: float) -> None:
         super().__init__(name="umo-record", daemon=True)
         self.recorder = recorder
         self.stop = stop
+        self.until = until  # on time.monotonic()
         self.taken: queue.Queue[tuple[np.ndarray, list[tuple[str, int, str]]] | None] = queue.Queue(_WAITING)
         self.failure: Exception | None = None
 
@@ -66,10 +69,11 @@ class _Drain(threading.Thread):
             last = False
             while not last:
                 # Looked at before: what was recorded until then is in this pass.
-                last = self.stop.is_set()
+                left_s = self.until - time.monotonic()
+                last = self.stop.is_set() or left_s <= 0
                 if last:
                     self.recorder.stop()
-                events, names = self.recorder.take(0.0 if last else _TAKE_S)
+                events, names = self.recorder.take(0.0 if last else min(left_s, _TAKE_S))
                 if len(events) or names:
                     self.taken.put((events, names))
                 if self.recorder.taken == ROOM:
@@ -82,18 +86,12 @@ class _Drain(threading.Thread):
             self.taken.put(None)
 
 
-def _write(writer: Writer, drain: _Drain, stop: threading.Event, until: float) -> None:
+def _write(writer: Writer, drain: _Drain) -> None:
     held: list[np.ndarray] = []
     count = 0
     more = True
     while more:
-        left_s = until - time.monotonic()
-        if left_s <= 0:
-            stop.set()
-        try:
-            item = drain.taken.get(timeout=min(left_s, 1.0) if left_s > 0 else 1.0)
-        except queue.Empty:
-            continue
+        item = drain.taken.get()
         more = item is not None
         if item is not None:
             if item[1]:
@@ -111,10 +109,10 @@ def _record(recorder: Recorder, file: BinaryIO, pid: int, stop: threading.Event,
     facts: dict[str, Any] = {"pid": pid, "command": command_of(pid), "umo": recorder.version, "started": time.time_ns()}
     start = time.monotonic()
     writer = Writer(file, facts)
-    drain = _Drain(recorder, stop)
+    drain = _Drain(recorder, stop, start + seconds if seconds is not None else float("inf"))
     drain.start()
     try:
-        _write(writer, drain, stop, start + seconds if seconds is not None else float("inf"))
+        _write(writer, drain)
     finally:
         stop.set()
         while drain.is_alive():  # it may wait for room
