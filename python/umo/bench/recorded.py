@@ -1,7 +1,8 @@
 """What recording costs a real server: its throughput while `umo record` looks on, against off, in turns.
 
 Answers are verified before a time counts. A turn asks a model for a while without a recorder and with one that drains
-into a file; which of the two comes first alternates, so that what else the machine does hits both. The figure is the
+into a file; which of the two comes first alternates, so that what else the machine does hits both. The first second of
+each is a figure of its own (first_ratio): the pages of the ring are touched for the first time then. The figure is the
 median over the turns of the quotient within a turn. The recorder is a process of its own and shares the machine with
 server and client: what it takes from them is in the figure.
 
@@ -38,9 +39,9 @@ output [ { name: "Y" data_type: TYPE_FP32 dims: [ -1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 """
-SLICE_S = 0.5  # short, so that what the machine does otherwise hits both kinds of a pair
-SETTLE_S = 0.25  # before each, not counted: what starting to record takes is a figure of its own (started_ms)
-PAIRS = 4  # of slices in a turn
+SLICE_S = 2.0  # twice what `umo record` waits for before its Python wakes, so that this is in it
+FIRST_S = 1.0  # of each slice, not counted: the ring's pages come, see first_ratio
+PAIRS = 2  # of slices in a turn
 MEMORY_MIB = 4
 
 
@@ -137,6 +138,7 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
     """Requests a second off and on, slice by slice in turns, and what was recorded."""
     spent = {False: 0, True: 0}
     counts, times = {False: 0, True: 0}, {False: 0.0, True: 0.0}
+    first = {False: 0.0, True: 0.0}
     total: dict = {"events": 0, "lost": 0, "gaps": 0, "most_kib": 0, "started_ns": 0}
     drained = 0
     for number in range(2 * PAIRS):
@@ -144,7 +146,8 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
         idle = running_ns(recorder.pid)
         if on:
             recorder.tell("on")
-        asked(asker, model, SETTLE_S)
+        count, seconds = asked(asker, model, FIRST_S)
+        first[on] += count / seconds
         total["started_ns"] += running_ns(recorder.pid) - idle if on else 0
         before, idle = running_ns(server), running_ns(recorder.pid)
         count, seconds = asked(asker, model, SLICE_S)
@@ -156,8 +159,9 @@ def turn(server: int, asker: Asker, model: str, recorder: Recorder, first_on: bo
                 total[key] += value
         counts[on] += count
         times[on] += seconds
-    total["requests"] = round(counts[True] * (1 + SETTLE_S / SLICE_S))
+    total["requests"] = round(counts[True] * (1 + FIRST_S / SLICE_S))
     total["recorder"] = drained / 1e9 / times[True]
+    total["first"] = first[True] / first[False]
     total["server"] = spent[True] / counts[True] / (spent[False] / counts[False])
     return counts[False] / times[False], counts[True] / times[True], total
 
@@ -193,6 +197,7 @@ def case(
         ratios,
         events_a_request=round(total["events"] / max(1, total["requests"]), 1),
         started_ms=round(statistics.median(f[2]["started_ns"] for f in figures) / PAIRS / 1e6, 1),
+        first_ratio=round(statistics.median(f[2]["first"] for f in figures), 4),
         server_processor_ratio=round(statistics.median(f[2]["server"] for f in figures), 4),
         recorder_processors=round(statistics.median(f[2]["recorder"] for f in figures), 4),
         lost=total["lost"],
