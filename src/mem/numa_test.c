@@ -646,9 +646,11 @@ static double votes_of(const umo_votes *votes, int32_t node)
     return 0;
 }
 
-static void uses_vote_for_their_threads_node_each_once(void **state)
+/* All uses of four threads vote, each once. Returns whether each did so for its thread's node: who
+ * collects does not wait for a record that another one has, so a use may come along later, when its
+ * thread's place is another thread's. */
+static bool uses_vote_at_home(void)
 {
-    (void)state;
     umo_buffer *buffer = movable(MIB, UMO_NUMA_ANY);
     use uses[4];
     pthread_t threads[4];
@@ -669,11 +671,22 @@ static void uses_vote_for_their_threads_node_each_once(void **state)
     assert_true(umo_record_votes_take(buffer, 1e12, &votes) == 0);
     double sum = umo_record_votes_take(buffer, 1, &votes);
     assert_true(sum == expected[0] + expected[1]);
-    assert_true(votes_of(&votes, numa_first) == expected[0]);
-    assert_true(votes_of(&votes, numa_second) == expected[1]);
+    const bool at_home =
+        votes_of(&votes, numa_first) == expected[0] && votes_of(&votes, numa_second) == expected[1];
     umo_record_votes_collect();
     assert_true(umo_record_votes_take(buffer, 0, &votes) == 0);
     umo_buffer_release(buffer);
+    return at_home;
+}
+
+static void uses_vote_for_their_threads_node_each_once(void **state)
+{
+    (void)state;
+    bool at_home = false;
+    for (int i = 0; i < 5 && !at_home; i++) {
+        at_home = uses_vote_at_home();
+    }
+    assert_true(at_home);
 }
 
 static void a_thread_that_goes_to_and_fro_votes_where_it_was(void **state)

@@ -313,7 +313,7 @@ def test_a_model_that_is_unloaded_sends_its_last_responses(server: TritonServer)
         assert len(answers) == 5
         assert all(np.array_equal(answer, data) for answer in answers)
         assert server.model_state("paced") == "UNLOADING"
-    server.unload("paced", timeout_s=5)
+    server.unload("paced")
     server.load("paced")
     with stream_to(server) as stream:
         stream.ask("paced", data)
