@@ -116,6 +116,13 @@ static void what_is_lost_is_counted_to_the_event(void **state)
     assert_int_equal(other_end(&o), 0);
 }
 
+static void all_check(const umo_profile_event *events, size_t count, seen *s)
+{
+    for (size_t k = 0; k < count; k++) {
+        (void)marked_check(&events[k], s);
+    }
+}
+
 static void *drain_main(void *argument)
 {
     const other *o = argument;
@@ -140,9 +147,7 @@ static void threads_of_another_process_lose_nothing(void **state)
     for (int i = 0; i < 60000 && stats.drained + stats.lost < THREADS * 50000; i++) {
         size_t count;
         assert_int_equal(umo_recorder_wait(r, events, 4096, 1000000, &count, &stats), UMO_OK);
-        for (size_t k = 0; k < count; k++) {
-            (void)marked_check(&events[k], &s);
-        }
+        all_check(events, count, &s);
     }
     assert_int_equal(pthread_join(thread, NULL), 0);
     /* Only those that came while the first was having the ring made. */
@@ -186,9 +191,7 @@ static size_t meanwhile(umo_recorder *r, const other *o, const char *orders, siz
     assert_int_equal(pthread_create(&thread, NULL, later_main, &l), 0);
     assert_int_equal(umo_recorder_wait(r, events, room, wait_ns, &count, stats), UMO_OK);
     assert_int_equal(pthread_join(thread, NULL), 0);
-    for (size_t k = 0; k < count; k++) {
-        (void)marked_check(&events[k], &s);
-    }
+    all_check(events, count, &s);
     assert_int_equal(s.wrong, 0);
     return count;
 }
@@ -250,9 +253,7 @@ static void waiting_takes_before_the_ring_is_full(void **state)
             size_t count;
             assert_int_equal(
                 umo_recorder_wait(r, events, 4096, UINT64_C(300000000), &count, &stats), UMO_OK);
-            for (size_t k = 0; k < count; k++) {
-                (void)marked_check(&events[k], &s);
-            }
+            all_check(events, count, &s);
         }
         assert_int_equal(pthread_join(thread, NULL), 0);
         assert_int_equal(s.count + stats.lost, 40000);
