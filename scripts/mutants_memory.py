@@ -35,6 +35,55 @@ mutant(
     "mem.heap_test",
 )
 mutant(
+    "heap: a long block takes the highest hole",
+    HEAP,
+    "extent->unit < lowest->unit)",
+    "extent->unit > lowest->unit)",
+    "mem.heap_test",
+)
+mutant(
+    "heap: a long block takes a hole of any length",
+    HEAP,
+    "looks == 0 || least / LOW_REACH > size_bytes",
+    "looks == 0",
+    "mem.heap_test",
+)
+mutant(
+    "heap: a gap is not closed",
+    PAGES,
+    "umo_heap_place_missing(&place) < umo_heap_place_missing(out))",
+    "umo_heap_place_missing(&place) > umo_heap_place_missing(out))",
+    "mem.heap_test",
+)
+mutant(
+    "heap: what is left behind a closed gap has no pages",
+    PAGES,
+    "if (place->after != NULL) { umo_heap_give(heap, rest, rest->stamp); } else { hollow_rest(heap, rest); }",
+    "hollow_rest(heap, rest);",
+    "mem.heap_test",
+)
+mutant(
+    "heap: pages come from the longest hole",
+    PAGES,
+    "source_bytes(heap, extent) >= want_bytes",
+    "source_bytes(heap, extent) > heap->range_bytes",
+    "mem.heap_test",
+)
+mutant(
+    "carve: pages are taken ahead where none may be kept",
+    CENTRAL,
+    "umo_carve_kept_now(carve) + ahead > keep_limit(carve)",
+    "false",
+    "mem.carve_test",
+)
+mutant(
+    "arena: a planned block's room to be aligned counts as unused",
+    ARENA,
+    "arena->recent_bytes + room / 2 < arena->stats.held_bytes / 2;",
+    "arena->recent_bytes + room / 4096 < arena->stats.held_bytes / 2;",
+    "mem.arena_plan_test",
+)
+mutant(
     "heap: what is given does not join the extent behind it",
     HEAP,
     "umo_heap_bin_remove(heap, &heap->free, after); umo_heap_join(heap, extent, after);",

@@ -203,7 +203,9 @@ void umo_arena_reset(umo_arena *arena)
     arena->recent_bytes = used > arena->recent_bytes ? used : arena->recent_bytes;
     bool shrinks = false;
     if (++arena->requests == REQUESTS) {
-        shrinks = arena->recent_bytes < arena->stats.held_bytes / 2;
+        /* A planned block's chunk has room to align it, wherever the pool has it lie. */
+        size_t room = arena->stats.planned_bytes > 0 ? ALIGN_MAX_BYTES - 1 : 0;
+        shrinks = arena->recent_bytes + room / 2 < arena->stats.held_bytes / 2;
         if (shrinks) {
             arena->next_bytes = arena->recent_bytes > 0 ? arena->recent_bytes : FIRST_BYTES;
         }

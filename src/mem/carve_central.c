@@ -9,7 +9,7 @@
 #include "trace/trace.h"
 
 /* What is held may pass the peak of what is live by this share, and by the floor. */
-#define SLACK_SHARE 64u
+#define SLACK_SHARE 24u
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
 
 /* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
@@ -26,6 +26,11 @@
 #define KEEP_SHARE 16u /* where what may be kept is bounded: of that */
 #define STASH_SHARE 32u
 #define STASH_MIN_BYTES ((uint64_t)4 << 20)
+
+/* Where there is room below that, so much more than is asked for is taken from the system at a
+ * time, or this share of the peak. */
+#define AHEAD_MIN_BYTES ((uint64_t)64 << 10)
+#define AHEAD_SHARE 128u
 
 /* The scope is charged ahead by this share of what is held, so that few takes walk its parents. */
 #define CHARGE_SHARE 512u
@@ -388,10 +393,35 @@ static umo_extent *place_fill(umo_carve *carve, umo_heap *heap, const umo_heap_p
     return extent;
 }
 
+/* A short block, cut from pages that will do for the next ones, too. NULL where more than its own
+ * would be too many, or cannot be had. */
+static umo_extent *ahead_take(umo_carve *carve, umo_heap *heap, size_t size_bytes)
+{
+    uint64_t ahead = carve->stats.peak_live_bytes / AHEAD_SHARE;
+    ahead = ahead > AHEAD_MIN_BYTES ? ahead : AHEAD_MIN_BYTES;
+    umo_heap_place place;
+    if (size_bytes >= ahead || umo_carve_kept_now(carve) + ahead > keep_limit(carve) ||
+        !umo_heap_place_find(heap, size_bytes + (size_t)ahead, &place) ||
+        reserved_of(carve) + umo_heap_place_missing(&place) > reserve_limit(carve)) {
+        return NULL;
+    }
+    umo_status status = UMO_OK;
+    umo_extent *extent = place_fill(carve, heap, &place, 0, &status);
+    if (extent != NULL) {
+        umo_heap_give(heap, umo_heap_split(heap, extent, size_bytes), carve->clock_ns);
+        carve->stats.misses++;
+    }
+    return extent;
+}
+
 /* The way to more pages. */
 static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_bytes,
                               umo_status *status)
 {
+    umo_extent *ahead = ahead_take(carve, heap, size_bytes);
+    if (ahead != NULL) {
+        return ahead;
+    }
     umo_heap_place place;
     if (!umo_heap_place_find(heap, size_bytes, &place)) {
         *status = UMO_E_NOMEM;
@@ -418,7 +448,7 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
         missing = umo_heap_place_missing(&place);
     }
     size_t spare = (size_t)heap->free_bytes;
-    spare -= place.joined != NULL ? (size_t)place.joined->size_bytes : 0;
+    spare -= umo_heap_place_free(&place);
     spare = spare < missing ? spare : missing;
     uint64_t wanted = reserved_of(carve) + missing;
     size_t reuse = wanted > limit ? (size_t)(wanted - limit) : 0;

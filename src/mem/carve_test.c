@@ -111,11 +111,41 @@ static void a_thread_that_met_nobody_caches_no_long_block(void **state)
     umo_scope_destroy(scope);
 }
 
+/* Short blocks come many at a time from the system, but not where nothing may be kept. */
+static void short_blocks_bring_pages_for_the_next_ones(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    for (int keeps = 0; keeps < 2; keeps++) {
+        umo_carve carve;
+        umo_pool_stats stats;
+        assert_true(umo_carve_init(&carve, scope, 64));
+        umo_carve_keep(&carve, keeps ? UINT64_MAX : 0, 100);
+        void *blocks[64];
+        uint64_t live = 0;
+        for (size_t i = 0; i < 64; i++) {
+            assert_int_equal(umo_carve_take(&carve, 4096 + 64 * i, 1, &blocks[i]), UMO_OK);
+            live += 4096 + 64 * i;
+            umo_carve_read(&carve, &stats);
+            assert_true(stats.reserved_bytes <=
+                        live + 8192 + (keeps ? ((uint64_t)64 << 10) + live / 24 : 0));
+        }
+        assert_true(keeps ? stats.misses < 12 : stats.misses == 64);
+        for (size_t i = 0; i < 64; i++) {
+            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
+        }
+        umo_carve_finish(&carve);
+    }
+    umo_scope_destroy(scope);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_that_met_another_caches_one_long_block),
         cmocka_unit_test(a_thread_that_met_nobody_caches_no_long_block),
+        cmocka_unit_test(short_blocks_bring_pages_for_the_next_ones),
     };
     return cmocka_run_group_tests_name("carve", tests, NULL, NULL);
 }

@@ -18,6 +18,12 @@
 #define LOOKS_EXACT 8u
 #define LOOKS_MORE 8u
 
+/* From here on the lowest of those up to so many times as long is taken, not the shortest: that
+ * leaves fewer holes. So many are looked at; on recorded traces one or two. */
+#define LOW_BYTES ((size_t)64 << 10)
+#define LOW_REACH 16u
+#define LOOKS_LOW 32u
+
 /* What is left over and too short for an extent of its own goes along, if it is at most this share
  * of the whole. */
 #define SLACK_SHARE 32u
@@ -201,13 +207,36 @@ static bool bin_next(const umo_heap_bins *bins, size_t size_bytes, unsigned *row
     return true;
 }
 
-umo_extent *umo_heap_bin_best(const umo_heap *heap, const umo_heap_bins *bins, size_t size_bytes)
+static umo_extent *bins_lowest(const umo_heap *heap, const umo_heap_bins *bins, size_t size_bytes)
 {
     unsigned row;
     unsigned column;
-    if (size_bytes == 0) {
-        return bins_largest(heap, bins);
+    umo_extent *lowest = NULL;
+    unsigned looks = LOOKS_LOW;
+    size_t least = size_bytes;
+    while (bin_next(bins, least, &row, &column)) {
+        least = bins_above(row, column);
+        if (lowest != NULL && (looks == 0 || least / LOW_REACH > size_bytes)) {
+            break;
+        }
+        uint32_t at = bins->first[row][column];
+        for (unsigned some = LOOKS_MORE; at != 0 && some > 0; some--) {
+            umo_extent *extent = &heap->extents[at];
+            if ((lowest == NULL || extent->unit < lowest->unit) && fits(heap, extent, size_bytes)) {
+                lowest = extent;
+            }
+            at = extent->next;
+            looks -= looks > 0 ? 1 : 0;
+        }
     }
+    return lowest;
+}
+
+umo_extent *umo_heap_bin_shortest(const umo_heap *heap, const umo_heap_bins *bins,
+                                  size_t size_bytes)
+{
+    unsigned row;
+    unsigned column;
     /* Its own size, or so little more that it goes along. */
     bin_of(size_bytes, &row, &column);
     umo_extent *found = bin_look(heap, bins->first[row][column], size_bytes, LOOKS_EXACT);
@@ -225,6 +254,15 @@ umo_extent *umo_heap_bin_best(const umo_heap *heap, const umo_heap_bins *bins, s
         more = bins_above(row, column);
     }
     return NULL;
+}
+
+umo_extent *umo_heap_bin_best(const umo_heap *heap, const umo_heap_bins *bins, size_t size_bytes)
+{
+    if (size_bytes == 0) {
+        return bins_largest(heap, bins);
+    }
+    return size_bytes < LOW_BYTES ? umo_heap_bin_shortest(heap, bins, size_bytes)
+                                  : bins_lowest(heap, bins, size_bytes);
 }
 
 /* ---- extents ---- */

@@ -174,6 +174,9 @@ void umo_heap_bin_add(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent);
 void umo_heap_bin_remove(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent);
 /* The best of the bins, or NULL; the largest when size_bytes is 0. */
 umo_extent *umo_heap_bin_best(const umo_heap *heap, const umo_heap_bins *bins, size_t size_bytes);
+/* One that leaves little over, or NULL. */
+umo_extent *umo_heap_bin_shortest(const umo_heap *heap, const umo_heap_bins *bins,
+                                  size_t size_bytes);
 /* Cuts an extent that is in no list in two; the second half is in no list either. */
 umo_extent *umo_heap_split(umo_heap *heap, umo_extent *extent, size_t size_bytes);
 /* The first of two neighbours in no list takes the second in. */

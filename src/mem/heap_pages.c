@@ -19,6 +19,10 @@
  * makes no seam. */
 #define MOVE_MIN_BYTES ((size_t)64 << 10)
 
+/* How many extents are looked at: free ones for pages to spare, hollow ones for a place. */
+#define SOURCE_LOOKS 8u
+#define PLACE_LOOKS 32u
+
 static size_t page_up(const umo_heap *heap, size_t offset)
 {
     return (offset + heap->page_bytes - 1) & ~(heap->page_bytes - 1);
@@ -138,16 +142,26 @@ static void make_hollow(umo_heap *heap, umo_extent *extent)
     umo_heap_bin_add(heap, &heap->hollow, extent);
 }
 
-/* The free extent with pages to spare that is looked at first: a long one, since a call moves any
- * number of them. */
-static umo_extent *source_find(const umo_heap *heap)
+/* Bytes of pages that a free extent can spare. */
+static size_t source_bytes(const umo_heap *heap, const umo_extent *extent)
 {
-    umo_extent *extent = umo_heap_bin_best(heap, &heap->free, 0);
-    for (unsigned looks = 0; extent != NULL && looks < 8; looks++) {
-        size_t first;
-        size_t last;
-        pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
-        if (last > first) {
+    size_t first;
+    size_t last;
+    pages_leaving(heap, extent, umo_extent_offset(heap, extent), &first, &last);
+    return last - first;
+}
+
+/* The free extent that pages are taken from first: one that has all, so that longer ones stay
+ * whole; else a long one, since a call moves any number of pages. */
+static umo_extent *source_find(const umo_heap *heap, size_t want_bytes)
+{
+    umo_extent *extent = umo_heap_bin_shortest(heap, &heap->free, want_bytes);
+    if (extent != NULL && source_bytes(heap, extent) >= want_bytes) {
+        return extent;
+    }
+    extent = umo_heap_bin_best(heap, &heap->free, 0);
+    for (unsigned looks = 0; extent != NULL && looks < SOURCE_LOOKS; looks++) {
+        if (source_bytes(heap, extent) > 0) {
             return extent;
         }
         extent = extent->next != 0 ? &heap->extents[extent->next] : NULL;
@@ -272,36 +286,68 @@ static size_t source_empty(umo_heap *heap, umo_extent *source, size_t max_bytes)
 
 /* ---- places ---- */
 
+/* The place that a hollow extent and the free ones beside it make; false for none. What is left of
+ * the last of them, and too short for an extent, goes along. */
+static bool place_at(const umo_heap *heap, umo_extent *hollow, size_t size_bytes,
+                     umo_heap_place *out)
+{
+    const size_t start = umo_extent_offset(heap, hollow);
+    const size_t end = start + hollow->size_bytes;
+    umo_extent *before = umo_heap_before(heap, hollow);
+    umo_extent *after = umo_heap_after(heap, hollow);
+    size_t need = size_bytes; /* of the hollow extent, and then of the one behind it */
+    *out = (umo_heap_place){.hollow = hollow, .size_bytes = size_bytes};
+    if (is_state(before, UMO_EXTENT_FREE) && before->size_bytes < size_bytes) {
+        size_t less = size_bytes - (size_t)before->size_bytes;
+        /* Beside the others it may be in the way: what is left then has no page of its own. */
+        if (less >= hollow->size_bytes || (hollow->size_bytes - less) >> heap->unit_shift != 0) {
+            out->before = before;
+            need = less;
+        }
+    }
+    size_t used_end = end;
+    if (need > hollow->size_bytes) {
+        size_t more = need - (size_t)hollow->size_bytes;
+        if (!is_state(after, UMO_EXTENT_FREE) || after->size_bytes < more ||
+            (after->size_bytes != more && (after->size_bytes - more) >> heap->unit_shift == 0)) {
+            return false;
+        }
+        out->after = after;
+    } else if ((hollow->size_bytes - need) >> heap->unit_shift != 0) {
+        used_end = start + need;
+    }
+    const size_t high = page_up(heap, used_end);
+    const size_t whole = page_down(heap, end);
+    out->from_bytes = page_up(heap, start);
+    out->to_bytes = high < whole ? high : whole;
+    if (out->to_bytes < out->from_bytes) {
+        out->to_bytes = out->from_bytes;
+    }
+    return true;
+}
+
 bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out)
 {
     umo_extent *hollow = umo_heap_bin_best(heap, &heap->hollow, size_bytes);
-    if (hollow == NULL) {
-        return false;
-    }
-    size_t start = umo_extent_offset(heap, hollow);
-    *out = (umo_heap_place){.hollow = hollow, .size_bytes = size_bytes};
-    size_t own_bytes = size_bytes;
-    umo_extent *before = umo_heap_before(heap, hollow);
-    if (is_state(before, UMO_EXTENT_FREE) && before->size_bytes < size_bytes) {
-        size_t left = hollow->size_bytes - (size_bytes - before->size_bytes);
-        if (left == 0 || left >> heap->unit_shift != 0) {
-            out->joined = before;
-            own_bytes -= before->size_bytes;
+    bool found = hollow != NULL && place_at(heap, hollow, size_bytes, out);
+    /* A short gap between free extents lacks little, and closing it joins them for good. */
+    unsigned looks = PLACE_LOOKS;
+    for (uint64_t rows = heap->hollow.rows; rows != 0 && looks > 0; rows &= rows - 1) {
+        unsigned row = (unsigned)__builtin_ctzll(rows);
+        for (uint32_t columns = heap->hollow.columns[row]; columns != 0; columns &= columns - 1) {
+            uint32_t at = heap->hollow.first[row][__builtin_ctz(columns)];
+            for (; at != 0 && looks > 0; looks--) {
+                umo_heap_place place;
+                if (place_at(heap, &heap->extents[at], size_bytes, &place) &&
+                    (!found || umo_heap_place_missing(&place) < umo_heap_place_missing(out))) {
+                    *out = place;
+                    found = true;
+                }
+                at = heap->extents[at].next;
+            }
         }
     }
-    size_t end = start + hollow->size_bytes;
-    /* What is left and too short goes along: the same rule as for free extents. */
-    size_t used_end =
-        (hollow->size_bytes - own_bytes) >> heap->unit_shift == 0 ? end : start + own_bytes;
-    size_t low = page_up(heap, start);
-    size_t high = page_up(heap, used_end);
-    size_t whole = page_down(heap, end);
-    out->from_bytes = low;
-    out->to_bytes = high < whole ? high : whole;
-    if (out->to_bytes < low) {
-        out->to_bytes = low;
-    }
-    return true;
+    return found;
 }
 
 /* Fills [from, to) with pages of free extents, as far as they reach. A page that also lies beyond
@@ -312,7 +358,7 @@ static void place_fill(umo_heap *heap, umo_extent *target, size_t from, size_t t
     while (from < to) {
         bool inside = from < whole;
         size_t end = inside && whole < to ? whole : to;
-        umo_extent *source = source_find(heap);
+        umo_extent *source = source_find(heap, end - from);
         if (source == NULL) {
             return;
         }
@@ -345,15 +391,25 @@ umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, siz
     }
     umo_extent *extent = hollow;
     umo_heap_bin_remove(heap, &heap->hollow, hollow);
-    if (place->joined != NULL) {
-        extent = place->joined;
+    if (place->before != NULL) {
+        extent = place->before;
         umo_heap_bin_remove(heap, &heap->free, extent);
         heap->free_bytes -= extent->size_bytes;
         umo_heap_join(heap, extent, hollow);
     }
+    if (place->after != NULL) {
+        umo_heap_bin_remove(heap, &heap->free, place->after);
+        heap->free_bytes -= place->after->size_bytes;
+        umo_heap_join(heap, extent, place->after);
+    }
     umo_extent_state_set(extent, UMO_EXTENT_OTHER);
     if ((extent->size_bytes - place->size_bytes) >> heap->unit_shift != 0) {
-        hollow_rest(heap, umo_heap_split(heap, extent, place->size_bytes));
+        umo_extent *rest = umo_heap_split(heap, extent, place->size_bytes);
+        if (place->after != NULL) {
+            umo_heap_give(heap, rest, rest->stamp);
+        } else {
+            hollow_rest(heap, rest);
+        }
     }
     size_t missing = umo_heap_place_missing(place);
     heap->reserved_bytes += missing;

@@ -9,7 +9,8 @@
 /* A place for an extent whose pages are not all there. */
 typedef struct umo_heap_place {
     umo_extent *hollow;
-    umo_extent *joined; /* the free extent before it, used first; or NULL */
+    umo_extent *before; /* the free extent before it, used first; or NULL */
+    umo_extent *after;  /* the free extent behind it, used last; or NULL */
     size_t size_bytes;
     size_t from_bytes; /* offsets of the pages that are missing */
     size_t to_bytes;
@@ -20,7 +21,17 @@ static inline size_t umo_heap_place_missing(const umo_heap_place *place)
     return place->to_bytes - place->from_bytes;
 }
 
-/* False when the range of addresses has none. */
+/* Bytes of free extents that it uses up. */
+static inline size_t umo_heap_place_free(const umo_heap_place *place)
+{
+    if (place->after != NULL) {
+        return place->size_bytes - (size_t)place->hollow->size_bytes;
+    }
+    return place->before != NULL ? (size_t)place->before->size_bytes : 0;
+}
+
+/* The one that lacks the fewest pages, of those looked at. False when the range of addresses has
+ * none. */
 bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out);
 
 /*

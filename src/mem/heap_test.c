@@ -330,6 +330,140 @@ static void an_address_outside_is_in_no_extent(void **state)
     umo_heap_finish(&heap);
 }
 
+/* Blocks of these sizes, one behind the other, each with a byte of its own. */
+static void row_take(umo_heap *heap, const size_t *sizes, umo_extent **out, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = extent_take(heap, sizes[i], false);
+        assert_non_null(out[i]);
+        memset(umo_extent_data(heap, out[i]), (int)i + 1, sizes[i]);
+        out[i]->owner = 1;
+        out[i]->marks = 0;
+    }
+}
+
+/* A long block takes the lowest of the holes that are not far too long; a short one the shortest.
+ */
+static void a_long_block_lies_low_and_a_short_one_fits(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t long_bytes = (size_t)64 << 10;
+    const size_t short_bytes = (size_t)32 << 10;
+    const size_t sizes[] = {3 * long_bytes, 4096, long_bytes,  4096, short_bytes,
+                            4096,           4096, 4096 + 2048, 4096};
+    umo_extent *row[9];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 9);
+    const size_t low = umo_extent_offset(&heap, row[0]);
+    umo_heap_give(&heap, row[0], 0);
+    umo_heap_give(&heap, row[2], 0);
+    umo_heap_give(&heap, row[4], 0);
+    umo_extent *taken = umo_heap_take_free(&heap, short_bytes);
+    assert_ptr_equal(taken, row[4]);
+    taken = umo_heap_take_free(&heap, long_bytes);
+    assert_int_equal(umo_extent_offset(&heap, taken), low);
+    taken = umo_heap_take_free(&heap, long_bytes);
+    assert_int_equal(umo_extent_offset(&heap, taken), low + long_bytes);
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+}
+
+/* Far longer holes are kept for far longer blocks. */
+static void a_far_longer_hole_stays_whole(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = (size_t)64 << 10;
+    const size_t sizes[] = {40 * size, 4096, size, 4096};
+    umo_extent *row[4];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 4);
+    umo_heap_give(&heap, row[0], 0);
+    umo_heap_give(&heap, row[2], 0);
+    assert_ptr_equal(umo_heap_take_free(&heap, size), row[2]);
+    assert_int_equal(umo_heap_longest(&heap), 40 * size);
+    umo_heap_finish(&heap);
+}
+
+/* Between two free extents addresses alone are missing some pages: those come, and no others. */
+static void a_short_gap_between_free_extents_is_closed(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t gap = 4 * page_bytes();
+    const size_t side = 16 * gap;
+    const size_t sizes[] = {side, gap, side, 4096};
+    umo_extent *row[4];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 4);
+    const size_t start = umo_extent_offset(&heap, row[0]);
+    umo_heap_give(&heap, row[1], 0);
+    assert_int_equal(umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX), gap);
+    umo_heap_give(&heap, row[0], 0);
+    umo_heap_give(&heap, row[2], 0);
+    const uint64_t reserved = heap.reserved_bytes;
+    umo_heap_place place;
+    assert_true(umo_heap_place_find(&heap, side + gap + side / 2, &place));
+    assert_int_equal(umo_heap_place_missing(&place), gap);
+    assert_int_equal(umo_heap_place_free(&place), side + side / 2);
+    umo_extent *taken = umo_heap_place_take(&heap, &place, 0);
+    assert_int_equal(umo_extent_offset(&heap, taken), start);
+    assert_int_equal(taken->size_bytes, side + gap + side / 2);
+    assert_int_equal(heap.reserved_bytes, reserved + gap);
+    assert_int_equal(umo_heap_longest(&heap), side / 2);
+    assert_sound(&heap);
+    memset(umo_extent_data(&heap, taken), 77, taken->size_bytes);
+    assert_int_equal(*(unsigned char *)umo_extent_data(&heap, row[3]), 4);
+    umo_heap_finish(&heap);
+}
+
+/* All of both sides and the gap: nothing is left over. */
+static void a_gap_and_both_of_its_sides_are_one_block(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t gap = 2 * page_bytes();
+    const size_t sizes[] = {8 * gap, gap, 8 * gap, 4096};
+    umo_extent *row[4];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 4);
+    umo_heap_give(&heap, row[1], 0);
+    assert_int_equal(umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX), gap);
+    umo_heap_give(&heap, row[0], 0);
+    umo_heap_give(&heap, row[2], 0);
+    umo_extent *taken = extent_take(&heap, 17 * gap, false);
+    assert_int_equal(taken->size_bytes, 17 * gap);
+    assert_int_equal(heap.free_bytes, 0);
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+}
+
+/* Pages to move come from a hole that has as many, so that a longer one stays whole. */
+static void pages_come_from_a_hole_that_has_just_enough(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    umo_heap heap;
+    const size_t some = (size_t)512 << 10;
+    const size_t sizes[] = {8 * some, 4096, 2 * some, 4096};
+    umo_extent *row[4];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 4);
+    umo_heap_give(&heap, row[0], 0);
+    umo_heap_give(&heap, row[2], 0);
+    umo_heap_place place;
+    assert_true(umo_heap_place_find(&heap, 9 * some, &place));
+    assert_non_null(umo_heap_place_take(&heap, &place, 2 * some));
+    assert_int_equal(heap.moved_bytes, 2 * some);
+    assert_int_equal(umo_heap_longest(&heap), 8 * some);
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+#else
+    skip(); /* pages are not moved */
+#endif
+}
+
 /* The range is all there is, and the heap stays whole when it is out. */
 static void a_range_that_is_full_says_so(void **state)
 {
@@ -356,6 +490,11 @@ int main(void)
         cmocka_unit_test(what_a_moved_page_brings_beyond_a_block_is_not_seen),
         cmocka_unit_test(an_extent_knows_whose_bytes_it_holds),
         cmocka_unit_test(an_address_outside_is_in_no_extent),
+        cmocka_unit_test(a_long_block_lies_low_and_a_short_one_fits),
+        cmocka_unit_test(a_far_longer_hole_stays_whole),
+        cmocka_unit_test(a_short_gap_between_free_extents_is_closed),
+        cmocka_unit_test(a_gap_and_both_of_its_sides_are_one_block),
+        cmocka_unit_test(pages_come_from_a_hole_that_has_just_enough),
         cmocka_unit_test(a_range_that_is_full_says_so),
     };
     return cmocka_run_group_tests_name("heap", tests, NULL, NULL);
