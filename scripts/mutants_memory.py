@@ -72,8 +72,8 @@ mutant(
 mutant(
     "carve: pages are taken ahead where none may be kept",
     CENTRAL,
-    "umo_carve_kept_now(carve) + ahead > keep_limit(carve)",
-    "false",
+    "kept + ahead > keep_limit(carve)) {",
+    "false) {",
     "mem.carve_test",
 )
 mutant(
@@ -82,6 +82,36 @@ mutant(
     "arena->recent_bytes + room / 2 < arena->stats.held_bytes / 2;",
     "arena->recent_bytes + room / 4096 < arena->stats.held_bytes / 2;",
     "mem.arena_plan_test",
+)
+mutant(
+    "heap: a huge page may come where a part of it has gone",
+    PAGES,
+    "huge_mark(heap, huge_down(heap, from), end, false);",
+    "(void)end;",
+    "mem.heap_test",
+)
+mutant(
+    "heap: a huge page may come where a part of it is not held",
+    PAGES,
+    "if (heap->huge_bytes != 0 && huge_up(heap, from) < huge_down(heap, to)) {"
+    " huge_mark(heap, huge_up(heap, from), huge_down(heap, to), true);",
+    "if (heap->huge_bytes != 0 && huge_up(heap, from) < huge_up(heap, to)) {"
+    " huge_mark(heap, huge_up(heap, from), huge_up(heap, to), true);",
+    "mem.heap_test",
+)
+mutant(
+    "heap: what is left in the same bin is not linked there",
+    HEAP,
+    "bins->first[row][column] = index; } } /* May an extent",
+    "} } /* May an extent",
+    "mem.heap_test",
+)
+mutant(
+    "carve: what comes along is no whole number of pages",
+    CENTRAL,
+    "ahead / AHEAD_MIN_BYTES * AHEAD_MIN_BYTES",
+    "ahead",
+    "mem.carve_test",
 )
 mutant(
     "heap: what is given does not join the extent behind it",

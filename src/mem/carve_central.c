@@ -10,6 +10,7 @@
 
 /* What is held may pass the peak of what is live by this share, and by the floor. */
 #define SLACK_SHARE 24u
+#define SLACK_HUGE_SHARE 16u /* by a huge page, if that is at most this share */
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
 
 /* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
@@ -30,7 +31,7 @@
 /* Where there is room below that, so much more than is asked for is taken from the system at a
  * time, or this share of the peak. */
 #define AHEAD_MIN_BYTES ((uint64_t)64 << 10)
-#define AHEAD_SHARE 128u
+#define AHEAD_SHARE 64u
 
 /* The scope is charged ahead by this share of what is held, so that few takes walk its parents. */
 #define CHARGE_SHARE 512u
@@ -357,8 +358,13 @@ void umo_carve_keep_enforce(umo_carve *carve)
 /* How many bytes may be held. */
 static uint64_t reserve_limit(const umo_carve *carve)
 {
-    uint64_t peak = carve->stats.peak_live_bytes;
-    return peak + peak / SLACK_SHARE + SLACK_FLOOR_BYTES + carve->loan_bytes;
+    const uint64_t peak = carve->stats.peak_live_bytes;
+    const uint64_t huge = carve->heaps[UMO_CARVE_LONG].huge_bytes;
+    uint64_t slack = peak / SLACK_SHARE;
+    if (slack < huge && huge <= peak / SLACK_HUGE_SHARE) {
+        slack = huge;
+    }
+    return peak + slack + SLACK_FLOOR_BYTES + carve->loan_bytes;
 }
 
 static void loan_raise(umo_carve *carve)
@@ -393,23 +399,42 @@ static umo_extent *place_fill(umo_carve *carve, umo_heap *heap, const umo_heap_p
     return extent;
 }
 
-/* A short block, cut from pages that will do for the next ones, too. NULL where more than its own
- * would be too many, or cannot be had. */
+/* A block with more pages than its own from the system, for the next ones: a short one's are many
+ * at a time, and any one's end where a huge page does. NULL where those would be too many, or
+ * cannot be had. */
 static umo_extent *ahead_take(umo_carve *carve, umo_heap *heap, size_t size_bytes)
 {
-    uint64_t ahead = carve->stats.peak_live_bytes / AHEAD_SHARE;
-    ahead = ahead > AHEAD_MIN_BYTES ? ahead : AHEAD_MIN_BYTES;
+    /* What short blocks leave unused cannot be moved to where long ones need it. */
+    const bool movable = heap == &carve->heaps[UMO_CARVE_LONG];
+    uint64_t ahead = movable ? carve->stats.peak_live_bytes / AHEAD_SHARE : 0;
+    ahead = ahead > AHEAD_MIN_BYTES ? ahead / AHEAD_MIN_BYTES * AHEAD_MIN_BYTES : AHEAD_MIN_BYTES;
+    ahead = size_bytes < ahead ? ahead : 0;
     umo_heap_place place;
-    if (size_bytes >= ahead || umo_carve_kept_now(carve) + ahead > keep_limit(carve) ||
-        !umo_heap_place_find(heap, size_bytes + (size_t)ahead, &place) ||
-        reserved_of(carve) + umo_heap_place_missing(&place) > reserve_limit(carve)) {
+    if (!umo_heap_place_find(heap, size_bytes + (size_t)ahead, &place)) {
+        return NULL;
+    }
+    const umo_heap_place least = place;
+    if (movable) {
+        umo_heap_place_grow(heap, &place);
+    }
+    const uint64_t kept = umo_carve_kept_now(carve);
+    const uint64_t reserved = reserved_of(carve);
+    if (reserved + umo_heap_place_missing(&place) > reserve_limit(carve) ||
+        kept + place.size_bytes - size_bytes > keep_limit(carve)) {
+        place = least;
+    }
+    if (place.size_bytes == size_bytes ||
+        reserved + umo_heap_place_missing(&place) > reserve_limit(carve) ||
+        kept + ahead > keep_limit(carve)) {
         return NULL;
     }
     umo_status status = UMO_OK;
     umo_extent *extent = place_fill(carve, heap, &place, 0, &status);
     if (extent != NULL) {
-        umo_heap_give(heap, umo_heap_split(heap, extent, size_bytes), carve->clock_ns);
         carve->stats.misses++;
+        if ((extent->size_bytes - size_bytes) >> heap->unit_shift != 0) {
+            umo_heap_give(heap, umo_heap_split(heap, extent, size_bytes), carve->clock_ns);
+        }
     }
     return extent;
 }

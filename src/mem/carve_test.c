@@ -140,12 +140,39 @@ static void short_blocks_bring_pages_for_the_next_ones(void **state)
     umo_scope_destroy(scope);
 }
 
+/* However many come along, a block is where its alignment says. */
+static void blocks_taken_ahead_are_aligned(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    umo_carve carve;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    for (size_t align = 64; align <= 4096; align *= 8) {
+        assert_true(umo_carve_init(&carve, scope, align));
+        void *peak = NULL; /* not a round one */
+        assert_int_equal(umo_carve_take(&carve, 40 * MIB + 4711, 1, &peak), UMO_OK);
+        void *blocks[2000];
+        for (size_t i = 0; i < 2000; i++) {
+            assert_int_equal(umo_carve_take(&carve, 4096 + 17 * i, 1, &blocks[i]), UMO_OK);
+            assert_int_equal((uintptr_t)blocks[i] % align, 0);
+        }
+        for (size_t i = 0; i < 2000; i++) {
+            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
+        }
+        assert_int_equal(umo_carve_give(&carve, peak), UMO_OK);
+        assert_int_equal(umo_carve_used(&carve), 0);
+        umo_carve_finish(&carve);
+    }
+    umo_scope_destroy(scope);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_that_met_another_caches_one_long_block),
         cmocka_unit_test(a_thread_that_met_nobody_caches_no_long_block),
         cmocka_unit_test(short_blocks_bring_pages_for_the_next_ones),
+        cmocka_unit_test(blocks_taken_ahead_are_aligned),
     };
     return cmocka_run_group_tests_name("carve", tests, NULL, NULL);
 }

@@ -31,7 +31,10 @@
 #define RANGE_MIN_BYTES ((size_t)1 << 20)
 
 /* The least that is made usable at a time. */
-#define STEP_BYTES ((size_t)4 << 20)
+#define STEP_BYTES ((size_t)16 << 20)
+
+/* Most that a table is made longer at a time. */
+#define AHEAD_BYTES ((size_t)64 << 10)
 
 /* ---- bits ---- */
 
@@ -131,7 +134,9 @@ void umo_heap_bin_add(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
     bins->rows |= (uint64_t)1 << row;
 }
 
-void umo_heap_bin_remove(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
+/* size_bytes: of the extent when it came into its bin. */
+static void bin_remove(umo_heap *heap, umo_heap_bins *bins, const umo_extent *extent,
+                       size_t size_bytes)
 {
     assert(heap->extents != NULL);
     if (extent->next != 0) {
@@ -143,13 +148,47 @@ void umo_heap_bin_remove(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent
     }
     unsigned row;
     unsigned column;
-    bin_of(extent->size_bytes, &row, &column);
+    bin_of(size_bytes, &row, &column);
     bins->first[row][column] = extent->next;
     if (extent->next == 0) {
         bins->columns[row] &= ~(1u << column);
         if (bins->columns[row] == 0) {
             bins->rows &= ~((uint64_t)1 << row);
         }
+    }
+}
+
+void umo_heap_bin_remove(umo_heap *heap, umo_heap_bins *bins, umo_extent *extent)
+{
+    bin_remove(heap, bins, extent, extent->size_bytes);
+}
+
+static bool bins_same(size_t a_bytes, size_t b_bytes)
+{
+    unsigned row[2];
+    unsigned column[2];
+    bin_of(a_bytes, &row[0], &column[0]);
+    bin_of(b_bytes, &row[1], &column[1]);
+    return row[0] == row[1] && column[0] == column[1];
+}
+
+/* Puts what is left of an extent in its place, in the same bin. */
+static void bin_replace(umo_heap *heap, umo_heap_bins *bins, const umo_extent *extent,
+                        umo_extent *rest)
+{
+    const uint32_t index = umo_extent_index(heap, rest);
+    rest->next = extent->next;
+    rest->previous = extent->previous;
+    if (rest->next != 0) {
+        heap->extents[rest->next].previous = index;
+    }
+    if (rest->previous != 0) {
+        heap->extents[rest->previous].next = index;
+    } else {
+        unsigned row;
+        unsigned column;
+        bin_of(rest->size_bytes, &row, &column);
+        bins->first[row][column] = index;
     }
 }
 
@@ -293,6 +332,17 @@ void umo_extent_mix(umo_extent *extent, uint64_t owner, uint32_t marks)
     }
 }
 
+/* Brings the table's next pages at once, as many as it has, which costs a third of a fault each. */
+static void extents_prepare(umo_heap *heap)
+{
+    size_t had_bytes = heap->extents_ready * sizeof *heap->extents;
+    size_t more_bytes = had_bytes < AHEAD_BYTES ? had_bytes : AHEAD_BYTES;
+    const size_t all_bytes = ((size_t)heap->unit_count + 1) * sizeof *heap->extents;
+    more_bytes = more_bytes < all_bytes - had_bytes ? more_bytes : all_bytes - had_bytes;
+    umo_status_ignore(umo_os_pages_populate((char *)heap->extents + had_bytes, more_bytes, true));
+    heap->extents_ready += (uint32_t)(more_bytes / sizeof *heap->extents);
+}
+
 static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
 {
     uint32_t unit = (uint32_t)(offset >> heap->unit_shift);
@@ -302,6 +352,9 @@ static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
         heap->spare = heap->extents[index].next;
     } else {
         index = heap->extent_count++;
+        if (index == heap->extents_ready) {
+            extents_prepare(heap);
+        }
     }
     umo_extent *extent = &heap->extents[index];
     extent->unit = unit;
@@ -316,6 +369,7 @@ static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
 
 umo_extent *umo_heap_split(umo_heap *heap, umo_extent *extent, size_t size_bytes)
 {
+    assert(size_bytes % UMO_HEAP_GRANULE == 0);
     umo_extent *after = umo_heap_after(heap, extent);
     umo_extent *rest = extent_make(heap, umo_extent_offset(heap, extent) + size_bytes,
                                    extent->size_bytes - size_bytes);
@@ -354,11 +408,22 @@ umo_extent *umo_heap_take_free(umo_heap *heap, size_t size_bytes)
     if (extent == NULL) {
         return NULL;
     }
-    umo_heap_bin_remove(heap, &heap->free, extent);
-    if ((extent->size_bytes - size_bytes) >> heap->unit_shift != 0) {
+    /* What is left of a far longer one is mostly of the same bin. */
+    const size_t had_bytes = extent->size_bytes;
+    const size_t rest_bytes = had_bytes - size_bytes;
+    const bool cut = rest_bytes >> heap->unit_shift != 0;
+    const bool stays = cut && bins_same(had_bytes, rest_bytes);
+    if (!stays) {
+        umo_heap_bin_remove(heap, &heap->free, extent);
+    }
+    if (cut) {
         umo_extent *rest = umo_heap_split(heap, extent, size_bytes);
         umo_extent_state_set(rest, UMO_EXTENT_FREE);
-        umo_heap_bin_add(heap, &heap->free, rest);
+        if (stays) {
+            bin_replace(heap, &heap->free, extent, rest);
+        } else {
+            umo_heap_bin_add(heap, &heap->free, rest);
+        }
     }
     umo_extent_state_set(extent, UMO_EXTENT_OTHER);
     heap->free_bytes -= extent->size_bytes;
@@ -369,9 +434,10 @@ void umo_heap_give(umo_heap *heap, umo_extent *extent, uint64_t stamp)
 {
     heap->free_bytes += extent->size_bytes;
     extent->stamp = stamp;
+    size_t had_bytes = 0; /* of the one before, which is in a bin */
     umo_extent *before = umo_heap_before(heap, extent);
     if (before != NULL && umo_extent_state_get(before) == UMO_EXTENT_FREE) {
-        umo_heap_bin_remove(heap, &heap->free, before);
+        had_bytes = before->size_bytes;
         umo_heap_join(heap, before, extent);
         extent = before;
     }
@@ -379,6 +445,12 @@ void umo_heap_give(umo_heap *heap, umo_extent *extent, uint64_t stamp)
     if (after != NULL && umo_extent_state_get(after) == UMO_EXTENT_FREE) {
         umo_heap_bin_remove(heap, &heap->free, after);
         umo_heap_join(heap, extent, after);
+    }
+    if (had_bytes != 0 && bins_same(had_bytes, extent->size_bytes)) {
+        return;
+    }
+    if (had_bytes != 0) {
+        bin_remove(heap, &heap->free, extent, had_bytes);
     }
     umo_extent_state_set(extent, UMO_EXTENT_FREE);
     umo_heap_bin_add(heap, &heap->free, extent);
@@ -416,10 +488,10 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
     if (end_bytes <= heap->mapped_bytes) {
         return true;
     }
-    /* A quarter more each time, but the exact need where the system has no more. */
+    /* Half as much again each time, but the exact need where the system has no more. */
     size_t mapped = heap->mapped_bytes;
     size_t need = pages_up(heap, end_bytes - mapped);
-    size_t step = pages_up(heap, mapped / 4 > STEP_BYTES ? mapped / 4 : STEP_BYTES);
+    size_t step = pages_up(heap, mapped / 2 > STEP_BYTES ? mapped / 2 : STEP_BYTES);
     size_t room = heap->range_bytes - mapped;
     step = step < room ? step : room;
     if (step <= need || !umo_os_pages_commit(heap->base + mapped, step)) {
@@ -429,6 +501,11 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
         }
     }
     heap->mapped_bytes = mapped + step;
+    if (mapped > STEP_BYTES) {
+        umo_status_ignore(umo_os_pages_populate(&heap->units[mapped >> heap->unit_shift],
+                                                (step >> heap->unit_shift) * sizeof *heap->units,
+                                                true));
+    }
     return true;
 }
 
@@ -448,7 +525,11 @@ static size_t starts_words(const umo_heap *heap, unsigned level)
 static bool tables_alloc(umo_heap *heap)
 {
     size_t seams_words = heap->range_bytes / heap->page_bytes / 64 + 1;
-    size_t words = seams_words;
+    size_t huge_words = 0;
+    if (heap->huge_bytes != 0) {
+        huge_words = heap->range_bytes / heap->huge_bytes / 64 + 2; /* the ends are in two, too */
+    }
+    size_t words = seams_words + huge_words;
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         words += starts_words(heap, level);
     }
@@ -461,13 +542,15 @@ static bool tables_alloc(umo_heap *heap)
         return false;
     }
     heap->extent_count = 1;
+    heap->extents_ready = (uint32_t)(heap->page_bytes / sizeof *heap->extents);
     uint64_t *at = (uint64_t *)(void *)(heap->extents + entries);
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         heap->starts[level] = at;
         at += starts_words(heap, level);
     }
     heap->seams = at;
-    heap->units = (_Atomic uint32_t *)(void *)(at + seams_words);
+    heap->huge = at + seams_words;
+    heap->units = (_Atomic uint32_t *)(void *)(heap->huge + huge_words);
     return true;
 }
 
@@ -482,6 +565,7 @@ void umo_heap_finish(umo_heap *heap)
 bool umo_heap_init(umo_heap *heap, size_t range_bytes, size_t unit_bytes)
 {
     *heap = (umo_heap){.page_bytes = umo_os_page_bytes(), .moves = true, .node = UMO_NUMA_ANY};
+    heap->huge_bytes = umo_os_huge_page_bytes();
     heap->unit_shift = top_bit(unit_bytes);
     uint64_t most = (uint64_t)(UINT32_MAX / 2) << heap->unit_shift;
     size_t whole = range_bytes < most ? range_bytes : (size_t)most;
@@ -497,6 +581,8 @@ bool umo_heap_init(umo_heap *heap, size_t range_bytes, size_t unit_bytes)
             return false;
         }
     }
+    /* Where the system makes all pages huge, one would reach beyond what is held. */
+    umo_os_pages_huge(heap->base, heap->range_bytes, false);
     /* The first page is never used: unit 0 is no extent, and what runs off the front is a fault. */
     size_t first = pages_up(heap, unit_bytes);
     heap->mapped_bytes = first;

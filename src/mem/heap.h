@@ -75,6 +75,7 @@ typedef struct umo_heap {
     umo_extent *extents;     /* entry 0 is nobody's */
     uint32_t extent_count;   /* entries that were ever used, entry 0 too */
     uint32_t spare;          /* of those, the ones that are not: a list */
+    uint32_t extents_ready;  /* entries whose pages are there */
     _Atomic uint32_t *units; /* the entry of the extent that starts in each unit; 0: none does */
     uint32_t unit_shift;
     uint32_t unit_count;
@@ -85,6 +86,8 @@ typedef struct umo_heap {
         *starts[UMO_HEAP_LEVELS]; /* a bit a unit where an extent starts; above, a bit a word */
     uint64_t *seams;              /* a bit a page where one mapping may end and another start */
     size_t seam_count;
+    size_t huge_bytes; /* of a huge page; 0: none are asked for */
+    uint64_t *huge;    /* a bit a huge page of addresses that is to be behind one */
     bool moves;   /* the system moves pages */
     int32_t node; /* that the range is bound to, or UMO_NUMA_ANY */
     umo_heap_bins free;

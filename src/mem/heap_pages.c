@@ -71,6 +71,98 @@ static size_t seam_last(const umo_heap *heap, size_t from, size_t to)
     return from;
 }
 
+/* There is one mapping from `from` to `to`. */
+static void seams_clear(umo_heap *heap, size_t from, size_t to)
+{
+    for (size_t at = seam_last(heap, from, to); at > from; at = seam_last(heap, from, at)) {
+        size_t page = at / heap->page_bytes;
+        heap->seams[page / 64] &= ~((uint64_t)1 << (page % 64));
+        heap->seam_count--;
+    }
+}
+
+/* ---- huge pages ---- */
+
+/*
+ * A touch brings a huge page only where all of it is held, so that what is present never passes
+ * what is reserved: addresses are marked when a place takes all of a huge page at once, and not any
+ * more before a part of it goes. A huge page that is there by then stays until its last page goes,
+ * or the system splits it when memory is short.
+ */
+
+static size_t huge_up(const umo_heap *heap, size_t offset)
+{
+    uintptr_t at = (uintptr_t)heap->base + offset;
+    return offset + (-at & (heap->huge_bytes - 1));
+}
+
+static size_t huge_down(const umo_heap *heap, size_t offset)
+{
+    size_t over = ((uintptr_t)heap->base + offset) & (heap->huge_bytes - 1);
+    return offset > over ? offset - over : 0;
+}
+
+/* The number of the huge page that an address lies in; 0 is the one of the range's start. */
+static size_t huge_number(const umo_heap *heap, size_t offset)
+{
+    uintptr_t base = (uintptr_t)heap->base;
+    return (base + offset) / heap->huge_bytes - base / heap->huge_bytes;
+}
+
+static bool huge_at(const umo_heap *heap, size_t number)
+{
+    return (heap->huge[number / 64] >> (number % 64) & 1) != 0;
+}
+
+/* Notes a border between mappings, unless both sides are alike. */
+static void huge_seam(umo_heap *heap, size_t offset)
+{
+    size_t number = huge_number(heap, offset);
+    if (number > 0 && huge_at(heap, number) != huge_at(heap, number - 1)) {
+        seam_set(heap, offset);
+    }
+}
+
+/* Marks whole huge pages, [from, to), or takes their marks away, and tells the system. */
+static void huge_mark(umo_heap *heap, size_t from, size_t to, bool marked)
+{
+    const size_t last = huge_number(heap, to - 1);
+    for (size_t number = huge_number(heap, from); number <= last; number++) {
+        uint64_t bit = (uint64_t)1 << (number % 64);
+        heap->huge[number / 64] =
+            marked ? heap->huge[number / 64] | bit : heap->huge[number / 64] & ~bit;
+    }
+    umo_os_pages_huge(heap->base + from, to - from, marked);
+    huge_seam(heap, from);
+    huge_seam(heap, to);
+}
+
+/* All of [from, to) is held from now on, and has no page yet. */
+static void huge_begin(umo_heap *heap, size_t from, size_t to)
+{
+    if (heap->huge_bytes != 0 && huge_up(heap, from) < huge_down(heap, to)) {
+        huge_mark(heap, huge_up(heap, from), huge_down(heap, to), true);
+    }
+}
+
+/* Pages of [from, to) are about to go. */
+static void huge_end(umo_heap *heap, size_t from, size_t to)
+{
+    if (heap->huge_bytes == 0 || from >= to) {
+        return;
+    }
+    bool any = false;
+    const size_t last = huge_number(heap, to - 1);
+    for (size_t number = huge_number(heap, from); number <= last && !any; number++) {
+        any = huge_at(heap, number);
+    }
+    if (any) {
+        size_t end = huge_up(heap, to);
+        end = end < heap->mapped_bytes ? end : heap->mapped_bytes;
+        huge_mark(heap, huge_down(heap, from), end, false);
+    }
+}
+
 /* Makes ordinary again what moves have cut, where no page is used. */
 static void seams_renew(umo_heap *heap, size_t from, size_t to)
 {
@@ -78,16 +170,13 @@ static void seams_renew(umo_heap *heap, size_t from, size_t to)
         umo_os_pages_empty(heap->base + from, to - from);
         return;
     }
+    umo_os_pages_huge(heap->base + from, to - from, false); /* as its neighbours are */
     if (heap->node != UMO_NUMA_ANY) {
         /* A mapping made anew knows nothing of nodes. If the system cannot say so now, the pages
          * lie where they are touched, and the borders stay. */
         umo_status_ignore(umo_numa_place(heap->base + from, to - from, heap->node, NULL));
     }
-    for (size_t at = seam_last(heap, from, to); at > from; at = seam_last(heap, from, at)) {
-        size_t page = at / heap->page_bytes;
-        heap->seams[page / 64] &= ~((uint64_t)1 << (page % 64));
-        heap->seam_count--;
-    }
+    seams_clear(heap, from, to);
 }
 
 /* ---- hollow extents ---- */
@@ -236,6 +325,27 @@ static void pages_mix(const umo_heap *heap, umo_extent *target, const umo_extent
     }
 }
 
+/* Moves the pages of [from, from + bytes) behind `to`. */
+static bool pages_move(umo_heap *heap, size_t from, size_t bytes, size_t to)
+{
+    if (!umo_os_pages_move(heap->base + from, bytes, heap->base + to)) {
+        return false;
+    }
+    seams_clear(heap, to, to + bytes);
+    seam_set(heap, to);
+    seam_set(heap, to + bytes);
+    size_t seam = seam_last(heap, from, from + bytes);
+    if (seam > from) {
+        /* Newer systems move several mappings, and leave as many: there would be ever more. */
+        for (; seam > from; seam = seam_last(heap, from, seam)) {
+            seam_set(heap, to + (seam - from));
+        }
+        seams_renew(heap, from, from + bytes);
+    }
+    heap->moved_bytes += bytes;
+    return true;
+}
+
 /* Takes pages of a source, from its end and about max_bytes, out of the free extents: they go
  * behind [to, to + max_bytes) of a target if that pays, else (and without one, NULL) back to the
  * system. Returns the bytes. */
@@ -249,18 +359,18 @@ static size_t source_use(umo_heap *heap, umo_extent *source, size_t to, size_t m
     size_t run = seam_last(heap, first, last);
     /* Where seams are many, short runs go together, which heals them. */
     bool crowded = heap->seam_count > SEAMS_MAX / 2 && last - run < MOVE_MIN_BYTES;
-    if (run > first && !crowded && source_cuts(heap, source, run)) {
-        from = run; /* a call moves pages of one mapping */
-        pages_leaving(heap, source, from, &first, &last);
-    }
+    bool movable = target != NULL && heap->moves && heap->seam_count <= SEAMS_MAX && !crowded;
     size_t bytes = last - first < max_bytes ? last - first : max_bytes;
-    if (target != NULL && bytes >= MOVE_MIN_BYTES && !crowded && heap->moves &&
-        heap->seam_count <= SEAMS_MAX &&
-        umo_os_pages_move(heap->base + first, bytes, heap->base + to)) {
-        seam_set(heap, to);
-        seam_set(heap, to + bytes);
+    huge_end(heap, first, last);
+    bool moved = movable && bytes >= MOVE_MIN_BYTES && pages_move(heap, first, bytes, to);
+    if (!moved && run > first && !crowded && source_cuts(heap, source, run)) {
+        from = run; /* older systems move pages of one mapping */
+        pages_leaving(heap, source, from, &first, &last);
+        bytes = last - first < max_bytes ? last - first : max_bytes;
+        moved = movable && bytes >= MOVE_MIN_BYTES && pages_move(heap, first, bytes, to);
+    }
+    if (moved) {
         pages_mix(heap, target, source, from);
-        heap->moved_bytes += bytes;
         first += bytes;
     }
     if (first < last) {
@@ -278,6 +388,7 @@ static size_t source_empty(umo_heap *heap, umo_extent *source, size_t max_bytes)
     size_t first;
     size_t last;
     pages_leaving(heap, source, from, &first, &last);
+    huge_end(heap, first, last);
     pages_drop(heap, first, last);
     umo_heap_bin_remove(heap, &heap->free, source);
     source_shrink(heap, source, from);
@@ -350,6 +461,20 @@ bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out)
     return found;
 }
 
+void umo_heap_place_grow(const umo_heap *heap, umo_heap_place *place)
+{
+    if (heap->huge_bytes == 0 || place->after != NULL) {
+        return;
+    }
+    size_t start = umo_extent_offset(heap, place->before != NULL ? place->before : place->hollow);
+    size_t end = umo_extent_offset(heap, place->hollow) + (size_t)place->hollow->size_bytes;
+    size_t to = huge_up(heap, place->to_bytes);
+    if (to < end && (end - to) >> heap->unit_shift != 0 && to - start > place->size_bytes) {
+        place->size_bytes = to - start;
+        place->to_bytes = to;
+    }
+}
+
 /* Fills [from, to) with pages of free extents, as far as they reach. A page that also lies beyond
  * the target is not moved: it would bring somebody's bytes to where they are taken for zeros. */
 static void place_fill(umo_heap *heap, umo_extent *target, size_t from, size_t to)
@@ -413,13 +538,18 @@ umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, siz
     }
     size_t missing = umo_heap_place_missing(place);
     heap->reserved_bytes += missing;
+    size_t fresh = place->from_bytes; /* from here on pages are the system's */
     if (reuse_bytes > 0) {
         uint64_t moved = heap->moved_bytes;
         reuse_bytes = page_up(heap, reuse_bytes);
-        place_fill(heap, extent, place->from_bytes,
-                   place->from_bytes + (reuse_bytes < missing ? reuse_bytes : missing));
+        fresh += reuse_bytes < missing ? reuse_bytes : missing;
+        place_fill(heap, extent, place->from_bytes, fresh);
         heap->reserved_bytes -= heap->moved_bytes - moved;
     }
+    if (seam_last(heap, fresh, place->to_bytes) > fresh) {
+        seams_renew(heap, fresh, place->to_bytes);
+    }
+    huge_begin(heap, fresh, place->to_bytes);
     return extent;
 }
 

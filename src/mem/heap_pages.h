@@ -34,6 +34,9 @@ static inline size_t umo_heap_place_free(const umo_heap_place *place)
  * none. */
 bool umo_heap_place_find(umo_heap *heap, size_t size_bytes, umo_heap_place *out);
 
+/* Has a place end where a huge page does, if its hollow extent is long enough. */
+void umo_heap_place_grow(const umo_heap *heap, umo_heap_place *place);
+
 /*
  * Takes it. Of the pages that are missing up to reuse_bytes come from free extents, the rest from
  * the system. The extent's marks tell what its bytes are.

@@ -10,13 +10,18 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 enum {
     HELD = 40,
-    STEPS = 4000
+    STEPS = 4000,
+    HUGE_STEPS = 600
 };
+
+#define HUGE_RANGE_BYTES ((size_t)256 << 20)
 
 static size_t page_bytes(void)
 {
@@ -86,6 +91,49 @@ static void assert_sound(const umo_heap *heap)
     assert_int_equal(heap->reserved_bytes, heap->range_bytes - first - hollow_pages);
     assert_int_equal(bins_count(heap, &heap->free), free_count);
     assert_int_equal(bins_count(heap, &heap->hollow), hollow_count);
+}
+
+/* What is marked for huge pages is held from end to end. */
+static size_t assert_marks_held(const umo_heap *heap)
+{
+    size_t marked = 0;
+    if (heap->huge_bytes == 0) {
+        return 0;
+    }
+    const uintptr_t base = (uintptr_t)heap->base;
+    for (size_t number = 0; number < heap->range_bytes / heap->huge_bytes; number++) {
+        if ((heap->huge[number / 64] >> (number % 64) & 1) == 0) {
+            continue;
+        }
+        marked++;
+        const size_t from = (base / heap->huge_bytes + number) * heap->huge_bytes - base;
+        for (size_t at = from; at < from + heap->huge_bytes;) {
+            const umo_extent *extent = umo_heap_find(heap, heap->base + at);
+            assert_non_null(extent);
+            size_t end = umo_extent_offset(heap, extent) + extent->size_bytes;
+            assert_true(umo_extent_state_get(extent) != UMO_EXTENT_HOLLOW ||
+                        whole_pages(at, end) == 0);
+            at = end;
+        }
+    }
+    return marked;
+}
+
+/* Nor are more pages present than are held. */
+static void assert_no_more_present(const umo_heap *heap)
+{
+#ifdef __linux__
+    static unsigned char present[HUGE_RANGE_BYTES / 4096];
+    size_t count = 0;
+    const size_t pages = heap->mapped_bytes / (size_t)sysconf(_SC_PAGESIZE);
+    assert_int_equal(mincore(heap->base, heap->mapped_bytes, present), 0);
+    for (size_t i = 0; i < pages; i++) {
+        count += present[i] & 1;
+    }
+    assert_true(count * (size_t)sysconf(_SC_PAGESIZE) <= heap->reserved_bytes);
+#else
+    (void)heap;
+#endif
 }
 
 typedef struct held {
@@ -172,6 +220,7 @@ static void random_operations_keep_the_books_and_the_bytes(void **state)
         size_t unit = units[seed % 2];
         assert_true(umo_heap_init(&heap, (size_t)64 << 20, unit));
         heap.moves = seed % 3 != 0;
+        heap.huge_bytes = seed % 2 != 0 ? heap.huge_bytes : 0;
         play(&heap, unit, seed);
         assert_true(heap.moves || heap.moved_bytes == 0);
         moved_bytes += heap.moved_bytes;
@@ -186,6 +235,74 @@ static void random_operations_keep_the_books_and_the_bytes(void **state)
 #else
     (void)moved_bytes;
 #endif
+}
+
+/* As a pool does: what it takes ends where a huge page does, and the rest is free. */
+static umo_extent *extent_take_grown(umo_heap *heap, size_t size_bytes)
+{
+    umo_extent *extent = umo_heap_take_free(heap, size_bytes);
+    umo_heap_place place;
+    if (extent == NULL && umo_heap_place_find(heap, size_bytes, &place)) {
+        umo_heap_place_grow(heap, &place);
+        extent = umo_heap_place_take(heap, &place, 0);
+        if ((extent->size_bytes - size_bytes) >> heap->unit_shift != 0) {
+            umo_heap_give(heap, umo_heap_split(heap, extent, size_bytes), 0);
+        }
+    }
+    return extent;
+}
+
+/* However pages come, move and go: a touch never brings more than is held. */
+static void a_huge_page_is_held_from_end_to_end(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    held blocks[HELD] = {0};
+    unsigned seed = 1;
+    size_t marked = 0;
+    assert_true(umo_heap_init(&heap, HUGE_RANGE_BYTES, 4096));
+    for (unsigned step = 0; step < HUGE_STEPS; step++) {
+        held *h = &blocks[(size_t)rand_r(&seed) % HELD];
+        if (h->extent != NULL) {
+            assert_filled(&heap, h);
+            umo_heap_give(&heap, h->extent, step);
+            h->extent = NULL;
+        } else {
+            const size_t most = (size_t)1 << (16 + (unsigned)rand_r(&seed) % 8);
+            h->size_bytes = 4096 + (size_t)rand_r(&seed) % most / 64 * 64;
+            h->extent = step % 4 != 0 ? extent_take_grown(&heap, h->size_bytes)
+                                      : extent_take(&heap, h->size_bytes, true);
+            assert_non_null(h->extent);
+            h->value = (unsigned char)(1 + step % 250);
+            memset(umo_extent_data(&heap, h->extent), h->value, h->size_bytes);
+            h->extent->owner = 1;
+            h->extent->marks = 0;
+        }
+        if (step % 29 == 0) {
+            (void)umo_heap_empty(&heap, (size_t)rand_r(&seed) % ((size_t)8 << 20), UINT64_MAX);
+        }
+        if (step % 8 == 0) {
+            assert_sound(&heap);
+            assert_no_more_present(&heap);
+            const size_t now = assert_marks_held(&heap);
+            marked = now > marked ? now : marked;
+        }
+    }
+#ifdef __linux__
+    assert_true(heap.huge_bytes == 0 || marked > 4);
+#endif
+    for (size_t i = 0; i < HELD; i++) {
+        if (blocks[i].extent != NULL) {
+            umo_heap_give(&heap, blocks[i].extent, 0);
+        }
+    }
+    while (umo_heap_empty(&heap, SIZE_MAX, UINT64_MAX) > 0) {
+    }
+    assert_int_equal(heap.reserved_bytes, 0);
+    assert_int_equal(heap.seam_count, 0);
+    assert_int_equal(assert_marks_held(&heap), 0);
+    assert_no_more_present(&heap);
+    umo_heap_finish(&heap);
 }
 
 /* Holes that are each too short are put together, and nothing more is taken. */
@@ -483,8 +600,10 @@ static void a_range_that_is_full_says_so(void **state)
 
 int main(void)
 {
+    (void)setenv("UMO_HUGE_PAGES", "on", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_keep_the_books_and_the_bytes),
+        cmocka_unit_test(a_huge_page_is_held_from_end_to_end),
         cmocka_unit_test(pages_of_holes_serve_a_longer_block),
         cmocka_unit_test(a_page_of_several_free_extents_goes),
         cmocka_unit_test(what_a_moved_page_brings_beyond_a_block_is_not_seen),

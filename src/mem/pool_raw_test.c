@@ -558,7 +558,8 @@ static void a_busy_pool_lets_go_of_what_is_stale(void **state)
     const umo_pool_options options = {.idle_ns = 2000000, .idle_keep_bytes = SIZE_MAX};
     rig r = rig_open(&options, 0);
     give(&r, take(&r, 16 * MIB, 1));
-    for (int i = 0; i < 300 && stats(&r).reserved_bytes > MIB; i++) {
+    for (int i = 0; i < 5000 && stats(&r).reserved_bytes > MIB;
+         i++) { /* 80 ms, if somebody is let run */
         give(&r, take(&r, 4096, 1));
         (void)usleep(1000);
     }

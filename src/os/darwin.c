@@ -115,6 +115,19 @@ void umo_os_pages_empty(void *pages, size_t size_bytes)
     (void)umo_os_pages_renew(pages, size_bytes);
 }
 
+/* Superpages are an Intel machine's, and of a mapping's whole. */
+size_t umo_os_huge_page_bytes(void)
+{
+    return 0;
+}
+
+void umo_os_pages_huge(void *pages, size_t size_bytes, bool huge)
+{
+    (void)pages;
+    (void)size_bytes;
+    (void)huge;
+}
+
 /* mach_vm_remap shares pages; nothing moves them. */
 bool umo_os_pages_move(void *from, size_t size_bytes, void *to)
 {

@@ -94,8 +94,12 @@ void *umo_os_pages_alloc(size_t size_bytes)
 void *umo_os_pages_reserve(size_t size_bytes)
 {
     size_t whole_bytes;
+    size_t align_bytes = umo_os_huge_page_bytes();
+    if (align_bytes < umo_os_page_bytes() || size_bytes < align_bytes) {
+        align_bytes = umo_os_page_bytes();
+    }
     return umo_round_up(size_bytes, umo_os_page_bytes(), &whole_bytes)
-               ? pages_map(whole_bytes, PROT_NONE)
+               ? pages_map_aligned(whole_bytes, PROT_NONE, align_bytes)
                : NULL;
 }
 

@@ -28,9 +28,10 @@ void umo_os_pages_free(void *pages, size_t size_bytes);
 
 /*
  * A range of addresses with nothing behind it, which no other mapping gets: size_bytes rounded up
- * to whole pages, given back by umo_os_pages_free() whatever lies behind it then. NULL when there
- * is none. commit puts fresh zeroed pages behind a part (whole pages; what is there already stays
- * as it is), decommit takes them away and leaves the addresses reserved: a touch is a fault.
+ * to whole pages, at a multiple of a huge page if it is as long, given back by umo_os_pages_free()
+ * whatever lies behind it then. NULL when there is none. commit puts fresh zeroed pages behind a
+ * part (whole pages; what is there already stays as it is), decommit takes them away and leaves the
+ * addresses reserved: a touch is a fault.
  */
 void *umo_os_pages_reserve(size_t size_bytes);
 bool umo_os_pages_commit(void *pages, size_t size_bytes);
@@ -39,6 +40,15 @@ void umo_os_pages_decommit(void *pages, size_t size_bytes);
 /* Takes the pages behind whole pages away and leaves them in use: they read as zeros, and a touch
  * brings a fresh one. */
 void umo_os_pages_empty(void *pages, size_t size_bytes);
+
+/* Bytes of the huge pages that umo_os_pages_huge() asks for; 0 where there are none to be had, and
+ * without UMO_HUGE_PAGES=on in the environment. */
+size_t umo_os_huge_page_bytes(void);
+
+/* Whether a touch may bring a huge page from now on, in whole pages of a range: one that lies in it
+ * from end to end, and has no page yet. What is there stays as it is. A hint, and a border between
+ * mappings at both ends. */
+void umo_os_pages_huge(void *pages, size_t size_bytes, bool huge);
 
 /*
  * Puts the pages behind [from, from + size_bytes) behind `to`, whose own are dropped: the bytes
