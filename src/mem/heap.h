@@ -88,8 +88,8 @@ typedef struct umo_heap {
     size_t seam_count;
     size_t huge_bytes; /* of a huge page; 0: none are asked for */
     uint64_t *huge;    /* a bit a huge page of addresses that is to be behind one */
-    bool moves;   /* the system moves pages */
-    int32_t node; /* that the range is bound to, or UMO_NUMA_ANY */
+    bool moves;        /* the system moves pages */
+    int32_t node;      /* that the range is bound to, or UMO_NUMA_ANY */
     umo_heap_bins free;
     umo_heap_bins hollow;
     uint64_t reserved_bytes; /* whole pages that are not hollow */

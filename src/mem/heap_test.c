@@ -36,7 +36,7 @@ static size_t whole_pages(size_t from, size_t to)
     return last > first ? last - first : 0;
 }
 
-static size_t bins_count(const umo_heap *heap, const umo_heap_bins *bins)
+static size_t bins_count(const umo_heap *heap, const umo_heap_bins *bins, umo_extent_state state)
 {
     size_t count = 0;
     for (unsigned row = 0; row < UMO_HEAP_ROWS; row++) {
@@ -45,6 +45,7 @@ static size_t bins_count(const umo_heap *heap, const umo_heap_bins *bins)
             uint32_t at = bins->first[row][column];
             assert_int_equal((bins->columns[row] >> column & 1) != 0, at != 0);
             for (; at != 0; at = heap->extents[at].next) {
+                assert_int_equal(umo_extent_state_get(&heap->extents[at]), state);
                 count++;
             }
         }
@@ -89,8 +90,8 @@ static void assert_sound(const umo_heap *heap)
     assert_int_equal(at, heap->range_bytes);
     assert_int_equal(heap->free_bytes, free_bytes);
     assert_int_equal(heap->reserved_bytes, heap->range_bytes - first - hollow_pages);
-    assert_int_equal(bins_count(heap, &heap->free), free_count);
-    assert_int_equal(bins_count(heap, &heap->hollow), hollow_count);
+    assert_int_equal(bins_count(heap, &heap->free, UMO_EXTENT_FREE), free_count);
+    assert_int_equal(bins_count(heap, &heap->hollow, UMO_EXTENT_HOLLOW), hollow_count);
 }
 
 /* What is marked for huge pages is held from end to end. */

@@ -40,7 +40,8 @@ static size_t huge_page_look(void)
         return 0;
     }
     /* One page of a page table is full of entries of eight bytes; who hides /sys has that, too. */
-    unsigned long bytes = (unsigned long)umo_os_page_bytes() / 8 * umo_os_page_bytes();
+    const unsigned long page_bytes = (unsigned long)sysconf(_SC_PAGESIZE);
+    unsigned long bytes = page_bytes / 8 * page_bytes;
     if (text_of(FOLDER "hpage_pmd_size", text, sizeof text)) {
         bytes = strtoul(text, NULL, 10);
     }
