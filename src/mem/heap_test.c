@@ -487,6 +487,33 @@ static void a_long_block_lies_low_and_a_short_one_fits(void **state)
     umo_heap_finish(&heap);
 }
 
+/* Short blocks cut from a long hole, and given back to it, leave it in its bin, beside another. */
+static void a_long_hole_is_cut_and_joined_in_its_bin(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = (size_t)8 << 20;
+    const size_t sizes[] = {size, 4096, size, 4096};
+    umo_extent *row[4];
+    umo_extent *cut[16];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 4);
+    for (size_t i = 0; i < 2; i++) {
+        umo_heap_give(&heap, row[2 * i], 0);
+        for (size_t k = 0; k < 16; k++) {
+            cut[k] = umo_heap_take_free(&heap, 4096);
+            assert_ptr_not_equal(cut[k], k > 0 ? cut[k - 1] : NULL);
+            assert_sound(&heap);
+        }
+        for (size_t k = 16; k-- > 0;) {
+            umo_heap_give(&heap, cut[i == 0 ? k : 15 - k], 0);
+            assert_sound(&heap);
+        }
+        assert_int_equal(umo_heap_longest(&heap), size);
+    }
+    umo_heap_finish(&heap);
+}
+
 /* Far longer holes are kept for far longer blocks. */
 static void a_far_longer_hole_stays_whole(void **state)
 {
@@ -611,6 +638,7 @@ int main(void)
         cmocka_unit_test(an_extent_knows_whose_bytes_it_holds),
         cmocka_unit_test(an_address_outside_is_in_no_extent),
         cmocka_unit_test(a_long_block_lies_low_and_a_short_one_fits),
+        cmocka_unit_test(a_long_hole_is_cut_and_joined_in_its_bin),
         cmocka_unit_test(a_far_longer_hole_stays_whole),
         cmocka_unit_test(a_short_gap_between_free_extents_is_closed),
         cmocka_unit_test(a_gap_and_both_of_its_sides_are_one_block),
