@@ -114,6 +114,41 @@ mutant(
     "mem.carve_test",
 )
 mutant(
+    "heap: many short mappings are moved again and again",
+    PAGES,
+    "return mappings * MOVE_MIN_BYTES <= bytes;",
+    "return bytes >= MOVE_MIN_BYTES;",
+    "mem.heap_test",
+)
+mutant(
+    "heap: mappings that were moved together stay where they were, too",
+    PAGES,
+    "seams_renew(heap, from, from + bytes); } heap->moved_bytes",
+    "(void)seam; } heap->moved_bytes",
+    "mem.heap_test",
+)
+mutant(
+    "carve: long blocks wait in a cache for whoever takes them",
+    CARVE,
+    "cache_room_add(cache, umo_carve_bin_stash(carve, bin)); } umo_carve_keep_enforce(carve); status = UMO_OK;",
+    "(void)bin; } umo_carve_keep_enforce(carve); status = UMO_OK;",
+    "mem.carve_test",
+)
+mutant(
+    "carve: pages are brought that nobody touches",
+    CENTRAL,
+    "carve->touched = umo_os_page_present(carve->watched);",
+    "carve->touched = true;",
+    "mem.carve_test",
+)
+mutant(
+    "carve: pages are not brought",
+    CENTRAL,
+    "return carve->touched && *from < *to;",
+    "return false;",
+    "mem.carve_test",
+)
+mutant(
     "heap: what is given does not join the extent behind it",
     HEAP,
     "umo_heap_bin_remove(heap, &heap->free, after); umo_heap_join(heap, extent, after);",

@@ -20,7 +20,7 @@
 #define UMO_CACHE_LARGE_SHIFT 7u
 #define UMO_CACHE_LARGE (1u << UMO_CACHE_LARGE_SHIFT)
 
-/* Longer blocks are cached only by a thread that met others at the pool's lock, one at a time: more
+/* Longer blocks are cached only by a thread that met others at the pool's lock, two at a time: more
  * would keep holes from closing, and a free lock costs little beside the use of so many bytes. */
 #define UMO_CACHE_LONG ((size_t)(128u << 10) >> UMO_HEAP_GRANULE_SHIFT)
 
@@ -42,7 +42,7 @@ typedef struct umo_cache {
     struct umo_cache *next;       /* of the pool's caches */
     void *memory;                 /* what it lies in */
     unsigned hand;                /* the bin that is flushed next */
-    umo_cache_bin *long_bin;      /* where its one long block is put; NULL: it has none */
+    umo_cache_bin *long_bin;      /* where its long blocks are put; NULL: it has none */
     umo_cache_bin small[UMO_CACHE_SMALL];
     umo_cache_bin large[UMO_CACHE_LARGE];
 } umo_cache;
@@ -59,6 +59,12 @@ static inline umo_cache_bin *umo_cache_bin_of(umo_cache *cache, size_t granules)
                ? &cache->small[granules]
                : &cache->large[(uint32_t)((uint32_t)granules * 2654435769u) >>
                                (32u - UMO_CACHE_LARGE_SHIFT)];
+}
+
+/* May a bin of long blocks have one more? */
+static inline bool umo_cache_long_fits(const umo_heap *heap, const umo_cache_bin *bin)
+{
+    return bin->first == 0 || heap->extents[bin->first].next == 0;
 }
 
 /* False when the lock holder is there: then the thread takes the lock and waits for it so. */

@@ -35,6 +35,9 @@
 /* How often others are asked for memory when a budget is met. */
 #define RECLAIMS_MAX 8
 
+/* Pages that one call brings: others wait for it that change what is mapped. */
+#define BRING_STEP_BYTES ((size_t)2 << 20)
+
 /* Pages that are given back under one hold of the lock. */
 #define SLICE_BYTES ((size_t)8 << 20)
 
@@ -48,6 +51,8 @@ static bool needs_clearing(const umo_extent *extent, uint64_t owner)
 static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounded, uint64_t owner,
                               umo_extent_state state, umo_extent **out, bool *clear)
 {
+    char *bring = NULL;
+    size_t bring_bytes = 0;
     umo_status status = UMO_OK;
     umo_extent *extent = NULL;
     (void)umo_carve_lock(carve);
@@ -97,12 +102,19 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
         extent->asked_bytes = size_bytes;
         umo_extent_state_set(extent, state);
         *out = extent;
+        bring = carve->bring;
+        bring_bytes = carve->bring_bytes;
     }
+    carve->bring = NULL;
     const uint64_t charged_after = carve->charged_bytes;
     (void)pthread_mutex_unlock(&carve->lock);
     if (charged_after > charged_before) {
         /* Before its pages are touched. */
         umo_scope_guard_ask(carve->scope, charged_after - charged_before);
+    }
+    for (size_t at = 0; bring != NULL && at < bring_bytes; at += BRING_STEP_BYTES) {
+        size_t left = bring_bytes - at;
+        (void)umo_os_pages_bring(bring + at, left < BRING_STEP_BYTES ? left : BRING_STEP_BYTES);
     }
     return extent != NULL ? UMO_OK : status != UMO_OK ? status : UMO_E_NOMEM;
 }
@@ -251,6 +263,10 @@ static __attribute__((noinline)) umo_status give_slowly(umo_carve *carve, umo_he
         if (cache == NULL || !umo_carve_cacheable(carve, cache, extent, met) ||
             !cache_put(carve, cache, heap, extent)) {
             umo_carve_release(carve, extent);
+        } else if (granules_of(extent) > UMO_CACHE_LONG) {
+            /* At once to whoever takes what this thread gives, so that the next need no lock. */
+            umo_cache_bin *bin = umo_cache_bin_of(cache, granules_of(extent));
+            cache_room_add(cache, umo_carve_bin_stash(carve, bin));
         }
         umo_carve_keep_enforce(carve);
         status = UMO_OK;
@@ -277,7 +293,7 @@ umo_status umo_carve_give(umo_carve *carve, void *data)
         size_t granules = granules_of(extent);
         umo_cache_bin *bin = umo_cache_bin_of(cache, granules);
         if (__builtin_expect(bin->granules == granules &&
-                                 (granules <= UMO_CACHE_LONG || bin->first == 0) &&
+                                 (granules <= UMO_CACHE_LONG || umo_cache_long_fits(heap, bin)) &&
                                  extent->size_bytes <= relaxed(&cache->room_bytes),
                              1)) {
             atomic_store_explicit(&extent->tag, tag ^ (UMO_EXTENT_LIVE ^ UMO_EXTENT_CACHED),

@@ -46,10 +46,15 @@ typedef struct umo_carve {
     int64_t ahead_bytes;       /* of those, what umo_carve_take_other() is still looking for */
     uint64_t keep_bytes_max;   /* beside the live ones; UINT64_MAX: only the peak bounds it */
     uint32_t keep_percent;     /* of that */
-    bool armed;                /* somebody looks after what is kept */
-    bool poisoned;             /* test mode: blocks are overwritten when taken */
-    uint64_t clock_ns;         /* now, roughly: when the keeper last looked */
-    umo_pool_stats stats;      /* without what is counted elsewhere */
+    const char *watched;       /* a page of those that came and were left to be touched */
+    uint64_t watched_bytes;    /* that came since */
+    bool touched;              /* the page before that was */
+    char *bring;               /* of a block that is taken: pages to bring once the lock is free */
+    size_t bring_bytes;
+    bool armed;           /* somebody looks after what is kept */
+    bool poisoned;        /* test mode: blocks are overwritten when taken */
+    uint64_t clock_ns;    /* now, roughly: when the keeper last looked */
+    umo_pool_stats stats; /* without what is counted elsewhere */
 } umo_carve;
 
 /* slot.retire and slot.user are the carve's own. False when memory is out. */

@@ -31,7 +31,14 @@
 /* Where there is room below that, so much more than is asked for is taken from the system at a
  * time, or this share of the peak. */
 #define AHEAD_MIN_BYTES ((uint64_t)64 << 10)
+#define AHEAD_MAX_BYTES ((uint64_t)1 << 20) /* they may be brought under the lock */
 #define AHEAD_SHARE 64u
+
+/* Pages that are brought, and how often it is looked whether that is worth it: of so many bytes
+ * that came, so many at most are left to be touched. */
+#define BRING_MIN_BYTES ((size_t)16 << 10)
+#define WATCH_BYTES ((uint64_t)8 << 20)
+#define WATCHED_MAX_BYTES ((size_t)1 << 20)
 
 /* The scope is charged ahead by this share of what is held, so that few takes walk its parents. */
 #define CHARGE_SHARE 512u
@@ -204,7 +211,7 @@ uint64_t umo_carve_bin_stash(umo_carve *carve, umo_cache_bin *bin)
     if (bin->first == 0) {
         return 0;
     }
-    if (bin->granules > UMO_CACHE_LONG) {
+    if ((uint64_t)bin->granules << UMO_HEAP_GRANULE_SHIFT > LONG_MAX_BYTES) {
         return list_release(carve, bin);
     }
     unsigned index = stash_index(bin->granules);
@@ -262,7 +269,10 @@ bool umo_carve_cacheable(umo_carve *carve, umo_cache *cache, const umo_extent *e
     }
     umo_cache_bin *bin = umo_cache_bin_of(cache, granules);
     if (cache->long_bin == bin && bin->granules == granules) {
-        return bin->first == 0 && extent->size_bytes <= relaxed(&cache->room_bytes);
+        if (!umo_cache_long_fits(heap_of(carve, granules), bin)) {
+            cache_room_add(cache, umo_carve_bin_stash(carve, bin));
+        }
+        return extent->size_bytes <= relaxed(&cache->room_bytes);
     }
     if (!met || extent->size_bytes > LONG_MAX_BYTES) {
         return false;
@@ -399,6 +409,32 @@ static umo_extent *place_fill(umo_carve *carve, umo_heap *heap, const umo_heap_p
     return extent;
 }
 
+/*
+ * Pages are worth bringing many at a time, if they will be touched: that saves a fifth of the
+ * faults' time. Whether they will is seen on a few that are left: was the page in their middle
+ * there when the next ones came? Sets from and to of the pages to bring; false for none.
+ */
+static bool fresh_bring(umo_carve *carve, const umo_heap *heap, size_t *from, size_t *to)
+{
+    *from = heap->fresh_from_bytes;
+    *to = heap->fresh_to_bytes;
+    if (*to - *from < BRING_MIN_BYTES || heap->huge_bytes != 0) {
+        return false;
+    }
+    carve->watched_bytes += *to - *from;
+    if (carve->watched != NULL && carve->watched_bytes >= WATCH_BYTES) {
+        carve->touched = umo_os_page_present(carve->watched);
+        carve->watched = NULL;
+    }
+    if (carve->watched == NULL) {
+        size_t left = *to - *from < WATCHED_MAX_BYTES ? *to - *from : WATCHED_MAX_BYTES;
+        carve->watched = heap->base + *from + left / 2;
+        carve->watched_bytes = 0;
+        *from += left;
+    }
+    return carve->touched && *from < *to;
+}
+
 /* A block with more pages than its own from the system, for the next ones: a short one's are many
  * at a time, and any one's end where a huge page does. NULL where those would be too many, or
  * cannot be had. */
@@ -408,6 +444,7 @@ static umo_extent *ahead_take(umo_carve *carve, umo_heap *heap, size_t size_byte
     const bool movable = heap == &carve->heaps[UMO_CARVE_LONG];
     uint64_t ahead = movable ? carve->stats.peak_live_bytes / AHEAD_SHARE : 0;
     ahead = ahead > AHEAD_MIN_BYTES ? ahead / AHEAD_MIN_BYTES * AHEAD_MIN_BYTES : AHEAD_MIN_BYTES;
+    ahead = ahead < AHEAD_MAX_BYTES ? ahead : AHEAD_MAX_BYTES;
     ahead = size_bytes < ahead ? ahead : 0;
     umo_heap_place place;
     if (!umo_heap_place_find(heap, size_bytes + (size_t)ahead, &place)) {
@@ -434,6 +471,11 @@ static umo_extent *ahead_take(umo_carve *carve, umo_heap *heap, size_t size_byte
         carve->stats.misses++;
         if ((extent->size_bytes - size_bytes) >> heap->unit_shift != 0) {
             umo_heap_give(heap, umo_heap_split(heap, extent, size_bytes), carve->clock_ns);
+        }
+        size_t from;
+        size_t to;
+        if (fresh_bring(carve, heap, &from, &to)) {
+            (void)umo_os_pages_bring(heap->base + from, to - from);
         }
     }
     return extent;
@@ -483,7 +525,15 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
         (void)umo_heap_place_find(heap, size_bytes, &place);
         extent = place_fill(carve, heap, &place, spare, status);
     }
-    carve->stats.misses += extent != NULL ? 1 : 0;
+    if (extent != NULL) {
+        size_t from;
+        size_t to;
+        carve->stats.misses++;
+        if (fresh_bring(carve, heap, &from, &to)) {
+            carve->bring = heap->base + from;
+            carve->bring_bytes = to - from;
+        }
+    }
     return extent;
 }
 

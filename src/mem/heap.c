@@ -339,7 +339,7 @@ static void extents_prepare(umo_heap *heap)
     size_t more_bytes = had_bytes < AHEAD_BYTES ? had_bytes : AHEAD_BYTES;
     const size_t all_bytes = ((size_t)heap->unit_count + 1) * sizeof *heap->extents;
     more_bytes = more_bytes < all_bytes - had_bytes ? more_bytes : all_bytes - had_bytes;
-    umo_status_ignore(umo_os_pages_populate((char *)heap->extents + had_bytes, more_bytes, true));
+    (void)umo_os_pages_bring((char *)heap->extents + had_bytes, more_bytes);
     heap->extents_ready += (uint32_t)(more_bytes / sizeof *heap->extents);
 }
 
@@ -502,9 +502,14 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
     }
     heap->mapped_bytes = mapped + step;
     if (mapped > STEP_BYTES) {
-        umo_status_ignore(umo_os_pages_populate(&heap->units[mapped >> heap->unit_shift],
-                                                (step >> heap->unit_shift) * sizeof *heap->units,
-                                                true));
+        /* Their table's pages, but for those at the ends, which others share. */
+        uintptr_t first = (uintptr_t)&heap->units[mapped >> heap->unit_shift];
+        uintptr_t last = (uintptr_t)&heap->units[heap->mapped_bytes >> heap->unit_shift];
+        first += -first & (heap->page_bytes - 1);
+        last -= last & (heap->page_bytes - 1);
+        if (first < last) {
+            (void)umo_os_pages_bring((void *)first, last - first);
+        }
     }
     return true;
 }

@@ -86,10 +86,12 @@ typedef struct umo_heap {
         *starts[UMO_HEAP_LEVELS]; /* a bit a unit where an extent starts; above, a bit a word */
     uint64_t *seams;              /* a bit a page where one mapping may end and another start */
     size_t seam_count;
-    size_t huge_bytes; /* of a huge page; 0: none are asked for */
-    uint64_t *huge;    /* a bit a huge page of addresses that is to be behind one */
-    bool moves;        /* the system moves pages */
-    int32_t node;      /* that the range is bound to, or UMO_NUMA_ANY */
+    size_t huge_bytes;       /* of a huge page; 0: none are asked for */
+    size_t fresh_from_bytes; /* offsets of the pages that came with the last place */
+    size_t fresh_to_bytes;
+    uint64_t *huge; /* a bit a huge page of addresses that is to be behind one */
+    bool moves;     /* the system moves pages */
+    int32_t node;   /* that the range is bound to, or UMO_NUMA_ANY */
     umo_heap_bins free;
     umo_heap_bins hollow;
     uint64_t reserved_bytes; /* whole pages that are not hollow */

@@ -325,6 +325,17 @@ static void pages_mix(const umo_heap *heap, umo_extent *target, const umo_extent
     }
 }
 
+/* Each mapping in a run costs what one move does: many short ones go, which heals them. */
+static bool pages_worth_moving(const umo_heap *heap, size_t from, size_t bytes)
+{
+    size_t mappings = 1;
+    for (size_t seam = seam_last(heap, from, from + bytes);
+         seam > from && mappings * MOVE_MIN_BYTES <= bytes; seam = seam_last(heap, from, seam)) {
+        mappings++;
+    }
+    return mappings * MOVE_MIN_BYTES <= bytes;
+}
+
 /* Moves the pages of [from, from + bytes) behind `to`. */
 static bool pages_move(umo_heap *heap, size_t from, size_t bytes, size_t to)
 {
@@ -362,12 +373,14 @@ static size_t source_use(umo_heap *heap, umo_extent *source, size_t to, size_t m
     bool movable = target != NULL && heap->moves && heap->seam_count <= SEAMS_MAX && !crowded;
     size_t bytes = last - first < max_bytes ? last - first : max_bytes;
     huge_end(heap, first, last);
-    bool moved = movable && bytes >= MOVE_MIN_BYTES && pages_move(heap, first, bytes, to);
+    bool moved =
+        movable && pages_worth_moving(heap, first, bytes) && pages_move(heap, first, bytes, to);
     if (!moved && run > first && !crowded && source_cuts(heap, source, run)) {
         from = run; /* older systems move pages of one mapping */
         pages_leaving(heap, source, from, &first, &last);
         bytes = last - first < max_bytes ? last - first : max_bytes;
-        moved = movable && bytes >= MOVE_MIN_BYTES && pages_move(heap, first, bytes, to);
+        moved =
+            movable && pages_worth_moving(heap, first, bytes) && pages_move(heap, first, bytes, to);
     }
     if (moved) {
         pages_mix(heap, target, source, from);
@@ -550,6 +563,8 @@ umo_extent *umo_heap_place_take(umo_heap *heap, const umo_heap_place *place, siz
         seams_renew(heap, fresh, place->to_bytes);
     }
     huge_begin(heap, fresh, place->to_bytes);
+    heap->fresh_from_bytes = fresh;
+    heap->fresh_to_bytes = place->to_bytes;
     return extent;
 }
 

@@ -8,6 +8,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +22,8 @@ enum {
     HUGE_STEPS = 600
 };
 
-#define HUGE_RANGE_BYTES ((size_t)256 << 20)
+#define MIB ((size_t)1 << 20)
+#define HUGE_RANGE_BYTES (256 * MIB)
 
 static size_t page_bytes(void)
 {
@@ -609,6 +611,65 @@ static void pages_come_from_a_hole_that_has_just_enough(void **state)
 #endif
 }
 
+#ifdef __linux__
+/* Mappings of this process in a range. */
+static size_t mappings_in(const char *from, size_t bytes)
+{
+    size_t count = 0;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        char *rest;
+        const uintptr_t start = strtoull(line, &rest, 16);
+        const uintptr_t end = strtoull(rest + 1, NULL, 16);
+        count += start < (uintptr_t)from + bytes && end > (uintptr_t)from ? 1 : 0;
+    }
+    (void)fclose(maps);
+    return count;
+}
+#endif
+
+/* A heap whose blocks drift moves pages all the time; its mappings stay few. */
+static void mappings_stay_few_however_much_moves(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    umo_heap heap;
+    held blocks[HELD] = {0};
+    assert_true(umo_heap_init(&heap, HUGE_RANGE_BYTES, 4096));
+    heap.huge_bytes = 0;
+    for (unsigned pass = 0; pass < 16; pass++) {
+        unsigned seed = 7;
+        for (unsigned step = 0; step < HUGE_STEPS; step++) {
+            held *h = &blocks[(size_t)rand_r(&seed) % HELD];
+            if (h->extent != NULL) {
+                umo_heap_give(&heap, h->extent, step);
+                h->extent = NULL;
+                continue;
+            }
+            h->size_bytes = ((size_t)64 << 10) + (size_t)rand_r(&seed) % (4 * MIB) / 64 * 64;
+            h->extent = extent_take(&heap, h->size_bytes, true);
+            assert_non_null(h->extent);
+            memset(umo_extent_data(&heap, h->extent), 1, h->size_bytes);
+        }
+        for (size_t i = 0; i < HELD; i++) {
+            if (blocks[i].extent != NULL) {
+                umo_heap_give(&heap, blocks[i].extent, 0);
+                blocks[i].extent = NULL;
+            }
+        }
+    }
+    assert_true(heap.moved_bytes > (uint64_t)64 << 20);
+    const size_t mappings = mappings_in(heap.base, heap.mapped_bytes);
+    assert_true(2 * mappings <= 3 * heap.reserved_bytes / ((size_t)64 << 10));
+    assert_sound(&heap);
+    umo_heap_finish(&heap);
+#else
+    skip(); /* pages are not moved */
+#endif
+}
+
 /* The range is all there is, and the heap stays whole when it is out. */
 static void a_range_that_is_full_says_so(void **state)
 {
@@ -643,6 +704,7 @@ int main(void)
         cmocka_unit_test(a_short_gap_between_free_extents_is_closed),
         cmocka_unit_test(a_gap_and_both_of_its_sides_are_one_block),
         cmocka_unit_test(pages_come_from_a_hole_that_has_just_enough),
+        cmocka_unit_test(mappings_stay_few_however_much_moves),
         cmocka_unit_test(a_range_that_is_full_says_so),
     };
     return cmocka_run_group_tests_name("heap", tests, NULL, NULL);
