@@ -16,6 +16,8 @@ time. Prints JSON lines:
   pool_trace_NAME        reserved/live at the peak: the larger of what the statistics say and what the system does
   pool_time_NAME         ratio of times to the fastest opponent's, of touched and untouched the worse
   pool_threads_NAME      the same, touched, with each event on the thread that the trace names
+  pool_huge_NAME         touched, with UMO_HUGE_PAGES=on: ratio of times to the same without; beside it the
+                         others' times, with their own settings for huge pages
   pool_idle_kept         percent of the peak held 100 ms after all was given back, on the worst trace
 """
 
@@ -50,8 +52,17 @@ PRELOADED = {
     },
     "mimalloc": {"LD_PRELOAD": "libmimalloc.so.2"},
 }
+# With huge pages; "_" ends the allocator's own name.
+HUGE = {
+    "umo_huge": {"UMO_HUGE_PAGES": "on"},
+    "glibc_huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    "jemalloc_huge": {
+        "LD_PRELOAD": "libjemalloc.so.2",
+        "MALLOC_CONF": PRELOADED["jemalloc"]["MALLOC_CONF"] + ",thp:always",
+    },
+}
 # What a user may have set for an allocator; each run sets its own.
-TUNED = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES")
+TUNED = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES", "UMO_HUGE_PAGES")
 SIZES = {"4k": 4096, "64k": 65536, "1m": 1 << 20}
 COMMAND = "make bench ARGS=pool"
 # The first pass starts with nothing, as a process does; the others with what the one before kept.
@@ -89,8 +100,8 @@ def trace_files(folder: Path | None, made: Path, seed: int) -> list[Path]:
 
 def replay(options: Options, allocator: str, mode: str, trace: Path, passes: int = 1) -> dict:
     environment = {name: value for name, value in os.environ.items() if name not in TUNED}
-    environment.update(PRELOADED.get(allocator, {}))
-    command = [str(options.build / "bench" / "pool_replay"), allocator, mode, str(trace)]
+    environment.update(PRELOADED.get(allocator, HUGE.get(allocator, {})))
+    command = [str(options.build / "bench" / "pool_replay"), allocator.partition("_")[0], mode, str(trace)]
     if mode != "check":
         command.append(str(passes))
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -250,6 +261,26 @@ def time_rows(options: Options, paths: list[Path]) -> Iterable[dict]:
             yield time_row(f"pool_threads_{trace_name(path)}", {"threads": contest(options, path, "threads")})
 
 
+def huge_rows(options: Options, paths: list[Path]) -> Iterable[dict]:
+    """In turns. Spreads are wide where the system's free memory is partly in pieces, or the host's: a huge page then
+    costs as much as its 512 pages, or more."""
+    for path in paths:
+        times: dict[str, list[float]] = {name: [] for name in ("umo", *HUGE)}
+        for _ in range(options.rounds):
+            for name, list_of in times.items():
+                list_of.append(replay(options, name, "touched", path)["cpu_ns"][0] / 1e6)
+        ratios = [huge / plain for huge, plain in zip(times["umo_huge"], times["umo"], strict=True)]
+        yield row(
+            f"pool_huge_{trace_name(path)}",
+            statistics.median(times["umo_huge"]),
+            "ms",
+            "umo without huge pages",
+            statistics.median(ratios),
+            (min(ratios), max(ratios)),
+            ms={name: round(statistics.median(list_of), 3) for name, list_of in times.items()},
+        )
+
+
 # ---- the hot path ----
 
 
@@ -306,7 +337,9 @@ def main() -> int:
         if given.quick:
             parts.append(memory_rows(options, paths, ("umo",)))
         else:
+            recorded = [path for path in paths if not trace_name(path).startswith("synthetic_")]
             parts = [hot_rows(options), *parts, memory_rows(options, paths, ALL), time_rows(options, paths)]
+            parts.append(huge_rows(options, recorded))
         for part in parts:
             for made_row in part:
                 print(json.dumps(made_row), flush=True)

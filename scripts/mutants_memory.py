@@ -44,8 +44,8 @@ mutant(
 mutant(
     "heap: a long block takes a hole of any length",
     HEAP,
-    "looks == 0 || least / LOW_REACH > size_bytes",
-    "looks == 0",
+    "(looked < LOOKS_LOW && bins_above(row, column) / LOW_REACH <= size_bytes));",
+    "looked < LOOKS_LOW);",
     "mem.heap_test",
 )
 mutant(

@@ -251,13 +251,11 @@ static umo_extent *bins_lowest(const umo_heap *heap, const umo_heap_bins *bins, 
     unsigned row;
     unsigned column;
     umo_extent *lowest = NULL;
-    unsigned looks = LOOKS_LOW;
-    size_t least = size_bytes;
-    while (bin_next(bins, least, &row, &column)) {
-        least = bins_above(row, column);
-        if (lowest != NULL && (looks == 0 || least / LOW_REACH > size_bytes)) {
-            break;
-        }
+    unsigned looked = 0;
+    if (!bin_next(bins, size_bytes, &row, &column)) {
+        return NULL;
+    }
+    do {
         uint32_t at = bins->first[row][column];
         for (unsigned some = LOOKS_MORE; at != 0 && some > 0; some--) {
             umo_extent *extent = &heap->extents[at];
@@ -265,9 +263,20 @@ static umo_extent *bins_lowest(const umo_heap *heap, const umo_heap_bins *bins, 
                 lowest = extent;
             }
             at = extent->next;
-            looks -= looks > 0 ? 1 : 0;
+            looked++;
         }
-    }
+        uint32_t columns = bins->columns[row] & (~(uint32_t)1 << column);
+        if (columns == 0) {
+            const uint64_t rows = bins->rows >> row >> 1;
+            if (rows == 0) {
+                break;
+            }
+            row += 1 + (unsigned)__builtin_ctzll(rows);
+            columns = bins->columns[row];
+        }
+        column = (unsigned)__builtin_ctz(columns);
+    } while (lowest == NULL ||
+             (looked < LOOKS_LOW && bins_above(row, column) / LOW_REACH <= size_bytes));
     return lowest;
 }
 
