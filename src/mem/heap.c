@@ -510,7 +510,8 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
         }
     }
     heap->mapped_bytes = mapped + step;
-    if (mapped > STEP_BYTES) {
+    /* Short blocks' table is a sixteenth of their memory: it comes as it is used. */
+    if (mapped > STEP_BYTES && (size_t)1 << heap->unit_shift >= heap->page_bytes) {
         /* Their table's pages, but for those at the ends, which others share. */
         uintptr_t first = (uintptr_t)&heap->units[mapped >> heap->unit_shift];
         uintptr_t last = (uintptr_t)&heap->units[heap->mapped_bytes >> heap->unit_shift];
