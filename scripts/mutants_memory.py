@@ -142,6 +142,13 @@ mutant(
     "mem.carve_test",
 )
 mutant(
+    "carve: a short block in the long range is cleared somewhere else",
+    CARVE,
+    "heap_of(carve, granules_of(*out)); /* a short one's",
+    "heap_of(carve, rounded >> UMO_HEAP_GRANULE_SHIFT); /* a short one's",
+    "mem.carve_test",
+)
+mutant(
     "carve: pages are not brought",
     CENTRAL,
     "return carve->touched && *from < *to;",

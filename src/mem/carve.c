@@ -152,7 +152,8 @@ static umo_status take(umo_carve *carve, size_t size_bytes, uint64_t owner, umo_
     bool clear = false;
     umo_status status = take_slowly(carve, size_bytes, rounded, owner, state, out, &clear);
     if (status == UMO_OK) {
-        const umo_heap *heap = heap_of(carve, rounded >> UMO_HEAP_GRANULE_SHIFT);
+        const umo_heap *heap =
+            heap_of(carve, granules_of(*out)); /* a short one's may be the long */
         block_ready(carve, umo_extent_data(heap, *out), (size_t)(*out)->size_bytes, clear);
     }
     return status;

@@ -294,7 +294,11 @@ void umo_carve_cache_empty(umo_carve *carve, umo_cache *cache)
         cache_room_add(cache, list_release(carve, &cache->small[i]));
     }
     for (unsigned i = 0; i < UMO_CACHE_LARGE; i++) {
-        cache_room_add(cache, list_release(carve, &cache->large[i]));
+        umo_cache_bin *bin = &cache->large[i];
+        cache_room_add(cache, list_release(carve, bin));
+        if (bin->granules > UMO_CACHE_LONG) {
+            bin->granules = 0; /* the thread has to meet others again, or what they gave */
+        }
     }
     long_bin_drop(carve, cache);
 }
@@ -511,7 +515,10 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
             carve->stats.hits++;
             return extent;
         }
-        (void)umo_heap_place_find(heap, size_bytes, &place);
+        if (!umo_heap_place_find(heap, size_bytes, &place)) {
+            *status = UMO_E_NOMEM; /* what was the end of a place has joined others */
+            return NULL;
+        }
         missing = umo_heap_place_missing(&place);
     }
     size_t spare = (size_t)heap->free_bytes;
@@ -520,9 +527,9 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
     uint64_t wanted = reserved_of(carve) + missing;
     size_t reuse = wanted > limit ? (size_t)(wanted - limit) : 0;
     umo_extent *extent = place_fill(carve, heap, &place, reuse < spare ? reuse : spare, status);
-    if (extent == NULL && *status == UMO_E_LIMIT && spare > reuse) {
+    if (extent == NULL && *status == UMO_E_LIMIT && spare > reuse &&
+        umo_heap_place_find(heap, size_bytes, &place)) {
         *status = UMO_OK;
-        (void)umo_heap_place_find(heap, size_bytes, &place);
         extent = place_fill(carve, heap, &place, spare, status);
     }
     if (extent != NULL) {

@@ -518,7 +518,8 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
         first += -first & (heap->page_bytes - 1);
         last -= last & (heap->page_bytes - 1);
         if (first < last) {
-            (void)umo_os_pages_bring((void *)first, last - first);
+            size_t bytes = last - first < AHEAD_BYTES ? last - first : AHEAD_BYTES;
+            (void)umo_os_pages_bring((void *)first, bytes);
         }
     }
     return true;

@@ -135,9 +135,16 @@ static bool pages_are_one_mapping(void *pages, size_t size_bytes)
 /* What is moved away must stay mapped: a hole could become somebody else's mapping. */
 bool umo_os_pages_move(void *from, size_t size_bytes, void *to)
 {
-    return pages_are_one_mapping(from, size_bytes) &&
-           mremap(from, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                  to) == to;
+    if (!pages_are_one_mapping(from, size_bytes)) {
+        return false;
+    }
+    if (mremap(from, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+               to) == to) {
+        return true;
+    }
+    /* Of several mappings some may have moved, and the target may be a hole. */
+    (void)umo_os_pages_renew(to, size_bytes);
+    return false;
 }
 
 /* Mapping anew joins what moves have cut. */

@@ -55,7 +55,8 @@ void umo_os_pages_huge(void *pages, size_t size_bytes, bool huge);
  * move without being copied, and from reads as zeros. Both are committed, do not overlap, and from
  * is one mapping: each call makes one of its own of to, and the ends of both may from then on be
  * borders between mappings. umo_os_pages_renew() makes empty pages of a range ordinary again.
- * False where the system cannot, or not now: nothing has changed.
+ * False where the system cannot, or not now: behind `to` are fresh pages then, and what was behind
+ * from may be lost.
  */
 bool umo_os_pages_move(void *from, size_t size_bytes, void *to);
 bool umo_os_pages_renew(void *pages, size_t size_bytes);
