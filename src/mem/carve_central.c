@@ -37,6 +37,7 @@
 /* Pages that are brought, and how often it is looked whether that is worth it: of so many bytes
  * that came, so many at most are left to be touched. */
 #define BRING_MIN_BYTES ((size_t)16 << 10)
+#define BRING_MAX_BYTES ((size_t)64 << 20) /* a block far longer than others may be unlike them */
 #define WATCH_BYTES ((uint64_t)8 << 20)
 #define WATCHED_MAX_BYTES ((size_t)1 << 20)
 
@@ -538,7 +539,7 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
         carve->stats.misses++;
         if (fresh_bring(carve, heap, &from, &to)) {
             carve->bring = heap->base + from;
-            carve->bring_bytes = to - from;
+            carve->bring_bytes = to - from < BRING_MAX_BYTES ? to - from : BRING_MAX_BYTES;
         }
     }
     return extent;
