@@ -177,6 +177,9 @@ static void seams_renew(umo_heap *heap, size_t from, size_t to)
         umo_status_ignore(umo_numa_place(heap->base + from, to - from, heap->node, NULL));
     }
     seams_clear(heap, from, to);
+    /* Beside what was moved, both ends are borders; elsewhere they may be none. */
+    seam_set(heap, from);
+    seam_set(heap, to);
 }
 
 /* ---- hollow extents ---- */
