@@ -8,9 +8,11 @@
 #include "os/mapping_test.h"
 #include "os/pages_test.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <setjmp.h>
 
@@ -195,6 +197,61 @@ static void an_older_system_copies_few_bytes_and_looks_for_many(void **state)
 }
 #endif
 
+#ifdef __linux__
+static bool views_refused;
+
+/* Of nothing: a second mapping, which is what a view is. */
+void *mremap(void *old, size_t old_bytes, size_t new_bytes, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    void *target = (flags & MREMAP_FIXED) != 0 ? va_arg(arguments, void *) : NULL;
+    va_end(arguments);
+    if (views_refused && old_bytes == 0) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    void *(*next)(void *, size_t, size_t, int, ...);
+    *(void **)&next = dlsym(RTLD_NEXT, "mremap");
+    return next(old, old_bytes, new_bytes, flags, target);
+}
+
+/* Without a view what a client may take away is copied, by somebody who expects that. */
+static void who_takes_away_what_has_no_view_fails_alone(void **state)
+{
+    (void)state;
+    for (size_t lost = 0; lost < JOBS; lost++) {
+        world w;
+        job jobs[JOBS];
+        segment segments[JOBS];
+        world_start(&w);
+        world_load_ok(&w, &plan);
+        views_refused = true;
+        for (unsigned i = 0; i < JOBS; i++) {
+            job_start(&jobs[i], &plan, 1, LENGTH, i);
+            segments[i] = segment_open(LENGTH * 4);
+            job_input_at(&jobs[i], 0, segments[i].data);
+            job_want(&jobs[i], 0, NULL);
+        }
+        segment_cut(&segments[lost], pages_test_bytes());
+        assert_true(world_execute(&w, jobs, JOBS));
+        views_refused = false;
+        segment_cut(&segments[lost], segments[lost].size_bytes);
+        for (size_t i = 0; i < JOBS; i++) {
+            if (i == lost) {
+                job_expect_failed(&jobs[i], "shrank while it was used");
+            } else {
+                job_expect_right(&jobs[i]);
+            }
+            job_finish(&jobs[i]);
+            segment_close(&segments[i]);
+        }
+        world_unload(&w);
+        world_finish(&w);
+    }
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +260,7 @@ int main(void)
         cmocka_unit_test(a_batch_in_one_file_fails_from_the_cut_on),
 #ifdef __linux__
         cmocka_unit_test(an_older_system_copies_few_bytes_and_looks_for_many),
+        cmocka_unit_test(who_takes_away_what_has_no_view_fails_alone),
 #endif
     };
     return cmocka_run_group_tests_name("lost", tests, NULL, NULL);
