@@ -44,6 +44,13 @@ static void scene_open(scene *s, umo_scope *scope, size_t size_bytes)
     }
 }
 
+static void blocks_give(umo_carve *carve, void *const *blocks, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(umo_carve_give(carve, blocks[i]), UMO_OK);
+    }
+}
+
 static void scene_close(scene *s)
 {
     assert_int_equal(umo_carve_used(&s->carve), 0);
@@ -117,9 +124,7 @@ static void a_thread_that_met_nobody_caches_no_long_block(void **state)
     scene s;
     assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
     scene_open(&s, scope, MIB);
-    for (int i = 0; i < BLOCKS; i++) {
-        assert_int_equal(umo_carve_give(&s.carve, s.blocks[i]), UMO_OK);
-    }
+    blocks_give(&s.carve, s.blocks, BLOCKS);
     assert_int_equal(cached_bytes(&s.carve), 0);
     scene_close(&s);
     umo_scope_destroy(scope);
@@ -146,9 +151,7 @@ static void short_blocks_bring_pages_for_the_next_ones(void **state)
                         live + 8192 + (keeps ? ((uint64_t)64 << 10) + live / 24 : 0));
         }
         assert_true(keeps ? stats.misses < 12 : stats.misses == 64);
-        for (size_t i = 0; i < 64; i++) {
-            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
-        }
+        blocks_give(&carve, blocks, 64);
         umo_carve_finish(&carve);
     }
     umo_scope_destroy(scope);
@@ -231,9 +234,7 @@ static void pages_are_brought_to_who_touches_them(void **state)
         }
         const size_t half = 10 * (3 * MIB + MIB / 8) / umo_os_page_bytes(); /* of the last 20 */
         assert_true(touches && brings ? present > half * 3 / 4 : present < half / 8);
-        for (size_t i = 0; i < 40; i++) {
-            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
-        }
+        blocks_give(&carve, blocks, 40);
         umo_carve_finish(&carve);
     }
     umo_scope_destroy(scope);
@@ -255,9 +256,7 @@ static void blocks_taken_ahead_are_aligned(void **state)
             assert_int_equal(umo_carve_take(&carve, 4096 + 17 * i, 1, &blocks[i]), UMO_OK);
             assert_int_equal((uintptr_t)blocks[i] % align, 0);
         }
-        for (size_t i = 0; i < 2000; i++) {
-            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
-        }
+        blocks_give(&carve, blocks, 2000);
         assert_int_equal(umo_carve_give(&carve, peak), UMO_OK);
         assert_int_equal(umo_carve_used(&carve), 0);
         umo_carve_finish(&carve);

@@ -46,6 +46,21 @@ static void cut(umo_batch *batch)
     segment_cut(&victim, victim_bytes);
 }
 
+/* One has failed, saying which side's memory it was; the others are right. */
+static void jobs_end(job *jobs, segment *segments, size_t lost, const char *side)
+{
+    for (size_t i = 0; i < JOBS; i++) {
+        if (i == lost) {
+            job_expect_failed(&jobs[i], "shrank while it was used");
+            job_expect_failed(&jobs[i], side);
+        } else {
+            job_expect_right(&jobs[i]);
+        }
+        job_finish(&jobs[i]);
+        segment_close(&segments[i]);
+    }
+}
+
 /* Four requests, each with an input of its own file; one file is cut `when`. */
 static void one_of_four(const model_plan *of, bool on_device, void (**when)(umo_batch *),
                         bool outputs)
@@ -74,16 +89,7 @@ static void one_of_four(const model_plan *of, bool on_device, void (**when)(umo_
         victim_bytes = page;
         assert_true(world_execute(&w, jobs, JOBS));
         segment_cut(&victim, victim.size_bytes); /* so that a test may look at it */
-        for (size_t i = 0; i < JOBS; i++) {
-            if (i == lost) {
-                job_expect_failed(&jobs[i], "shrank while it was used");
-                job_expect_failed(&jobs[i], outputs ? "output" : "input");
-            } else {
-                job_expect_right(&jobs[i]);
-            }
-            job_finish(&jobs[i]);
-            segment_close(&segments[i]);
-        }
+        jobs_end(jobs, segments, lost, outputs ? "output" : "input");
         world_unload(&w);
         world_finish(&w);
     }
@@ -237,15 +243,7 @@ static void who_takes_away_what_has_no_view_fails_alone(void **state)
         assert_true(world_execute(&w, jobs, JOBS));
         views_refused = false;
         segment_cut(&segments[lost], segments[lost].size_bytes);
-        for (size_t i = 0; i < JOBS; i++) {
-            if (i == lost) {
-                job_expect_failed(&jobs[i], "shrank while it was used");
-            } else {
-                job_expect_right(&jobs[i]);
-            }
-            job_finish(&jobs[i]);
-            segment_close(&segments[i]);
-        }
+        jobs_end(jobs, segments, lost, "input");
         world_unload(&w);
         world_finish(&w);
     }
