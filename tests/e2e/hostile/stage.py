@@ -118,6 +118,16 @@ class Stage:
     def alive(self) -> bool:
         return self.server.running and self.neighbour.process.poll() is None
 
+    def ended(self, mourned: bool) -> bool:
+        """Whether the server is no more. One whose clients already mourn it may have a moment to go:
+
+        the kernel closes a dying process's sockets before anybody can learn that it died.
+        """
+        end = time.monotonic() + (5 if mourned else 0)
+        while self.server.running and time.monotonic() < end:
+            time.sleep(0.01)
+        return not self.server.running
+
     def wait_for_neighbour(self, answers: int = 30) -> None:
         """Until it has been answered so often; that much of every model is warm then."""
         end = time.monotonic() + 60
@@ -154,9 +164,9 @@ class Stage:
         answers = self.neighbour.report()["answers"]
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit, env=as_uid(ATTACKER))
         again = f"attack {name}, UMO_HOSTILE_SEED={seed}"
-        if not self.server.running:
-            raise ServerDied(again, self.server.log()[-1500:])
         neighbour = self.neighbour.report()
+        if self.ended(mourned=any("the server is gone" in trouble for trouble in neighbour["troubles"])):
+            raise ServerDied(again, self.server.log()[-1500:])
         assert neighbour["troubles"] == [], f"{again}: {neighbour['troubles'][:5]}"
         assert crowded or neighbour["answers"] > answers, f"{again}: the neighbour was not answered meanwhile"
         if dies:
