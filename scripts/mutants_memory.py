@@ -116,9 +116,51 @@ mutant(
 mutant(
     "heap: many short mappings are moved again and again",
     PAGES,
-    "return mappings * MOVE_MIN_BYTES <= bytes;",
-    "return bytes >= MOVE_MIN_BYTES;",
+    "least_bytes += MOVE_MIN_BYTES;",
+    "",
     "mem.heap_test",
+)
+mutant(
+    "heap: pages that nobody touched are moved",
+    PAGES,
+    " && umo_os_pages_present(heap->base + from, bytes, least_bytes) == least_bytes;",
+    ";",
+    "mem.heap_test",
+)
+mutant(
+    "carve: moves of pages earn room without an end",
+    CENTRAL,
+    "carve->reused_bytes < peak ? carve->reused_bytes : peak;",
+    "carve->reused_bytes;",
+    "mem.carve_test",
+)
+mutant(
+    "carve: moves of pages earn no room",
+    CENTRAL,
+    "carve->reused_bytes += extent != NULL ? reuse : 0;",
+    "",
+    "mem.carve_test",
+)
+mutant(
+    "carve: an empty pool keeps the room that it earned",
+    CARVE,
+    "carve->reused_bytes = 0;",
+    "",
+    "mem.carve_test",
+)
+mutant(
+    "a thread's first act gives it an arena",
+    "src/os/thread.c",
+    "free(atomic_exchange(&spare, (start *)opaque));",
+    "free(opaque);",
+    "os.thread_test",
+)
+mutant(
+    "what a thread was to begin with is lost where there is none",
+    "src/os/thread.c",
+    "if (code != 0) { free(atomic_exchange(&spare, given)); }",
+    "",
+    "fault.sweep",
 )
 mutant(
     "heap: mappings that were moved together stay where they were, too",
@@ -137,7 +179,7 @@ mutant(
 mutant(
     "carve: pages are brought that nobody touches",
     CENTRAL,
-    "carve->touched = umo_os_page_present(carve->watched);",
+    "carve->touched = umo_os_pages_present(carve->watched, 1, 1) != 0;",
     "carve->touched = true;",
     "mem.carve_test",
 )

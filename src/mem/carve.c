@@ -100,6 +100,7 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
         extent->owner = owner;
         extent->marks = 0;
         extent->asked_bytes = size_bytes;
+        extent->user = NULL;
         umo_extent_state_set(extent, state);
         *out = extent;
         bring = carve->bring;
@@ -421,6 +422,7 @@ size_t umo_carve_trim(umo_carve *carve, size_t keep_bytes, uint64_t stamp_ns)
         total += gone;
         if (!more && total > 0 && stamp_ns == UINT64_MAX) {
             carve->loan_bytes = 0;
+            carve->reused_bytes = 0;
         }
         (void)pthread_mutex_unlock(&carve->lock);
     }

@@ -13,6 +13,10 @@
 #define SLACK_HUGE_SHARE 16u /* by a huge page, if that is at most this share */
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
 
+/* And by a share of what moves of pages have cost, up to that share of the peak: a pool that has to
+ * move much has sizes that do not fit each other, and more room is what helps. */
+#define EARNED_SHARE 24u
+
 /* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
  * interrupted for what their caches held: a pool whose threads hand blocks on would do that for
  * each few of them. At most so much, or this share of the peak. */
@@ -324,29 +328,24 @@ void umo_carve_cache_limit(const umo_carve *carve, umo_cache *cache)
     atomic_store_explicit(&cache->room_bytes, limit - cached, memory_order_relaxed);
 }
 
-umo_cache *umo_carve_cache(umo_carve *carve)
+umo_cache *umo_carve_cache_make(umo_carve *carve)
 {
-    umo_cache *cache = umo_cache_get(&carve->slot);
     /* In test mode every block goes the way on which it is overwritten. */
-    if (cache == NULL && !carve->poisoned) {
-        cache = umo_cache_create(&carve->slot);
-        if (cache != NULL) {
-            cache->next = carve->caches;
-            carve->caches = cache;
-            carve->cache_count++;
-            umo_carve_cache_limit(carve, cache);
-        }
+    umo_cache *cache = carve->poisoned ? NULL : umo_cache_create(&carve->slot);
+    if (cache != NULL) {
+        cache->next = carve->caches;
+        carve->caches = cache;
+        carve->cache_count++;
+        umo_carve_cache_limit(carve, cache);
     }
     return cache;
 }
 
-void umo_carve_arm(umo_carve *carve)
+void umo_carve_wake(umo_carve *carve)
 {
-    if (!carve->armed && carve->wake != NULL) {
-        carve->armed = true;
-        carve->clock_ns = umo_os_now_ns();
-        carve->wake(carve->user);
-    }
+    carve->armed = true;
+    carve->clock_ns = umo_os_now_ns();
+    carve->wake(carve->user);
 }
 
 void umo_carve_keep_enforce(umo_carve *carve)
@@ -379,7 +378,8 @@ static uint64_t reserve_limit(const umo_carve *carve)
     if (slack < huge && huge <= peak / SLACK_HUGE_SHARE) {
         slack = huge;
     }
-    return peak + slack + SLACK_FLOOR_BYTES + carve->loan_bytes;
+    const uint64_t reused = carve->reused_bytes < peak ? carve->reused_bytes : peak;
+    return peak + slack + SLACK_FLOOR_BYTES + reused / EARNED_SHARE + carve->loan_bytes;
 }
 
 static void loan_raise(umo_carve *carve)
@@ -400,6 +400,7 @@ static umo_extent *place_fill(umo_carve *carve, umo_heap *heap, const umo_heap_p
         return NULL;
     }
     umo_extent *extent = umo_heap_place_take(heap, place, reuse);
+    carve->reused_bytes += extent != NULL ? reuse : 0;
     if (extent == NULL) {
         umo_carve_charge_less(carve);
         *status = UMO_E_NOMEM;
@@ -428,7 +429,7 @@ static bool fresh_bring(umo_carve *carve, const umo_heap *heap, size_t *from, si
     }
     carve->watched_bytes += *to - *from;
     if (carve->watched != NULL && carve->watched_bytes >= WATCH_BYTES) {
-        carve->touched = umo_os_page_present(carve->watched);
+        carve->touched = umo_os_pages_present(carve->watched, 1, 1) != 0;
         carve->watched = NULL;
     }
     if (carve->watched == NULL) {

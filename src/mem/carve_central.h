@@ -67,11 +67,22 @@ bool umo_carve_cacheable(umo_carve *carve, umo_cache *cache, const umo_extent *e
 void umo_carve_caches_empty(umo_carve *carve);
 /* Lets a cache hold what it may now, which follows the peak. */
 void umo_carve_cache_limit(const umo_carve *carve, umo_cache *cache);
+umo_cache *umo_carve_cache_make(umo_carve *carve);
 /* This thread's cache, made at its first use. NULL: it has to do without. */
-umo_cache *umo_carve_cache(umo_carve *carve);
+static inline umo_cache *umo_carve_cache(umo_carve *carve)
+{
+    umo_cache *cache = umo_cache_get(&carve->slot);
+    return __builtin_expect(cache != NULL, 1) ? cache : umo_carve_cache_make(carve);
+}
 
+void umo_carve_wake(umo_carve *carve);
 /* Something is kept from now on. */
-void umo_carve_arm(umo_carve *carve);
+static inline void umo_carve_arm(umo_carve *carve)
+{
+    if (__builtin_expect(!carve->armed, 0) && carve->wake != NULL) {
+        umo_carve_wake(carve);
+    }
+}
 /* Gives back what is kept beyond the bound. */
 void umo_carve_keep_enforce(umo_carve *carve);
 

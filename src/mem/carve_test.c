@@ -6,6 +6,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -201,11 +202,7 @@ static void a_short_block_in_the_long_range_is_cleared(void **state)
 
 static size_t present_pages(const char *data, size_t size_bytes)
 {
-    size_t count = 0;
-    for (size_t at = 0; at < size_bytes; at += umo_os_page_bytes()) {
-        count += umo_os_page_present(data + at) ? 1 : 0;
-    }
-    return count;
+    return umo_os_pages_present(data, size_bytes, SIZE_MAX) / umo_os_page_bytes();
 }
 
 /* Pages come before they are touched, where those of the blocks before were; all but a few. */
@@ -217,7 +214,8 @@ static void pages_are_brought_to_who_touches_them(void **state)
     /* Some systems and emulators have no call for it. */
     char *page = umo_os_pages_alloc(umo_os_page_bytes());
     assert_non_null(page);
-    const bool brings = umo_os_pages_bring(page, umo_os_page_bytes()) && umo_os_page_present(page);
+    const bool brings =
+        umo_os_pages_bring(page, umo_os_page_bytes()) && present_pages(page, 1) == 1;
     umo_os_pages_free(page, umo_os_page_bytes());
     for (int touches = 0; touches < 2; touches++) {
         umo_carve carve;
@@ -237,6 +235,45 @@ static void pages_are_brought_to_who_touches_them(void **state)
         blocks_give(&carve, blocks, 40);
         umo_carve_finish(&carve);
     }
+    umo_scope_destroy(scope);
+}
+
+/* Sizes that fit no hole: pages are moved all the time, and earn room up to a 24th of the peak. A
+ * pool that is empty has to earn it anew. */
+static void moves_of_pages_earn_room(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    umo_carve carve;
+    umo_pool_stats stats;
+    void *blocks[128] = {0};
+    unsigned seed = 1;
+    double most = 0;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    assert_true(umo_carve_init(&carve, scope, 64));
+    for (size_t i = 0; i < 2048; i++) {
+        void **block = &blocks[(size_t)rand_r(&seed) % 128];
+        if (*block != NULL) {
+            assert_int_equal(umo_carve_give(&carve, *block), UMO_OK);
+        }
+        const size_t bytes = MIB / 8 + 256 * i + (size_t)rand_r(&seed) % (MIB / 4);
+        assert_int_equal(umo_carve_take(&carve, bytes, 1, block), UMO_OK);
+        umo_carve_read(&carve, &stats);
+        const double peak = (double)stats.peak_live_bytes;
+        assert_true((double)stats.reserved_bytes <= peak * 13 / 12 + (double)(256 << 10));
+        most =
+            (double)stats.reserved_bytes / peak > most ? (double)stats.reserved_bytes / peak : most;
+    }
+    assert_true(carve.reused_bytes > stats.peak_live_bytes);
+    assert_true(most > 1.06);
+    for (size_t i = 0; i < 128; i++) {
+        if (blocks[i] != NULL) {
+            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
+        }
+    }
+    (void)umo_carve_trim(&carve, 0, UINT64_MAX);
+    assert_int_equal(carve.reused_bytes, 0);
+    umo_carve_finish(&carve);
     umo_scope_destroy(scope);
 }
 
@@ -271,6 +308,7 @@ int main(void)
         cmocka_unit_test(a_thread_that_met_nobody_caches_no_long_block),
         cmocka_unit_test(short_blocks_bring_pages_for_the_next_ones),
         cmocka_unit_test(blocks_taken_ahead_are_aligned),
+        cmocka_unit_test(moves_of_pages_earn_room),
         cmocka_unit_test(pages_are_brought_to_who_touches_them),
         cmocka_unit_test(a_short_block_in_the_long_range_is_cleared),
     };

@@ -344,12 +344,12 @@ void umo_extent_mix(umo_extent *extent, uint64_t owner, uint32_t marks)
 /* Brings the table's next pages at once, as many as it has, which costs a third of a fault each. */
 static void extents_prepare(umo_heap *heap)
 {
-    size_t had_bytes = heap->extents_ready * sizeof *heap->extents;
+    size_t had_bytes = heap->extents_ready_bytes;
     size_t more_bytes = had_bytes < AHEAD_BYTES ? had_bytes : AHEAD_BYTES;
     const size_t all_bytes = ((size_t)heap->unit_count + 1) * sizeof *heap->extents;
     more_bytes = more_bytes < all_bytes - had_bytes ? more_bytes : all_bytes - had_bytes;
     (void)umo_os_pages_bring((char *)heap->extents + had_bytes, more_bytes);
-    heap->extents_ready += (uint32_t)(more_bytes / sizeof *heap->extents);
+    heap->extents_ready_bytes += more_bytes;
 }
 
 static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
@@ -361,7 +361,7 @@ static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
         heap->spare = heap->extents[index].next;
     } else {
         index = heap->extent_count++;
-        if (index == heap->extents_ready) {
+        if (heap->extent_count * sizeof *heap->extents > heap->extents_ready_bytes) {
             extents_prepare(heap);
         }
     }
@@ -370,7 +370,6 @@ static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
     atomic_store_explicit(&extent->tag, umo_extent_tag(UMO_EXTENT_OTHER, offset, heap->unit_shift),
                           memory_order_relaxed);
     extent->size_bytes = size_bytes;
-    extent->user = NULL;
     atomic_store_explicit(&heap->units[unit], index, memory_order_relaxed);
     starts_set(heap, unit);
     return extent;
@@ -558,7 +557,7 @@ static bool tables_alloc(umo_heap *heap)
         return false;
     }
     heap->extent_count = 1;
-    heap->extents_ready = (uint32_t)(heap->page_bytes / sizeof *heap->extents);
+    heap->extents_ready_bytes = heap->page_bytes;
     uint64_t *at = (uint64_t *)(void *)(heap->extents + entries);
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         heap->starts[level] = at;

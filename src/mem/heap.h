@@ -47,19 +47,26 @@ enum {
     UMO_EXTENT_MIXED = 1u << 1  /* of several owners */
 };
 
-/* An extent's entry: one line of the cache. */
+/* An extent's entry. What only one state has shares its place with what only others have: a page of
+ * entries costs as much as a page of memory. */
 typedef struct umo_extent {
-    _Alignas(64) _Atomic uint32_t tag; /* state, and place within the unit */
-    uint32_t next;                     /* links of the list that it is in; 0 ends */
-    uint64_t size_bytes;
-    uint64_t asked_bytes; /* LIVE */
-    uint64_t owner;       /* of the bytes; of a hollow extent: of the pages that its ends share */
-    uint32_t previous;
-    uint32_t before; /* the extent that ends where this one starts; 0 for none */
-    uint64_t stamp;  /* FREE: when it became so, in its user's ticks */
-    void *user;      /* OTHER: its user's */
+    _Atomic uint32_t tag; /* state, and place within the unit */
+    uint32_t unit;        /* in which it starts */
+    uint32_t before;      /* the extent that ends where this one starts; 0 for none */
     uint32_t marks;
-    uint32_t unit; /* in which it starts */
+    uint64_t size_bytes;
+    uint64_t owner; /* of the bytes; of a hollow extent: of the pages that its ends share */
+    union {
+        uint64_t asked_bytes; /* LIVE, OTHER */
+        uint64_t stamp;       /* FREE: when it became so, in its user's ticks */
+    };
+    union {
+        struct {
+            uint32_t next; /* links of the list that it is in; 0 ends */
+            uint32_t previous;
+        };
+        void *user; /* OTHER: its user's */
+    };
 } umo_extent;
 
 /* One list for each range of sizes, and which have any. */
@@ -72,11 +79,11 @@ typedef struct umo_heap_bins {
 typedef struct umo_heap {
     char *base;
     size_t range_bytes;
-    umo_extent *extents;     /* entry 0 is nobody's */
-    uint32_t extent_count;   /* entries that were ever used, entry 0 too */
-    uint32_t spare;          /* of those, the ones that are not: a list */
-    uint32_t extents_ready;  /* entries whose pages are there */
-    _Atomic uint32_t *units; /* the entry of the extent that starts in each unit; 0: none does */
+    umo_extent *extents;        /* entry 0 is nobody's */
+    uint32_t extent_count;      /* entries that were ever used, entry 0 too */
+    uint32_t spare;             /* of those, the ones that are not: a list */
+    size_t extents_ready_bytes; /* of the table, whose pages are there */
+    _Atomic uint32_t *units;    /* the entry of the extent that starts in each unit; 0: none does */
     uint32_t unit_shift;
     uint32_t unit_count;
     size_t page_bytes;

@@ -17,7 +17,7 @@
 
 /* Shorter runs of pages are given back and asked for anew: that costs less than a move does, and
  * makes no seam. */
-#define MOVE_MIN_BYTES ((size_t)64 << 10)
+#define MOVE_MIN_BYTES ((size_t)32 << 10)
 
 /* How many extents are looked at: free ones for pages to spare, hollow ones for a place. */
 #define SOURCE_LOOKS 8u
@@ -328,15 +328,17 @@ static void pages_mix(const umo_heap *heap, umo_extent *target, const umo_extent
     }
 }
 
-/* Each mapping in a run costs what one move does: many short ones go, which heals them. */
+/* Each mapping in a run costs what one move does, and only pages that are there are worth it: many
+ * short ones go, which heals them, and so do those that nobody wrote to. */
 static bool pages_worth_moving(const umo_heap *heap, size_t from, size_t bytes)
 {
-    size_t mappings = 1;
-    for (size_t seam = seam_last(heap, from, from + bytes);
-         seam > from && mappings * MOVE_MIN_BYTES <= bytes; seam = seam_last(heap, from, seam)) {
-        mappings++;
+    size_t least_bytes = MOVE_MIN_BYTES;
+    for (size_t seam = seam_last(heap, from, from + bytes); seam > from && least_bytes <= bytes;
+         seam = seam_last(heap, from, seam)) {
+        least_bytes += MOVE_MIN_BYTES;
     }
-    return mappings * MOVE_MIN_BYTES <= bytes;
+    return least_bytes <= bytes &&
+           umo_os_pages_present(heap->base + from, bytes, least_bytes) == least_bytes;
 }
 
 /* Moves the pages of [from, from + bytes) behind `to`. */

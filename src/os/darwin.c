@@ -197,13 +197,6 @@ bool umo_os_pages_bring(void *pages, size_t size_bytes)
     return false;
 }
 
-bool umo_os_page_present(const void *address)
-{
-    char in = 0;
-    const size_t within = (uintptr_t)address % umo_os_page_bytes();
-    return mincore((char *)(uintptr_t)address - within, 1, &in) == 0 && (in & MINCORE_INCORE) != 0;
-}
-
 umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)
 {
     void *pages = pages_map(size_bytes, VM_FLAGS_PURGABLE);

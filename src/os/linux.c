@@ -214,13 +214,6 @@ bool umo_os_pages_bring(void *pages, size_t size_bytes)
     return madvise(pages, size_bytes, MADV_POPULATE_WRITE) == 0 || errno != EINVAL;
 }
 
-bool umo_os_page_present(const void *address)
-{
-    unsigned char in = 0;
-    const size_t within = (uintptr_t)address % system_page_bytes();
-    return mincore((char *)(uintptr_t)address - within, 1, &in) == 0 && (in & 1) != 0;
-}
-
 /* MADV_FREE lets the kernel drop bytes, but nothing tells afterwards whether it has: a page of
  * zeros may be what was written there. */
 umo_status umo_os_pages_alloc_purgeable(size_t size_bytes, void **out)

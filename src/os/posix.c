@@ -40,6 +40,28 @@ bool umo_os_pages_commit(void *pages, size_t size_bytes)
     return mprotect(pages, size_bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
+size_t umo_os_pages_present(const void *start, size_t size_bytes, size_t enough_bytes)
+{
+    unsigned char there[256]; /* macOS's are signed; the bit is the same */
+    const size_t page = umo_os_page_bytes();
+    const size_t within = (uintptr_t)start % page;
+    char *at = (char *)(uintptr_t)start - within;
+    size_t pages = (size_bytes + within + page - 1) / page;
+    size_t found_bytes = 0;
+    while (pages > 0 && found_bytes < enough_bytes) {
+        size_t some = pages < sizeof there ? pages : sizeof there;
+        if (mincore(at, some * page, (void *)there) != 0) {
+            break;
+        }
+        for (size_t i = 0; i < some; i++) {
+            found_bytes += (there[i] & 1) != 0 ? page : 0;
+        }
+        at += some * page;
+        pages -= some;
+    }
+    return found_bytes < enough_bytes ? found_bytes : enough_bytes;
+}
+
 umo_status umo_os_pages_lock(void *start, size_t size_bytes)
 {
     if (mlock(start, size_bytes) == 0) {

@@ -12,6 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#include <stdlib.h>
+#endif
+
 #include <cmocka.h>
 
 typedef struct seen {
@@ -51,6 +56,42 @@ static void it_has_its_name_and_hears_faults_alone(void **state)
     assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &mine), 0);
     assert_true(sigismember(&mine, SIGTERM) == 0); /* who made it hears what it heard */
 }
+
+#ifdef __GLIBC__
+static void nothing(void *argument)
+{
+    (void)argument;
+}
+
+/* Arenas that malloc has. */
+static size_t arenas(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    size_t count = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    assert_non_null(out);
+    assert_int_equal(malloc_info(0, out), 0);
+    assert_int_equal(fclose(out), 0);
+    for (const char *at = text; (at = strstr(at, "<heap nr=")) != NULL; at++) {
+        count++;
+    }
+    free(text);
+    return count;
+}
+
+static void it_takes_no_arena_to_begin(void **state)
+{
+    (void)state;
+    const size_t before = arenas();
+    for (int i = 0; i < 3; i++) {
+        pthread_t thread;
+        assert_int_equal(umo_os_thread_create(&thread, "umo-test", nothing, NULL), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+    }
+    assert_int_equal(arenas(), before);
+}
+#endif
 
 #ifdef __linux__
 static size_t lowest(const cpu_set_t *set)
@@ -114,6 +155,9 @@ static void it_does_not_leave_what_the_process_was_given(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+#ifdef __GLIBC__
+        cmocka_unit_test(it_takes_no_arena_to_begin), /* the first one that makes threads */
+#endif
         cmocka_unit_test(it_has_its_name_and_hears_faults_alone),
 #ifdef __linux__
         cmocka_unit_test(it_runs_where_the_process_may_whoever_made_it),
