@@ -429,7 +429,7 @@ static bool fresh_bring(umo_carve *carve, const umo_heap *heap, size_t *from, si
     }
     carve->watched_bytes += *to - *from;
     if (carve->watched != NULL && carve->watched_bytes >= WATCH_BYTES) {
-        carve->touched = umo_os_pages_present(carve->watched, 1, 1) != 0;
+        carve->touched = umo_os_pages_present(carve->watched, 1) != 0;
         carve->watched = NULL;
     }
     if (carve->watched == NULL) {

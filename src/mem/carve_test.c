@@ -202,7 +202,7 @@ static void a_short_block_in_the_long_range_is_cleared(void **state)
 
 static size_t present_pages(const char *data, size_t size_bytes)
 {
-    return umo_os_pages_present(data, size_bytes, SIZE_MAX) / umo_os_page_bytes();
+    return umo_os_pages_present(data, size_bytes) / umo_os_page_bytes();
 }
 
 /* Pages come before they are touched, where those of the blocks before were; all but a few. */

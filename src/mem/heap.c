@@ -35,6 +35,7 @@
 
 /* Most that a table is made longer at a time. */
 #define AHEAD_BYTES ((size_t)64 << 10)
+#define UNITS_AHEAD_BYTES ((size_t)16 << 10)
 
 /* ---- bits ---- */
 
@@ -352,9 +353,25 @@ static void extents_prepare(umo_heap *heap)
     heap->extents_ready_bytes += more_bytes;
 }
 
+/* The same for the table of units, a little at a time: what is brought and not used costs more than
+ * three faults save. */
+static void units_prepare(umo_heap *heap, uint32_t unit)
+{
+    uintptr_t first = (uintptr_t)&heap->units[unit];
+    first -= first & (heap->page_bytes - 1);
+    uintptr_t last = first + UNITS_AHEAD_BYTES;
+    const uintptr_t end = (uintptr_t)&heap->units[heap->unit_count];
+    last = last < end ? last : end;
+    (void)umo_os_pages_bring((void *)first, last - first);
+    heap->units_ready = (uint32_t)((last - (uintptr_t)heap->units) / sizeof *heap->units);
+}
+
 static umo_extent *extent_make(umo_heap *heap, size_t offset, size_t size_bytes)
 {
     uint32_t unit = (uint32_t)(offset >> heap->unit_shift);
+    if (__builtin_expect(unit >= heap->units_ready, 0)) {
+        units_prepare(heap, unit);
+    }
     assert(atomic_load_explicit(&heap->units[unit], memory_order_relaxed) == 0);
     uint32_t index = heap->spare;
     if (index != 0) {
@@ -509,18 +526,6 @@ bool umo_heap_map(umo_heap *heap, size_t end_bytes)
         }
     }
     heap->mapped_bytes = mapped + step;
-    /* Short blocks' table is a sixteenth of their memory: it comes as it is used. */
-    if (mapped > STEP_BYTES && (size_t)1 << heap->unit_shift >= heap->page_bytes) {
-        /* Their table's pages, but for those at the ends, which others share. */
-        uintptr_t first = (uintptr_t)&heap->units[mapped >> heap->unit_shift];
-        uintptr_t last = (uintptr_t)&heap->units[heap->mapped_bytes >> heap->unit_shift];
-        first += -first & (heap->page_bytes - 1);
-        last -= last & (heap->page_bytes - 1);
-        if (first < last) {
-            size_t bytes = last - first < AHEAD_BYTES ? last - first : AHEAD_BYTES;
-            (void)umo_os_pages_bring((void *)first, bytes);
-        }
-    }
     return true;
 }
 
@@ -558,6 +563,9 @@ static bool tables_alloc(umo_heap *heap)
     }
     heap->extent_count = 1;
     heap->extents_ready_bytes = heap->page_bytes;
+    /* Short blocks' table is a sixteenth of their memory: it comes as it is used. */
+    const bool is_long = (size_t)1 << heap->unit_shift >= heap->page_bytes;
+    heap->units_ready = is_long ? (uint32_t)(heap->page_bytes / sizeof *heap->units) : UINT32_MAX;
     uint64_t *at = (uint64_t *)(void *)(heap->extents + entries);
     for (unsigned level = 0; level < UMO_HEAP_LEVELS; level++) {
         heap->starts[level] = at;

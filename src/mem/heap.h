@@ -84,6 +84,7 @@ typedef struct umo_heap {
     uint32_t spare;             /* of those, the ones that are not: a list */
     size_t extents_ready_bytes; /* of the table, whose pages are there */
     _Atomic uint32_t *units;    /* the entry of the extent that starts in each unit; 0: none does */
+    uint32_t units_ready;       /* units whose entries are there, from some on */
     uint32_t unit_shift;
     uint32_t unit_count;
     size_t page_bytes;

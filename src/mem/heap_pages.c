@@ -19,6 +19,9 @@
  * makes no seam. */
 #define MOVE_MIN_BYTES ((size_t)32 << 10)
 
+/* Of a run, what is looked at: a look at all would cost more than a move does. */
+#define SAMPLE_BYTES ((size_t)64 << 10)
+
 /* How many extents are looked at: free ones for pages to spare, hollow ones for a place. */
 #define SOURCE_LOOKS 8u
 #define PLACE_LOOKS 32u
@@ -337,8 +340,14 @@ static bool pages_worth_moving(const umo_heap *heap, size_t from, size_t bytes)
          seam = seam_last(heap, from, seam)) {
         least_bytes += MOVE_MIN_BYTES;
     }
-    return least_bytes <= bytes &&
-           umo_os_pages_present(heap->base + from, bytes, least_bytes) == least_bytes;
+    if (least_bytes > bytes) {
+        return false;
+    }
+    /* All are as those in the middle. */
+    const size_t some_bytes = bytes < SAMPLE_BYTES ? bytes : SAMPLE_BYTES;
+    const size_t middle = page_down(heap, from + (bytes - some_bytes) / 2);
+    const size_t there_bytes = umo_os_pages_present(heap->base + middle, some_bytes);
+    return there_bytes >= least_bytes / (bytes / some_bytes);
 }
 
 /* Moves the pages of [from, from + bytes) behind `to`. */

@@ -95,9 +95,8 @@ umo_status umo_os_pages_populate(void *start, size_t size_bytes, bool writable);
 /* Has whole pages, all to be written soon, be there at once: for less than a fault each. False
  * where the system has no call for that; then, or where memory is out, they come when touched. */
 bool umo_os_pages_bring(void *pages, size_t size_bytes);
-/* How many bytes of pages of ours that an address range touches are there, or `enough_bytes`, which
- * ends the search. */
-size_t umo_os_pages_present(const void *start, size_t size_bytes, size_t enough_bytes);
+/* Of the pages of ours that an address range reaches into, the bytes of those that are there. */
+size_t umo_os_pages_present(const void *start, size_t size_bytes);
 
 /* Keeps whole pages in memory. Lock a page once: locks nest on macOS and do not on Linux. LIMIT
  * where umo_os_lock_limit_bytes() is in force, NOMEM, SYSTEM (not all of it is memory); then none

@@ -40,7 +40,7 @@ bool umo_os_pages_commit(void *pages, size_t size_bytes)
     return mprotect(pages, size_bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
-size_t umo_os_pages_present(const void *start, size_t size_bytes, size_t enough_bytes)
+size_t umo_os_pages_present(const void *start, size_t size_bytes)
 {
     unsigned char there[256]; /* macOS's are signed; the bit is the same */
     const size_t page = umo_os_page_bytes();
@@ -48,7 +48,7 @@ size_t umo_os_pages_present(const void *start, size_t size_bytes, size_t enough_
     char *at = (char *)(uintptr_t)start - within;
     size_t pages = (size_bytes + within + page - 1) / page;
     size_t found_bytes = 0;
-    while (pages > 0 && found_bytes < enough_bytes) {
+    while (pages > 0) {
         size_t some = pages < sizeof there ? pages : sizeof there;
         if (mincore(at, some * page, (void *)there) != 0) {
             break;
@@ -59,7 +59,7 @@ size_t umo_os_pages_present(const void *start, size_t size_bytes, size_t enough_
         at += some * page;
         pages -= some;
     }
-    return found_bytes < enough_bytes ? found_bytes : enough_bytes;
+    return found_bytes;
 }
 
 umo_status umo_os_pages_lock(void *start, size_t size_bytes)
