@@ -130,9 +130,38 @@ mutant(
 mutant(
     "carve: moves of pages earn room without an end",
     CENTRAL,
-    "carve->reused_bytes < peak ? carve->reused_bytes : peak;",
-    "carve->reused_bytes;",
+    "more = more < peak ? more : peak;",
+    "",
     "mem.carve_test",
+)
+mutant(
+    "carve: blocks that come along are another owner's",
+    CARVE,
+    "if (bin->granules == granules && !*clear) {",
+    "if (bin->granules == granules) {",
+    "mem.carve_test",
+)
+mutant(
+    "carve: blocks that come along know no bound",
+    CENTRAL,
+    "uint64_t room = limit > cached ? limit - cached : 0;",
+    "uint64_t room = UINT64_MAX;",
+    "mem.carve_test",
+)
+mutant(
+    "carve: blocks that come along are not out",
+    CENTRAL,
+    "carve->out_bytes += most * bytes;",
+    "",
+    "mem.carve_test",
+    "mem.pool_raw_test",
+)
+mutant(
+    "heap: what is left behind several is no extent",
+    HEAP,
+    "const size_t fit = (had_bytes - unit) / size_bytes;",
+    "const size_t fit = had_bytes / size_bytes;",
+    "mem.heap_test",
 )
 mutant(
     "carve: moves of pages earn no room",

@@ -32,6 +32,9 @@
  * its predecessor lay; it costs under 2 percent. */
 #define STEPPED_BYTES ((size_t)32 << 10)
 
+/* Longer blocks are cut one at a time. */
+#define FILL_GRANULES ((size_t)(12u << 10) >> UMO_HEAP_GRANULE_SHIFT)
+
 /* How often others are asked for memory when a budget is met. */
 #define RECLAIMS_MAX 8
 
@@ -45,6 +48,24 @@ static bool needs_clearing(const umo_extent *extent, uint64_t owner)
 {
     return (extent->marks & UMO_EXTENT_FRESH) == 0 &&
            ((extent->marks & UMO_EXTENT_MIXED) != 0 || extent->owner != owner);
+}
+
+/* Asks others of the same budget for memory, without the lock. */
+static umo_extent *take_reclaimed(umo_carve *carve, umo_cache *cache, size_t rounded,
+                                  umo_status *status)
+{
+    umo_extent *extent = NULL;
+    for (int i = 0; i < RECLAIMS_MAX && extent == NULL && *status == UMO_E_LIMIT; i++) {
+        (void)pthread_mutex_unlock(&carve->lock);
+        size_t got = carve->reclaim != NULL ? carve->reclaim(carve->user, rounded) : 0;
+        (void)umo_carve_lock(carve);
+        if (got == 0) {
+            break;
+        }
+        *status = UMO_OK;
+        extent = umo_carve_central_take(carve, cache, rounded, status);
+    }
+    return extent;
 }
 
 /* The slow way, and the only one that can fail. */
@@ -79,15 +100,8 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
         status = UMO_OK; /* the short range is full */
         extent = umo_carve_central_take(carve, cache, LONG_UNIT_BYTES, &status);
     }
-    for (int i = 0; i < RECLAIMS_MAX && extent == NULL && status == UMO_E_LIMIT; i++) {
-        (void)pthread_mutex_unlock(&carve->lock);
-        size_t got = carve->reclaim != NULL ? carve->reclaim(carve->user, rounded) : 0;
-        (void)umo_carve_lock(carve);
-        if (got == 0) {
-            break;
-        }
-        status = UMO_OK;
-        extent = umo_carve_central_take(carve, cache, rounded, &status);
+    if (extent == NULL && status == UMO_E_LIMIT) {
+        extent = take_reclaimed(carve, cache, rounded, &status);
     }
     if (extent != NULL) {
         if (cache != NULL) {
@@ -96,6 +110,13 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
             carve->live_bytes += (int64_t)live_bytes;
         }
         *clear = needs_clearing(extent, owner);
+        if (bin != NULL && bin->first == 0 && granules <= FILL_GRANULES &&
+            extent->size_bytes == rounded) {
+            if (bin->granules == granules && !*clear) {
+                umo_carve_cache_fill(carve, cache, bin, extent, owner);
+            }
+            bin->granules = (uint32_t)granules;
+        }
         carve->stats.scrubbed_bytes += *clear ? extent->size_bytes : 0;
         extent->owner = owner;
         extent->marks = 0;

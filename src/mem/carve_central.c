@@ -8,13 +8,16 @@
 #include "mem/heap_pages.h"
 #include "trace/trace.h"
 
+#include <assert.h>
+
 /* What is held may pass the peak of what is live by this share, and by the floor. */
 #define SLACK_SHARE 24u
 #define SLACK_HUGE_SHARE 16u /* by a huge page, if that is at most this share */
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
 
-/* And by a share of what moves of pages have cost, up to that share of the peak: a pool that has to
- * move much has sizes that do not fit each other, and more room is what helps. */
+/* And by a share of what was taken from holes beyond half of the peak, up to that share of the
+ * peak: a pool that has to move so much has sizes that do not fit each other, and room is what
+ * helps. */
 #define EARNED_SHARE 24u
 
 /* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
@@ -44,6 +47,12 @@
 #define BRING_MAX_BYTES ((size_t)64 << 20) /* a block far longer than others may be unlike them */
 #define WATCH_BYTES ((uint64_t)8 << 20)
 #define WATCHED_MAX_BYTES ((size_t)1 << 20)
+
+/* Blocks up to a size are cut several at a time, when the second of a size is asked for; a cache
+ * that is filled so holds at most this share of the peak. */
+#define FILL_MAX_BYTES ((size_t)24 << 10)
+#define FILL_MAX 7u
+#define FILL_SHARE 64u
 
 /* The scope is charged ahead by this share of what is held, so that few takes walk its parents. */
 #define CHARGE_SHARE 512u
@@ -378,8 +387,9 @@ static uint64_t reserve_limit(const umo_carve *carve)
     if (slack < huge && huge <= peak / SLACK_HUGE_SHARE) {
         slack = huge;
     }
-    const uint64_t reused = carve->reused_bytes < peak ? carve->reused_bytes : peak;
-    return peak + slack + SLACK_FLOOR_BYTES + reused / EARNED_SHARE + carve->loan_bytes;
+    uint64_t more = carve->reused_bytes > peak / 2 ? carve->reused_bytes - peak / 2 : 0;
+    more = more < peak ? more : peak;
+    return peak + slack + SLACK_FLOOR_BYTES + more / EARNED_SHARE + carve->loan_bytes;
 }
 
 static void loan_raise(umo_carve *carve)
@@ -544,6 +554,34 @@ static umo_extent *place_take(umo_carve *carve, umo_heap *heap, size_t size_byte
         }
     }
     return extent;
+}
+
+void umo_carve_cache_fill(umo_carve *carve, umo_cache *cache, umo_cache_bin *bin,
+                          const umo_extent *extent, uint64_t owner)
+{
+    const size_t bytes = (size_t)extent->size_bytes;
+    const uint64_t limit = carve->stats.peak_live_bytes / FILL_SHARE;
+    const uint64_t cached = umo_carve_cached(cache);
+    uint64_t room = limit > cached ? limit - cached : 0;
+    room = room < relaxed(&cache->room_bytes) ? room : relaxed(&cache->room_bytes);
+    room = room < FILL_MAX_BYTES ? room : FILL_MAX_BYTES;
+    uint32_t most = (uint32_t)(room / bytes);
+    umo_heap *heap = heap_of(carve, granules_of(extent));
+    most = umo_heap_take_behind(heap, extent, bytes, most < FILL_MAX ? most : FILL_MAX);
+    carve->out_bytes += most * bytes;
+    cache_room_add(cache, (uint64_t)0 - most * bytes);
+    for (; most > 0; most--) {
+        umo_extent *more = umo_heap_after(heap, extent);
+        /* They were one free extent with the first, which needed no clearing. */
+        assert((more->marks & UMO_EXTENT_FRESH) != 0 ||
+               ((more->marks & UMO_EXTENT_MIXED) == 0 && more->owner == owner));
+        more->owner = owner;
+        more->marks = 0;
+        umo_extent_state_set(more, UMO_EXTENT_CACHED);
+        more->next = bin->first;
+        bin->first = umo_extent_index(heap, more);
+        extent = more;
+    }
 }
 
 /* A block from the stash. The others go along to the thread's cache if it has room for all: they

@@ -86,6 +86,11 @@ static inline void umo_carve_arm(umo_carve *carve)
 /* Gives back what is kept beyond the bound. */
 void umo_carve_keep_enforce(umo_carve *carve);
 
+/* Puts some more blocks of an extent's size, that lie behind it, into a cache which has none:
+ * whoever loads a model takes many of a size. They hold nothing that `owner` may not see. */
+void umo_carve_cache_fill(umo_carve *carve, umo_cache *cache, umo_cache_bin *bin,
+                          const umo_extent *extent, uint64_t owner);
+
 /* A block of this size from the stash or a heap, with all of its books but the live ones; NULL and
  * LIMIT or NOMEM. */
 umo_extent *umo_carve_central_take(umo_carve *carve, umo_cache *cache, size_t rounded,

@@ -238,6 +238,71 @@ static void pages_are_brought_to_who_touches_them(void **state)
     umo_scope_destroy(scope);
 }
 
+/* The second of a size brings some more into the thread's cache, up to a 64th of the peak; they lie
+ * one behind the other. */
+static void the_second_of_a_size_brings_some_more(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    umo_carve carve;
+    void *peak = NULL;
+    void *blocks[5];
+    const size_t size = 4096 + 64;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    assert_true(umo_carve_init(&carve, scope, 64));
+    assert_int_equal(umo_carve_take(&carve, MIB, 1, &peak), UMO_OK);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(umo_carve_take(&carve, size, 1, &blocks[i]), UMO_OK);
+        /* A 64th of the peak is three of them. */
+        const uint64_t cached[] = {0, 3, 2, 1, 0};
+        assert_int_equal(cached_bytes(&carve), cached[i] * size);
+        memset(blocks[i], (int)i + 1, size);
+    }
+    umo_pool_stats stats;
+    umo_carve_read(&carve, &stats);
+    assert_int_equal(stats.live_bytes, MIB + 5 * size);
+    assert_int_equal(stats.peak_live_bytes, MIB + 5 * size);
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t k = 0; k < size; k++) {
+            assert_int_equal(((unsigned char *)blocks[i])[k], i + 1);
+        }
+    }
+    blocks_give(&carve, blocks, 5);
+    assert_int_equal(umo_carve_give(&carve, peak), UMO_OK);
+    (void)umo_carve_trim(&carve, 0, UINT64_MAX);
+    assert_int_equal(umo_carve_reserved(&carve), 0);
+    umo_carve_finish(&carve);
+    umo_scope_destroy(scope);
+}
+
+/* What came along is not somebody else's, either. */
+static void blocks_that_come_along_are_cleared(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    umo_carve carve;
+    void *first = NULL;
+    void *wall = NULL;
+    const size_t size = 4096 + 64;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    assert_true(umo_carve_init(&carve, scope, 64));
+    assert_int_equal(umo_carve_take(&carve, 4 * MIB, 1, &first), UMO_OK);
+    assert_int_equal(umo_carve_take(&carve, MIB, 1, &wall), UMO_OK);
+    memset(first, 0xaa, 4 * MIB);
+    assert_int_equal(umo_carve_give(&carve, first), UMO_OK);
+    void *blocks[32];
+    for (size_t i = 0; i < 32; i++) {
+        assert_int_equal(umo_carve_take(&carve, size, 2, &blocks[i]), UMO_OK);
+        for (size_t k = 0; k < size; k++) {
+            assert_int_equal(((unsigned char *)blocks[i])[k], 0);
+        }
+    }
+    blocks_give(&carve, blocks, 32);
+    assert_int_equal(umo_carve_give(&carve, wall), UMO_OK);
+    umo_carve_finish(&carve);
+    umo_scope_destroy(scope);
+}
+
 /* Sizes that fit no hole: pages are moved all the time, and earn room up to a 24th of the peak. A
  * pool that is empty has to earn it anew. */
 static void moves_of_pages_earn_room(void **state)
@@ -308,6 +373,8 @@ int main(void)
         cmocka_unit_test(a_thread_that_met_nobody_caches_no_long_block),
         cmocka_unit_test(short_blocks_bring_pages_for_the_next_ones),
         cmocka_unit_test(blocks_taken_ahead_are_aligned),
+        cmocka_unit_test(the_second_of_a_size_brings_some_more),
+        cmocka_unit_test(blocks_that_come_along_are_cleared),
         cmocka_unit_test(moves_of_pages_earn_room),
         cmocka_unit_test(pages_are_brought_to_who_touches_them),
         cmocka_unit_test(a_short_block_in_the_long_range_is_cleared),

@@ -455,6 +455,30 @@ umo_extent *umo_heap_take_free(umo_heap *heap, size_t size_bytes)
     return extent;
 }
 
+uint32_t umo_heap_take_behind(umo_heap *heap, const umo_extent *before, size_t size_bytes,
+                              uint32_t most)
+{
+    umo_extent *rest = umo_heap_after(heap, before);
+    const size_t unit = (size_t)1 << heap->unit_shift;
+    if (rest == NULL || umo_extent_state_get(rest) != UMO_EXTENT_FREE ||
+        rest->size_bytes < size_bytes + unit) {
+        return 0;
+    }
+    const size_t had_bytes = rest->size_bytes;
+    const size_t fit = (had_bytes - unit) / size_bytes;
+    const uint32_t count = fit < most ? (uint32_t)fit : most;
+    umo_heap_bin_remove(heap, &heap->free, rest);
+    for (uint32_t i = 0; i < count; i++) {
+        umo_extent *taken = rest;
+        rest = umo_heap_split(heap, taken, size_bytes);
+        umo_extent_state_set(taken, UMO_EXTENT_OTHER);
+    }
+    umo_extent_state_set(rest, UMO_EXTENT_FREE);
+    umo_heap_bin_add(heap, &heap->free, rest);
+    heap->free_bytes -= count * size_bytes;
+    return count;
+}
+
 void umo_heap_give(umo_heap *heap, umo_extent *extent, uint64_t stamp)
 {
     heap->free_bytes += extent->size_bytes;

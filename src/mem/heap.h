@@ -173,6 +173,11 @@ umo_extent *umo_heap_find(const umo_heap *heap, const void *address);
 /* Takes the free extent that fits best, cut to size; NULL when none fits. Its state is OTHER. */
 umo_extent *umo_heap_take_free(umo_heap *heap, size_t size_bytes);
 
+/* Takes up to `most` extents of one size out of the free one that begins where `before` ends.
+ * Returns how many; they are OTHER and lie one behind the other. */
+uint32_t umo_heap_take_behind(umo_heap *heap, const umo_extent *before, size_t size_bytes,
+                              uint32_t most);
+
 /* Gives an extent in use back: it joins its free neighbours. */
 void umo_heap_give(umo_heap *heap, umo_extent *extent, uint64_t stamp);
 

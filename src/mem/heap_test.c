@@ -516,6 +516,39 @@ static void a_long_hole_is_cut_and_joined_in_its_bin(void **state)
     umo_heap_finish(&heap);
 }
 
+/* Several of a size behind one that was cut: as many as leave an extent of their own, or as asked.
+ */
+static void some_more_are_taken_behind_a_block(void **state)
+{
+    (void)state;
+    umo_heap heap;
+    const size_t size = 4096 + 64;
+    const size_t sizes[] = {size, 4 * size + 4096, 4096, size, 4 * size + 4032, 4096};
+    umo_extent *row[6];
+    assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
+    row_take(&heap, sizes, row, 6);
+    assert_int_equal(umo_heap_take_behind(&heap, row[0], size, 7), 0); /* that one is in use */
+    umo_heap_give(&heap, row[1], 0);
+    umo_heap_give(&heap, row[4], 0);
+    assert_int_equal(umo_heap_take_behind(&heap, row[0], 8 * size, 7), 0);
+    const uint64_t free_bytes = heap.free_bytes;
+    assert_int_equal(umo_heap_take_behind(&heap, row[0], size, 3), 3);
+    assert_int_equal(umo_heap_take_behind(&heap, row[3], size, 7), 3);
+    assert_int_equal(heap.free_bytes, free_bytes - 6 * size);
+    for (size_t i = 0; i < 2; i++) {
+        umo_extent *extent = row[3 * i];
+        for (size_t k = 0; k < 3; k++) {
+            extent = umo_heap_after(&heap, extent);
+            assert_int_equal(umo_extent_state_get(extent), UMO_EXTENT_OTHER);
+            assert_int_equal(extent->size_bytes, size);
+        }
+        assert_sound(&heap);
+    }
+    assert_int_equal(umo_heap_take_behind(&heap, row[5], size, 7),
+                     0); /* hollow, or free and short */
+    umo_heap_finish(&heap);
+}
+
 /* Far longer holes are kept for far longer blocks. */
 static void a_far_longer_hole_stays_whole(void **state)
 {
@@ -726,6 +759,7 @@ int main(void)
         cmocka_unit_test(an_address_outside_is_in_no_extent),
         cmocka_unit_test(a_long_block_lies_low_and_a_short_one_fits),
         cmocka_unit_test(a_long_hole_is_cut_and_joined_in_its_bin),
+        cmocka_unit_test(some_more_are_taken_behind_a_block),
         cmocka_unit_test(a_far_longer_hole_stays_whole),
         cmocka_unit_test(a_short_gap_between_free_extents_is_closed),
         cmocka_unit_test(a_gap_and_both_of_its_sides_are_one_block),
