@@ -15,7 +15,7 @@ ARENA = "src/mem/arena.c"
 
 mutant(
     "pool: another owner's bytes are shown",
-    CARVE,
+    "src/mem/carve_central.h",
     "((extent->marks & UMO_EXTENT_MIXED) != 0 || extent->owner != owner);",
     "((extent->marks & UMO_EXTENT_MIXED) != 0 && extent->owner != owner);",
     "mem.pool_raw_test",
@@ -123,7 +123,7 @@ mutant(
 mutant(
     "heap: pages that nobody touched are moved",
     PAGES,
-    "return there_bytes >= least_bytes / (bytes / some_bytes);",
+    "return there_bytes * (bytes / some_bytes) >= least_bytes;",
     "return true;",
     "mem.heap_test",
 )
@@ -136,9 +136,9 @@ mutant(
 )
 mutant(
     "carve: blocks that come along are another owner's",
-    CARVE,
-    "if (bin->granules == granules && !*clear) {",
-    "if (bin->granules == granules) {",
+    CENTRAL,
+    "if (behind == NULL || umo_carve_foreign(behind, owner)) {",
+    "if (behind == NULL) {",
     "mem.carve_test",
 )
 mutant(
@@ -162,6 +162,28 @@ mutant(
     "const size_t fit = (had_bytes - unit) / size_bytes;",
     "const size_t fit = had_bytes / size_bytes;",
     "mem.heap_test",
+)
+mutant(
+    "pages that are locked keep another owner's bytes",
+    "src/os/linux.c",
+    "if (madvise(pages, size_bytes, MADV_DONTNEED) != 0 && !umo_os_pages_renew(pages, size_bytes)) {"
+    " memset(pages, 0, size_bytes); }",
+    "(void)madvise(pages, size_bytes, MADV_DONTNEED);",
+    "mem.pool_raw_test",
+)
+mutant(
+    "pages that a sandbox keeps hold another owner's bytes",
+    "src/os/linux.c",
+    "&& !umo_os_pages_renew(pages, size_bytes)) { memset(pages, 0, size_bytes); }",
+    "&& !umo_os_pages_renew(pages, size_bytes)) { }",
+    "mem.pool_refused_test",
+)
+mutant(
+    "pages that are locked stay in a host side",
+    "src/os/linux.c",
+    "if (madvise(pages, size_bytes, MADV_DONTNEED) != 0) { (void)mmap(",
+    "if (false) { (void)mmap(",
+    "os.pages_test",
 )
 mutant(
     "carve: moves of pages earn no room",

@@ -44,12 +44,6 @@
 /* Pages that are given back under one hold of the lock. */
 #define SLICE_BYTES ((size_t)8 << 20)
 
-static bool needs_clearing(const umo_extent *extent, uint64_t owner)
-{
-    return (extent->marks & UMO_EXTENT_FRESH) == 0 &&
-           ((extent->marks & UMO_EXTENT_MIXED) != 0 || extent->owner != owner);
-}
-
 /* Asks others of the same budget for memory, without the lock. */
 static umo_extent *take_reclaimed(umo_carve *carve, umo_cache *cache, size_t rounded,
                                   umo_status *status)
@@ -109,7 +103,7 @@ static umo_status take_slowly(umo_carve *carve, size_t size_bytes, size_t rounde
         } else {
             carve->live_bytes += (int64_t)live_bytes;
         }
-        *clear = needs_clearing(extent, owner);
+        *clear = umo_carve_foreign(extent, owner);
         if (bin != NULL && bin->first == 0 && granules <= FILL_GRANULES &&
             extent->size_bytes == rounded) {
             if (bin->granules == granules && !*clear) {
@@ -441,7 +435,7 @@ size_t umo_carve_trim(umo_carve *carve, size_t keep_bytes, uint64_t stamp_ns)
         }
         more = gone > 0;
         total += gone;
-        if (!more && total > 0 && stamp_ns == UINT64_MAX) {
+        if (!more && stamp_ns == UINT64_MAX && (total > 0 || reserved_of(carve) == 0)) {
             carve->loan_bytes = 0;
             carve->reused_bytes = 0;
         }

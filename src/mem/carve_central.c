@@ -8,8 +8,6 @@
 #include "mem/heap_pages.h"
 #include "trace/trace.h"
 
-#include <assert.h>
-
 /* What is held may pass the peak of what is live by this share, and by the floor. */
 #define SLACK_SHARE 24u
 #define SLACK_HUGE_SHARE 16u /* by a huge page, if that is at most this share */
@@ -567,14 +565,15 @@ void umo_carve_cache_fill(umo_carve *carve, umo_cache *cache, umo_cache_bin *bin
     room = room < FILL_MAX_BYTES ? room : FILL_MAX_BYTES;
     uint32_t most = (uint32_t)(room / bytes);
     umo_heap *heap = heap_of(carve, granules_of(extent));
+    const umo_extent *behind = umo_heap_after(heap, extent);
+    if (behind == NULL || umo_carve_foreign(behind, owner)) {
+        return; /* they would be handed out without a look */
+    }
     most = umo_heap_take_behind(heap, extent, bytes, most < FILL_MAX ? most : FILL_MAX);
     carve->out_bytes += most * bytes;
     cache_room_add(cache, (uint64_t)0 - most * bytes);
     for (; most > 0; most--) {
         umo_extent *more = umo_heap_after(heap, extent);
-        /* They were one free extent with the first, which needed no clearing. */
-        assert((more->marks & UMO_EXTENT_FRESH) != 0 ||
-               ((more->marks & UMO_EXTENT_MIXED) == 0 && more->owner == owner));
         more->owner = owner;
         more->marks = 0;
         umo_extent_state_set(more, UMO_EXTENT_CACHED);

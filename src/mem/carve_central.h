@@ -17,6 +17,13 @@ static inline size_t granules_of(const umo_extent *extent)
     return (size_t)(extent->size_bytes >> UMO_HEAP_GRANULE_SHIFT);
 }
 
+/* May an extent hold bytes of somebody else's than this owner's? */
+static inline bool umo_carve_foreign(const umo_extent *extent, uint64_t owner)
+{
+    return (extent->marks & UMO_EXTENT_FRESH) == 0 &&
+           ((extent->marks & UMO_EXTENT_MIXED) != 0 || extent->owner != owner);
+}
+
 static inline uint64_t relaxed(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);

@@ -303,6 +303,94 @@ static void blocks_that_come_along_are_cleared(void **state)
     umo_scope_destroy(scope);
 }
 
+static unsigned char *take(umo_carve *carve, size_t size_bytes, uint64_t owner)
+{
+    void *data = NULL;
+    assert_int_equal(umo_carve_take(carve, size_bytes, owner, &data), UMO_OK);
+    return data;
+}
+
+static void assert_not_in(const unsigned char *data, size_t size_bytes, unsigned char secret)
+{
+    for (size_t i = 0; i < size_bytes; i++) {
+        assert_int_not_equal(data[i], secret);
+    }
+}
+
+/* A size of another number that shares its bin of a cache with this one. */
+static size_t size_in_the_same_bin(size_t size_bytes)
+{
+    static umo_cache cache;
+    const umo_cache_bin *bin = umo_cache_bin_of(&cache, size_bytes >> UMO_HEAP_GRANULE_SHIFT);
+    size_t other = size_bytes + UMO_HEAP_GRANULE;
+    while (umo_cache_bin_of(&cache, other >> UMO_HEAP_GRANULE_SHIFT) != bin) {
+        other += UMO_HEAP_GRANULE;
+    }
+    return other;
+}
+
+/* Behind a block that comes from the cache, from the stash or from pages of its own may lie what
+ * was anybody's. */
+static void what_lies_behind_an_old_block_does_not_come_along(void **state)
+{
+    (void)state;
+    umo_scope *scope = NULL;
+    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
+    const size_t size = 8192;
+    const size_t other = size_in_the_same_bin(size);
+    assert_true(other < 32768);
+    for (int from_stash = 0; from_stash < 2; from_stash++) {
+        umo_carve carve;
+        assert_true(umo_carve_init(&carve, scope, 64));
+        unsigned char *peak = take(&carve, 16 * MIB, 1);
+        unsigned char *pusher = take(&carve, other, 1);
+        unsigned char *old = take(&carve, size, 1);
+        unsigned char *secret = take(&carve, 256 << 10, 2);
+        unsigned char *wall = take(&carve, 4096, 1);
+        assert_ptr_equal(secret, old + size);
+        memset(secret, 0x55, 256 << 10);
+        void *more = NULL;
+        assert_int_equal(umo_carve_give(&carve, old), UMO_OK);
+        if (from_stash) {
+            assert_int_equal(umo_carve_give(&carve, pusher), UMO_OK);
+        }
+        assert_int_equal(umo_carve_give(&carve, secret), UMO_OK);
+        if (from_stash) {
+            assert_ptr_equal(take(&carve, other, 1), pusher);
+        } else {
+            more = take(&carve, 300 << 10, 1); /* a new peak: the next one comes by the lock */
+        }
+        void *taken[4];
+        for (size_t i = 0; i < 4; i++) {
+            unsigned char *data = taken[i] = take(&carve, size, 1);
+            assert_not_in(data, size, 0x55);
+        }
+        assert_ptr_equal(taken[0], old);
+        void *rest[] = {peak, pusher, wall, more};
+        blocks_give(&carve, taken, 4);
+        blocks_give(&carve, rest, from_stash ? 3 : 4);
+        umo_carve_finish(&carve);
+    }
+    umo_carve carve;
+    assert_true(umo_carve_init(&carve, scope, 64));
+    void *row[] = {take(&carve, 16 * MIB, 1),  take(&carve, size, 1), take(&carve, 256 << 10, 1),
+                   take(&carve, 264 << 10, 1), take(&carve, 4096, 2), take(&carve, 256 << 10, 1)};
+    memset(row[4], 0x55, 4096);
+    blocks_give(&carve, row + 3, 1);
+    (void)umo_carve_trim(&carve, 0, UINT64_MAX);
+    blocks_give(&carve, row + 4, 1);
+    (void)umo_carve_lock(&carve);
+    umo_carve_caches_empty(&carve);
+    (void)pthread_mutex_unlock(&carve.lock);
+    for (size_t i = 3; i < 5; i++) {
+        row[i] = take(&carve, size, 1);
+        assert_not_in(row[i], size, 0x55);
+    }
+    blocks_give(&carve, row, 6);
+    umo_carve_finish(&carve);
+    umo_scope_destroy(scope);
+}
+
 /* Sizes that fit no hole: pages are moved all the time, and earn room up to a 24th of the peak. A
  * pool that is empty has to earn it anew. */
 static void moves_of_pages_earn_room(void **state)
@@ -375,6 +463,7 @@ int main(void)
         cmocka_unit_test(blocks_taken_ahead_are_aligned),
         cmocka_unit_test(the_second_of_a_size_brings_some_more),
         cmocka_unit_test(blocks_that_come_along_are_cleared),
+        cmocka_unit_test(what_lies_behind_an_old_block_does_not_come_along),
         cmocka_unit_test(moves_of_pages_earn_room),
         cmocka_unit_test(pages_are_brought_to_who_touches_them),
         cmocka_unit_test(a_short_block_in_the_long_range_is_cleared),

@@ -359,7 +359,8 @@ static void units_prepare(umo_heap *heap, uint32_t unit)
 {
     uintptr_t first = (uintptr_t)&heap->units[unit];
     first -= first & (heap->page_bytes - 1);
-    uintptr_t last = first + UNITS_AHEAD_BYTES;
+    uintptr_t last =
+        first + (UNITS_AHEAD_BYTES > heap->page_bytes ? UNITS_AHEAD_BYTES : heap->page_bytes);
     const uintptr_t end = (uintptr_t)&heap->units[heap->unit_count];
     last = last < end ? last : end;
     (void)umo_os_pages_bring((void *)first, last - first);

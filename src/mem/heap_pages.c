@@ -347,7 +347,7 @@ static bool pages_worth_moving(const umo_heap *heap, size_t from, size_t bytes)
     const size_t some_bytes = bytes < SAMPLE_BYTES ? bytes : SAMPLE_BYTES;
     const size_t middle = page_down(heap, from + (bytes - some_bytes) / 2);
     const size_t there_bytes = umo_os_pages_present(heap->base + middle, some_bytes);
-    return there_bytes >= least_bytes / (bytes / some_bytes);
+    return there_bytes * (bytes / some_bytes) >= least_bytes;
 }
 
 /* Moves the pages of [from, from + bytes) behind `to`. */

@@ -10,6 +10,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -375,6 +376,30 @@ static void no_owner_sees_anothers_bytes_however_a_block_comes(void **state)
             rig_close(&r);
         }
     }
+}
+
+/* Nor what lies in pages that its owner locked, which cannot be given back. */
+static void no_owner_sees_what_another_has_locked(void **state)
+{
+    (void)state;
+    rig r = rig_open(NULL, 0);
+    for (size_t size = 8192; size <= 2 * MIB; size *= 4) {
+        unsigned char *data = take(&r, size, 1);
+        memset(data, 0xaa, size);
+        if (mlock(data, size) != 0) {
+            give(&r, data);
+            rig_close(&r);
+            skip(); /* nothing may be locked here */
+        }
+        give(&r, data);
+        umo_pool_trim(r.pool, 0);
+        data = take(&r, size, 2);
+        for (size_t i = 0; i < size; i++) {
+            assert_int_equal(data[i], 0);
+        }
+        give(&r, data);
+    }
+    rig_close(&r);
 }
 
 static void the_same_owner_pays_for_no_clearing(void **state)
@@ -771,6 +796,7 @@ int main(void)
         cmocka_unit_test(alignment_is_as_asked),
         cmocka_unit_test(figures_and_bytes_are_those_of_a_plain_model),
         cmocka_unit_test(no_owner_sees_anothers_bytes_however_a_block_comes),
+        cmocka_unit_test(no_owner_sees_what_another_has_locked),
         cmocka_unit_test(the_same_owner_pays_for_no_clearing),
         cmocka_unit_test(a_budget_takes_what_is_kept_first),
         cmocka_unit_test(pools_of_one_root_share_one_budget),

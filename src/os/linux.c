@@ -105,15 +105,21 @@ void *umo_os_pages_reserve(size_t size_bytes)
 
 /* Neither call can leave a hole that another mapping might get, as mapping anew over the range
  * could. */
+/* Pages that somebody has locked, with mlockall() at the latest, do not go so, and a sandbox may
+ * refuse the call; but what was in them must, since nobody clears it for the next owner. */
 void umo_os_pages_decommit(void *pages, size_t size_bytes)
 {
-    (void)madvise(pages, size_bytes, MADV_DONTNEED);
+    if (madvise(pages, size_bytes, MADV_DONTNEED) != 0) {
+        (void)mmap(pages, size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    }
     (void)mprotect(pages, size_bytes, PROT_NONE);
 }
 
 void umo_os_pages_empty(void *pages, size_t size_bytes)
 {
-    (void)madvise(pages, size_bytes, MADV_DONTNEED);
+    if (madvise(pages, size_bytes, MADV_DONTNEED) != 0 && !umo_os_pages_renew(pages, size_bytes)) {
+        memset(pages, 0, size_bytes);
+    }
 }
 
 #ifndef MREMAP_DONTUNMAP /* Linux 5.7 */

@@ -225,6 +225,34 @@ static void reserved_addresses_get_pages_and_give_them_back(void **state)
     assert_null(umo_os_pages_reserve(SIZE_MAX));
 }
 
+/* Locked pages are not taken away, but what was in them is. */
+static void emptied_pages_are_zeros_also_where_some_are_locked(void **state)
+{
+    (void)state;
+    const size_t page = umo_os_page_bytes();
+    for (int decommits = 0; decommits < 2; decommits++) {
+        unsigned char *pages = umo_os_pages_reserve(8 * page);
+        assert_non_null(pages);
+        assert_true(umo_os_pages_commit(pages, 8 * page));
+        memset(pages, 0xaa, 8 * page);
+        if (mlock(pages + 2 * page, 3 * page) != 0) {
+            umo_os_pages_free(pages, 8 * page);
+            skip(); /* nothing may be locked here */
+        }
+        if (decommits) {
+            umo_os_pages_decommit(pages + page, 6 * page);
+            assert_true(umo_os_pages_commit(pages + page, 6 * page));
+        } else {
+            umo_os_pages_empty(pages + page, 6 * page);
+        }
+        for (size_t at = 0; at < 8 * page; at++) {
+            assert_int_equal(pages[at], at < page || at >= 7 * page ? 0xaa : 0);
+        }
+        memset(pages, 1, 8 * page);
+        umo_os_pages_free(pages, 8 * page);
+    }
+}
+
 static void pages_are_populated_as_they_are(void **state)
 {
     (void)state;
@@ -286,6 +314,7 @@ int main(void)
         cmocka_unit_test(a_duplicate_lies_on_pages_and_is_of_whole_pages),
         cmocka_unit_test(a_large_duplicate_lies_at_a_multiple_of_a_huge_page),
         cmocka_unit_test(reserved_addresses_get_pages_and_give_them_back),
+        cmocka_unit_test(emptied_pages_are_zeros_also_where_some_are_locked),
         cmocka_unit_test(pages_are_populated_as_they_are),
         cmocka_unit_test(a_move_does_all_or_nothing),
     };

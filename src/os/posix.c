@@ -42,8 +42,8 @@ bool umo_os_pages_commit(void *pages, size_t size_bytes)
 
 size_t umo_os_pages_present(const void *start, size_t size_bytes)
 {
-    unsigned char there[256]; /* macOS's are signed; the bit is the same */
-    const size_t page = umo_os_page_bytes();
+    unsigned char there[256];                          /* macOS's are signed; the bit is the same */
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE); /* the call's, also where ours are longer */
     const size_t within = (uintptr_t)start % page;
     char *at = (char *)(uintptr_t)start - within;
     size_t pages = (size_bytes + within + page - 1) / page;
