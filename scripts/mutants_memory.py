@@ -128,13 +128,6 @@ mutant(
     "mem.heap_test",
 )
 mutant(
-    "carve: moves of pages earn room without an end",
-    CENTRAL,
-    "more = more < peak ? more : peak;",
-    "",
-    "mem.carve_test",
-)
-mutant(
     "carve: blocks that come along are another owner's",
     CENTRAL,
     "if (behind == NULL || umo_carve_foreign(behind, owner)) {",
@@ -184,20 +177,6 @@ mutant(
     "if (madvise(pages, size_bytes, MADV_DONTNEED) != 0) { (void)mmap(",
     "if (false) { (void)mmap(",
     "os.pages_test",
-)
-mutant(
-    "carve: moves of pages earn no room",
-    CENTRAL,
-    "carve->reused_bytes += extent != NULL ? reuse : 0;",
-    "",
-    "mem.carve_test",
-)
-mutant(
-    "carve: an empty pool keeps the room that it earned",
-    CARVE,
-    "carve->reused_bytes = 0;",
-    "",
-    "mem.carve_test",
 )
 mutant(
     "a thread's first act gives it an arena",

@@ -437,7 +437,6 @@ size_t umo_carve_trim(umo_carve *carve, size_t keep_bytes, uint64_t stamp_ns)
         total += gone;
         if (!more && stamp_ns == UINT64_MAX && (total > 0 || reserved_of(carve) == 0)) {
             carve->loan_bytes = 0;
-            carve->reused_bytes = 0;
         }
         (void)pthread_mutex_unlock(&carve->lock);
     }

@@ -38,8 +38,7 @@ typedef struct umo_carve {
     uint32_t stash_counts[UMO_CARVE_STASH]; /* how many blocks are in each */
     unsigned stash_hand;
     uint64_t stash_bytes;
-    uint64_t reused_bytes; /* of pages that were taken from holes since the pool was idle */
-    uint64_t loan_bytes;   /* held beyond the usual bound while threads hand blocks on */
+    uint64_t loan_bytes; /* held beyond the usual bound while threads hand blocks on */
     uint64_t charged_bytes;
     uint64_t out_bytes;        /* of extents that are not free, whole */
     uint64_t other_kept_bytes; /* of umo_carve_take_other(), not live */

@@ -13,11 +13,6 @@
 #define SLACK_HUGE_SHARE 16u /* by a huge page, if that is at most this share */
 #define SLACK_FLOOR_BYTES ((uint64_t)64 << 10)
 
-/* And by a share of what was taken from holes beyond half of the peak, up to that share of the
- * peak: a pool that has to move so much has sizes that do not fit each other, and room is what
- * helps. */
-#define EARNED_SHARE 24u
-
 /* And by a loan, which an idle pool returns. It doubles each time that other threads had to be
  * interrupted for what their caches held: a pool whose threads hand blocks on would do that for
  * each few of them. At most so much, or this share of the peak. */
@@ -385,9 +380,7 @@ static uint64_t reserve_limit(const umo_carve *carve)
     if (slack < huge && huge <= peak / SLACK_HUGE_SHARE) {
         slack = huge;
     }
-    uint64_t more = carve->reused_bytes > peak / 2 ? carve->reused_bytes - peak / 2 : 0;
-    more = more < peak ? more : peak;
-    return peak + slack + SLACK_FLOOR_BYTES + more / EARNED_SHARE + carve->loan_bytes;
+    return peak + slack + SLACK_FLOOR_BYTES + carve->loan_bytes;
 }
 
 static void loan_raise(umo_carve *carve)
@@ -408,7 +401,6 @@ static umo_extent *place_fill(umo_carve *carve, umo_heap *heap, const umo_heap_p
         return NULL;
     }
     umo_extent *extent = umo_heap_place_take(heap, place, reuse);
-    carve->reused_bytes += extent != NULL ? reuse : 0;
     if (extent == NULL) {
         umo_carve_charge_less(carve);
         *status = UMO_E_NOMEM;

@@ -391,45 +391,6 @@ static void what_lies_behind_an_old_block_does_not_come_along(void **state)
     umo_scope_destroy(scope);
 }
 
-/* Sizes that fit no hole: pages are moved all the time, and earn room up to a 24th of the peak. A
- * pool that is empty has to earn it anew. */
-static void moves_of_pages_earn_room(void **state)
-{
-    (void)state;
-    umo_scope *scope = NULL;
-    umo_carve carve;
-    umo_pool_stats stats;
-    void *blocks[128] = {0};
-    unsigned seed = 1;
-    double most = 0;
-    assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
-    assert_true(umo_carve_init(&carve, scope, 64));
-    for (size_t i = 0; i < 2048; i++) {
-        void **block = &blocks[(size_t)rand_r(&seed) % 128];
-        if (*block != NULL) {
-            assert_int_equal(umo_carve_give(&carve, *block), UMO_OK);
-        }
-        const size_t bytes = MIB / 8 + 256 * i + (size_t)rand_r(&seed) % (MIB / 4);
-        assert_int_equal(umo_carve_take(&carve, bytes, 1, block), UMO_OK);
-        umo_carve_read(&carve, &stats);
-        const double peak = (double)stats.peak_live_bytes;
-        assert_true((double)stats.reserved_bytes <= peak * 13 / 12 + (double)(256 << 10));
-        most =
-            (double)stats.reserved_bytes / peak > most ? (double)stats.reserved_bytes / peak : most;
-    }
-    assert_true(carve.reused_bytes > stats.peak_live_bytes);
-    assert_true(most > 1.06);
-    for (size_t i = 0; i < 128; i++) {
-        if (blocks[i] != NULL) {
-            assert_int_equal(umo_carve_give(&carve, blocks[i]), UMO_OK);
-        }
-    }
-    (void)umo_carve_trim(&carve, 0, UINT64_MAX);
-    assert_int_equal(carve.reused_bytes, 0);
-    umo_carve_finish(&carve);
-    umo_scope_destroy(scope);
-}
-
 /* However many come along, a block is where its alignment says. */
 static void blocks_taken_ahead_are_aligned(void **state)
 {
@@ -464,7 +425,6 @@ int main(void)
         cmocka_unit_test(the_second_of_a_size_brings_some_more),
         cmocka_unit_test(blocks_that_come_along_are_cleared),
         cmocka_unit_test(what_lies_behind_an_old_block_does_not_come_along),
-        cmocka_unit_test(moves_of_pages_earn_room),
         cmocka_unit_test(pages_are_brought_to_who_touches_them),
         cmocka_unit_test(a_short_block_in_the_long_range_is_cleared),
     };

@@ -317,7 +317,7 @@ static void figures_and_bytes_are_those_of_a_plain_model(void **state)
                 assert_true(c.live_bytes >= now.reserved_bytes);
                 assert_true(now.fragmentation >= 0 && now.fragmentation <= 1);
                 /* The promise: a few percent, and for short blocks pages of their own. */
-                assert_true(now.peak_reserved_bytes <= peak + peak / 12 + MIB / 2);
+                assert_true(now.peak_reserved_bytes <= peak + peak / 16 + MIB / 2);
             }
             if (step % 4999 == 0) {
                 umo_pool_trim(r.pool, (size_t)rand_r(&random) % MIB);
