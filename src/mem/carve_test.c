@@ -148,10 +148,10 @@ static void short_blocks_bring_pages_for_the_next_ones(void **state)
             assert_int_equal(umo_carve_take(&carve, 4096 + 64 * i, 1, &blocks[i]), UMO_OK);
             live += 4096 + 64 * i;
             umo_carve_read(&carve, &stats);
-            assert_true(stats.reserved_bytes <=
-                        live + 8192 + (keeps ? ((uint64_t)64 << 10) + live / 24 : 0));
+            assert_true(stats.reserved_bytes <= live + 2 * umo_os_page_bytes() +
+                                                    (keeps ? ((uint64_t)64 << 10) + live / 24 : 0));
         }
-        assert_true(keeps ? stats.misses < 12 : stats.misses == 64);
+        assert_true(keeps ? stats.misses < 12 : stats.misses >= live / 2 / umo_os_page_bytes());
         blocks_give(&carve, blocks, 64);
         umo_carve_finish(&carve);
     }
@@ -214,8 +214,8 @@ static void pages_are_brought_to_who_touches_them(void **state)
     /* Some systems and emulators have no call for it. */
     char *page = umo_os_pages_alloc(umo_os_page_bytes());
     assert_non_null(page);
-    const bool brings =
-        umo_os_pages_bring(page, umo_os_page_bytes()) && present_pages(page, 1) == 1;
+    const bool brings = umo_os_pages_bring(page, umo_os_page_bytes()) &&
+                        present_pages(page, umo_os_page_bytes()) == 1;
     umo_os_pages_free(page, umo_os_page_bytes());
     for (int touches = 0; touches < 2; touches++) {
         umo_carve carve;

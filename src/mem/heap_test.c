@@ -626,7 +626,7 @@ static void pages_come_from_a_hole_that_has_just_enough(void **state)
 #ifdef __linux__
     umo_heap heap;
     const size_t some = (size_t)512 << 10;
-    const size_t sizes[] = {8 * some, 4096, 2 * some, 4096};
+    const size_t sizes[] = {8 * some, page_bytes(), 2 * some, page_bytes()};
     umo_extent *row[4];
     assert_true(umo_heap_init(&heap, (size_t)64 << 20, 4096));
     row_take(&heap, sizes, row, 4);
