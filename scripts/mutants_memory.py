@@ -172,6 +172,13 @@ mutant(
     "mem.pool_refused_test",
 )
 mutant(
+    "a buffer's memory stays its first owner's",
+    BLOCKS,
+    "umo_carve_pass_other(blocks->carve, b->data, owner);",
+    "(void)0;",
+    "mem.pool_raw_test",
+)
+mutant(
     "pages that are locked stay in a host side",
     "src/os/linux.c",
     "if (madvise(pages, size_bytes, MADV_DONTNEED) != 0) { (void)mmap(",
@@ -310,8 +317,8 @@ mutant(
 mutant(
     "a block is not cleared for its next owner",
     BLOCKS,
-    "if (foreign) { umo_status status = umo_buffer_clear(b->buffer);",
-    "if (foreign && b == NULL) { umo_status status = umo_buffer_clear(b->buffer);",
+    "umo_status status = umo_buffer_clear(b->buffer); if (status",
+    "umo_status status = UMO_OK; if (status",
     "mem.pool_test",
 )
 mutant(

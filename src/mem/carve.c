@@ -368,6 +368,16 @@ void umo_carve_give_other(umo_carve *carve, void *data)
     (void)pthread_mutex_unlock(&carve->lock);
 }
 
+void umo_carve_pass_other(umo_carve *carve, const void *data, uint64_t owner)
+{
+    umo_heap *heap;
+    umo_extent *extent = entry_find(carve, data, &heap);
+    (void)umo_carve_lock(carve);
+    extent->owner = owner;
+    extent->marks |= UMO_EXTENT_MIXED;
+    (void)pthread_mutex_unlock(&carve->lock);
+}
+
 void umo_carve_live_add(umo_carve *carve, size_t size_bytes, size_t kept_bytes)
 {
     (void)umo_carve_lock(carve);

@@ -73,6 +73,9 @@ umo_status umo_carve_give(umo_carve *carve, void *data);
 umo_status umo_carve_take_other(umo_carve *carve, size_t size_bytes, size_t live_bytes,
                                 uint64_t owner, void *user, void **out, size_t *out_bytes);
 void umo_carve_give_other(umo_carve *carve, void *data);
+/* It is about to become another owner's, and holds bytes of both until its keeper has cleared it.
+ */
+void umo_carve_pass_other(umo_carve *carve, const void *data, uint64_t owner);
 /* size_bytes more are live, in memory of which kept_bytes were kept; and the other way round. */
 void umo_carve_live_add(umo_carve *carve, size_t size_bytes, size_t kept_bytes);
 void umo_carve_live_remove(umo_carve *carve, size_t size_bytes, size_t kept_bytes);

@@ -31,6 +31,7 @@ typedef struct block {
     umo_list_link in_kept;
     umo_list_link in_class;
     umo_buffer *buffer;
+    void *data; /* carved */
     size_t whole_bytes;
     size_t asked_bytes;
     uint64_t owner;
@@ -249,6 +250,7 @@ static umo_status carved_make(umo_blocks *blocks, block *b, size_t size_bytes, s
         return status;
     }
     umo_buffer_make_inner(b->buffer);
+    b->data = data;
     return UMO_OK;
 }
 
@@ -364,6 +366,9 @@ umo_status umo_blocks_take(umo_blocks *blocks, size_t size_bytes, uint64_t owner
         foreign = blocks->carve == NULL && !umo_buffer_memory(b->buffer)->cleared;
     }
     if (foreign) {
+        if (b->data != NULL) {
+            umo_carve_pass_other(blocks->carve, b->data, owner);
+        }
         umo_status status = umo_buffer_clear(b->buffer);
         if (status != UMO_OK) {
             block_discard(blocks, b);

@@ -378,6 +378,45 @@ static void no_owner_sees_anothers_bytes_however_a_block_comes(void **state)
     }
 }
 
+/* A buffer that was kept, and passed on to another owner, is not the first one's any more when its
+ * memory is let go. */
+static void a_first_owner_does_not_see_who_had_its_buffer_next(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {1024, 3000, 102400, 4000000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        rig r = rig_open(NULL, 0);
+        const size_t size = sizes[i];
+        void *before = take(&r, size, 1); /* keep the pages of its ends */
+        umo_buffer *buffer = NULL;
+        assert_int_equal(umo_pool_alloc(r.pool, size, 1, &buffer, NULL), UMO_OK);
+        void *after = take(&r, size, 1);
+        assert_int_equal(umo_pool_free(r.pool, buffer), UMO_OK);
+        umo_buffer *next = NULL;
+        assert_int_equal(umo_pool_alloc(r.pool, size, 2, &next, NULL), UMO_OK);
+        assert_ptr_equal(next, buffer);
+        memset(umo_buffer_host(next), SECRET, size);
+        umo_pool_block found;
+        assert_int_equal(umo_pool_find(r.pool, umo_buffer_host(next), &found), UMO_OK);
+        assert_int_equal(found.owner, 2);
+        assert_int_equal(umo_pool_free(r.pool, next), UMO_OK);
+        umo_pool_trim(r.pool, 0);
+        void *blocks[8];
+        for (size_t k = 0; k < 8; k++) {
+            const unsigned char *data = blocks[k] = take(&r, size, 1);
+            for (size_t at = 0; at < size; at++) {
+                assert_int_not_equal(data[at], SECRET);
+            }
+        }
+        for (size_t k = 0; k < 8; k++) {
+            give(&r, blocks[k]);
+        }
+        give(&r, before);
+        give(&r, after);
+        rig_close(&r);
+    }
+}
+
 /* Nor what lies in pages that its owner locked, which cannot be given back. */
 static void no_owner_sees_what_another_has_locked(void **state)
 {
@@ -797,6 +836,7 @@ int main(void)
         cmocka_unit_test(alignment_is_as_asked),
         cmocka_unit_test(figures_and_bytes_are_those_of_a_plain_model),
         cmocka_unit_test(no_owner_sees_anothers_bytes_however_a_block_comes),
+        cmocka_unit_test(a_first_owner_does_not_see_who_had_its_buffer_next),
         cmocka_unit_test(no_owner_sees_what_another_has_locked),
         cmocka_unit_test(the_same_owner_pays_for_no_clearing),
         cmocka_unit_test(a_budget_takes_what_is_kept_first),

@@ -112,7 +112,9 @@ void umo_os_pages_decommit(void *pages, size_t size_bytes)
 /* Mapped anew: MADV_FREE leaves the old bytes for a while. */
 void umo_os_pages_empty(void *pages, size_t size_bytes)
 {
-    (void)umo_os_pages_renew(pages, size_bytes);
+    if (!umo_os_pages_renew(pages, size_bytes)) {
+        memset(pages, 0, size_bytes);
+    }
 }
 
 /* Superpages are an Intel machine's, and of a mapping's whole. */
