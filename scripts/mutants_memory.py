@@ -130,8 +130,8 @@ mutant(
 mutant(
     "carve: blocks that come along are another owner's",
     CENTRAL,
-    "if (behind == NULL || umo_carve_foreign(behind, owner)) {",
-    "if (behind == NULL) {",
+    "if (most == 0 || behind == NULL || umo_carve_foreign(behind, owner)) {",
+    "if (most == 0 || behind == NULL) {",
     "mem.carve_test",
 )
 mutant(

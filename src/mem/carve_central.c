@@ -558,7 +558,7 @@ void umo_carve_cache_fill(umo_carve *carve, umo_cache *cache, umo_cache_bin *bin
     uint32_t most = (uint32_t)(room / bytes);
     umo_heap *heap = heap_of(carve, granules_of(extent));
     const umo_extent *behind = umo_heap_after(heap, extent);
-    if (behind == NULL || umo_carve_foreign(behind, owner)) {
+    if (most == 0 || behind == NULL || umo_carve_foreign(behind, owner)) {
         return; /* they would be handed out without a look */
     }
     most = umo_heap_take_behind(heap, extent, bytes, most < FILL_MAX ? most : FILL_MAX);
