@@ -373,8 +373,7 @@ void umo_carve_pass_other(umo_carve *carve, const void *data, uint64_t owner)
     umo_heap *heap;
     umo_extent *extent = entry_find(carve, data, &heap);
     (void)umo_carve_lock(carve);
-    extent->owner = owner;
-    extent->marks |= UMO_EXTENT_MIXED;
+    umo_extent_mix(extent, owner, 0);
     (void)pthread_mutex_unlock(&carve->lock);
 }
 

@@ -45,6 +45,13 @@ static void scene_open(scene *s, umo_scope *scope, size_t size_bytes)
     }
 }
 
+static unsigned char *take(umo_carve *carve, size_t size_bytes, uint64_t owner)
+{
+    void *data = NULL;
+    assert_int_equal(umo_carve_take(carve, size_bytes, owner, &data), UMO_OK);
+    return data;
+}
+
 static void blocks_give(umo_carve *carve, void *const *blocks, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -247,14 +254,13 @@ static void the_second_of_a_size_brings_some_more(void **state)
     (void)state;
     umo_scope *scope = NULL;
     umo_carve carve;
-    void *peak = NULL;
     void *blocks[5];
     const size_t size = 4096 + 64;
     assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
     assert_true(umo_carve_init(&carve, scope, 64));
-    assert_int_equal(umo_carve_take(&carve, MIB, 1, &peak), UMO_OK);
+    void *peak = take(&carve, MIB, 1);
     for (size_t i = 0; i < 5; i++) {
-        assert_int_equal(umo_carve_take(&carve, size, 1, &blocks[i]), UMO_OK);
+        blocks[i] = take(&carve, size, 1);
         /* A 64th of the peak is three of them. */
         const uint64_t cached[] = {0, 3, 2, 1, 0};
         assert_int_equal(cached_bytes(&carve), cached[i] * size);
@@ -283,18 +289,16 @@ static void blocks_that_come_along_are_cleared(void **state)
     (void)state;
     umo_scope *scope = NULL;
     umo_carve carve;
-    void *first = NULL;
-    void *wall = NULL;
     const size_t size = 4096 + 64;
     assert_int_equal(umo_scope_create(NULL, "carve", 0, &scope, NULL), UMO_OK);
     assert_true(umo_carve_init(&carve, scope, 64));
-    assert_int_equal(umo_carve_take(&carve, 4 * MIB, 1, &first), UMO_OK);
-    assert_int_equal(umo_carve_take(&carve, MIB, 1, &wall), UMO_OK);
+    void *first = take(&carve, 4 * MIB, 1);
+    void *wall = take(&carve, MIB, 1);
     memset(first, 0xaa, 4 * MIB);
     assert_int_equal(umo_carve_give(&carve, first), UMO_OK);
     void *blocks[32];
     for (size_t i = 0; i < 32; i++) {
-        assert_int_equal(umo_carve_take(&carve, size, 2, &blocks[i]), UMO_OK);
+        blocks[i] = take(&carve, size, 2);
         for (size_t k = 0; k < size; k++) {
             assert_int_equal(((unsigned char *)blocks[i])[k], 0);
         }
@@ -303,13 +307,6 @@ static void blocks_that_come_along_are_cleared(void **state)
     assert_int_equal(umo_carve_give(&carve, wall), UMO_OK);
     umo_carve_finish(&carve);
     umo_scope_destroy(scope);
-}
-
-static unsigned char *take(umo_carve *carve, size_t size_bytes, uint64_t owner)
-{
-    void *data = NULL;
-    assert_int_equal(umo_carve_take(carve, size_bytes, owner, &data), UMO_OK);
-    return data;
 }
 
 static void assert_not_in(const unsigned char *data, size_t size_bytes, unsigned char secret)

@@ -103,10 +103,10 @@ void *umo_os_pages_reserve(size_t size_bytes)
                : NULL;
 }
 
-/* Neither call can leave a hole that another mapping might get, as mapping anew over the range
- * could. */
-/* Pages that somebody has locked, with mlockall() at the latest, do not go so, and a sandbox may
- * refuse the call; but what was in them must, since nobody clears it for the next owner. */
+/* Neither madvise nor mprotect can leave a hole that another mapping might get, as mapping anew
+ * over the range could. That is for pages that do not go otherwise: somebody has locked them, with
+ * mlockall() at the latest, or a sandbox refuses the call. What was in them must go, since nobody
+ * clears it for the next owner. */
 void umo_os_pages_decommit(void *pages, size_t size_bytes)
 {
     if (madvise(pages, size_bytes, MADV_DONTNEED) != 0) {

@@ -119,9 +119,9 @@ class Stage:
         return self.server.running and self.neighbour.process.poll() is None
 
     def ended(self, mourned: bool) -> bool:
-        """Whether the server is no more. One whose clients already mourn it may have a moment to go:
+        """Whether the server is no more. One whose clients already mourn it may have a moment to go.
 
-        the kernel closes a dying process's sockets before anybody can learn that it died.
+        The kernel closes a dying process's sockets before anybody can learn that it died.
         """
         end = time.monotonic() + (5 if mourned else 0)
         while self.server.running and time.monotonic() < end:
